@@ -1,0 +1,2 @@
+//! Placeholder until the first real code.
+pgrx::pg_module_magic!();
