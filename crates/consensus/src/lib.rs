@@ -1,1 +1,40 @@
-//! Placeholder until the first real code.
+//! Multi-Paxos as a pure state machine: no files, sockets, threads, clocks or randomness of its own.
+//!
+//! The contract, in one paragraph: give every event to [`Core::handle`], carry out what [`Core::poll_effect`] yields, in order,
+//! until it yields nothing, and come back at [`Core::next_deadline`]. Write the records of [`Effect::Persist`] in order and say
+//! [`Input::Persisted`] when they are durable; everything that must wait for that is held back inside, so every
+//! [`Effect::Send`] may leave at once. Same inputs, same effects.
+//!
+//! The rules that this crate keeps are the numbered ones of the design's section 3; code and tests name them by number.
+
+pub mod bounds;
+
+mod ballot;
+mod configuration;
+mod core;
+mod effect;
+mod entry;
+mod id_window;
+mod ids;
+mod input;
+mod message;
+mod options;
+mod record;
+mod recovered;
+mod status;
+mod time;
+
+pub use crate::core::Core;
+pub use ballot::Ballot;
+pub use configuration::{Configuration, InvalidConfiguration, Member, MemberSet, Role};
+pub use effect::{Effect, ProposalOutcome, Refusal, StopReason};
+pub use entry::{Entry, EntryKind, InvalidEntry};
+pub use id_window::{IdWindow, Occurrence, Outcome};
+pub use ids::{Epoch, GroupId, InvalidOperationId, LogId, NodeId, OperationId, Sequence, Slot, Start, Token};
+pub use input::{Change, Input};
+pub use message::{Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, InvalidMessage, LogPosition, Message, NotProposed, MESSAGE_VERSION};
+pub use options::CoreOptions;
+pub use record::Record;
+pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};
+pub use status::{GroupStatus, LogStatus, NodeStatus, PeerStatus};
+pub use time::Time;

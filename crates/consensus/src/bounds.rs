@@ -1,0 +1,82 @@
+//! Every bound of the core in one place (rule 11), each with its derivation.
+//!
+//! Full means a prompt, clear refusal at the admission of new work; replies, notices, fences, catch-up and the control log
+//! have room of their own and are never refused for want of it.
+
+/// Largest entry: a write set of 64 MiB (design, tables section 3) and as much again as 1/64 for its header and keys.
+pub const ENTRY_BYTES_MAX: usize = 65 << 20;
+
+/// Entries in one accept, promise part or catch-up answer. A batch of small entries still fits one network buffer of a few
+/// hundred kilobytes, and 4096 per round trip of 80 ms is 50,000 entries a second.
+pub const BATCH_ENTRIES_MAX: usize = 4096;
+
+/// Bytes of entries in one message; one entry larger than this travels alone. Small enough that a message does not hold up
+/// heartbeats behind it (1 MiB takes 8 ms at 1 Gbit/s), large enough that headers do not count.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Largest encoded message: the largest entry, or a full batch with its per-entry headers, rounded up.
+pub const MESSAGE_BYTES_MAX: usize = ENTRY_BYTES_MAX + (1 << 20);
+
+/// Slots that an owner may have in flight in one log. At 100 ms a round trip this allows 160,000 entries a second.
+pub const IN_FLIGHT_SLOTS_MAX: usize = 16_384;
+
+/// Bytes that an owner may have in flight in one log: the largest entry and some more beside it.
+pub const IN_FLIGHT_BYTES_MAX: usize = 128 << 20;
+
+/// Accept messages that an owner has in flight before it lets entries gather into larger ones. Enough to fill a link with a
+/// batch being written, one on the way, and their answers; past that larger batches cost less than more of them.
+pub const IN_FLIGHT_BATCHES_MAX: usize = 16;
+
+/// Operations that a node admits and has not yet seen chosen, per log: one per connection of a large PostgreSQL server, with
+/// room for the forwarded ones of its peers.
+pub const PENDING_ENTRIES_MAX: usize = 32_768;
+
+/// Bytes of those operations.
+pub const PENDING_BYTES_MAX: usize = 256 << 20;
+
+/// Slots above closed-up-to at which an acceptor takes entries: twice what an owner may have in flight, for a member whose
+/// notices lag behind. Beyond, it refuses, and learns by fetching.
+pub const ACCEPT_WINDOW_SLOTS: u64 = 2 * IN_FLIGHT_SLOTS_MAX as u64;
+
+/// Bytes of chosen entries per log kept in memory for members that fetch; older ones are read from the disk.
+pub const CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// Entries of that cache: small entries cost more than their bytes.
+pub const CACHE_ENTRIES_MAX: usize = 65_536;
+
+/// Readers waiting in one log.
+pub const READERS_MAX: usize = 32_768;
+
+/// Read rounds of one log that may overlap: a round trip's worth of readers need not wait for the one before.
+pub const READ_ROUNDS_MAX: usize = 4;
+
+/// Chosen entries waiting in memory for a read from the disk to catch up with them are dropped above this many and read again.
+pub const DELIVERY_READ_BYTES: usize = 4 << 20;
+
+/// Members of a group. Quorums beyond this size serve nobody, and a set of members fits one word.
+pub const MEMBERS_MAX: usize = 32;
+
+/// Bytes of one text of a member: address, label or public key.
+pub const MEMBER_TEXT_MAX: usize = 4096;
+
+/// Groups on one node.
+pub const GROUPS_MAX: usize = 4096;
+
+/// Requests for changes of one group that wait for an answer on one node.
+pub const CHANGES_MAX: usize = 64;
+
+/// Reads from the disk on behalf of fetching peers that one log has outstanding; more are dropped, and asked for again.
+pub const PEER_READS_MAX: usize = 8;
+
+/// Nodes whose positions are remembered (rule 7): every member of every group, and as many again that have left.
+pub const PEERS_MAX: usize = 2 * MEMBERS_MAX * 64;
+
+/// Times that a forwarded entry may be passed on before it is handed back to where it came from.
+pub const FORWARD_HOPS_MAX: u8 = 2;
+
+/// Operation ids whose outcomes a group remembers (rule 10), over all nodes. At 50,000 operations a second 20 seconds; far
+/// more than any proposal waits. One takes about 100 bytes of a checkpoint.
+pub const ID_WINDOW_MAX: usize = 1 << 20;
+
+/// Bytes of an outcome's detail kept with its id.
+pub const OUTCOME_BYTES_MAX: usize = 1024;

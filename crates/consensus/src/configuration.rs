@@ -1,0 +1,237 @@
+//! Who belongs to a group, who votes, and what a quorum is (rule 6). Quorums are asked here and counted nowhere else.
+
+use crate::bounds;
+use crate::ids::{Epoch, GroupId, NodeId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+
+/// What a member does in the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Role {
+    /// Accepts, votes and holds state.
+    Voter,
+    /// Receives and holds state, does not vote.
+    Learner,
+    /// Votes in the old half of a joint epoch only; gone after it.
+    Leaving,
+}
+
+/// One node's part in a group.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Member {
+    /// Who.
+    pub node: NodeId,
+    /// Where its engine listens for peers, as host:port.
+    pub address: String,
+    /// The key with which it must identify itself on every link: DER of its public key.
+    pub public_key: Vec<u8>,
+    /// What it does. In a joint epoch: in the new configuration.
+    pub role: Role,
+    /// For the group's users: how to reach the server beside it (a connection string without password). The core ignores it.
+    pub label: String,
+}
+
+/// The configuration of a group in one epoch.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// The group.
+    pub group: GroupId,
+    /// The group's name: a label.
+    pub name: String,
+    /// Which face it serves, such as "tables".
+    pub kind: String,
+    /// Free text of the face, fixed at creation (for tables: the database).
+    pub detail: String,
+    /// Number of this configuration; also its slot in the control log.
+    pub epoch: Epoch,
+    /// Members in the order of their ids.
+    pub members: Vec<Member>,
+    /// In a joint epoch: the voters of the old configuration, in order.
+    pub old_voters: Option<Vec<NodeId>>,
+}
+
+/// A set of members of one configuration: bit n stands for its n-th member.
+#[derive(Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub struct MemberSet(pub(crate) u32);
+
+impl MemberSet {
+    /// Nobody.
+    pub const EMPTY: MemberSet = MemberSet(0);
+
+    /// Whether the n-th member is in it.
+    #[must_use]
+    pub fn contains(self, index: usize) -> bool {
+        self.0 & (1 << index) != 0
+    }
+
+    /// Adds the n-th member.
+    pub fn insert(&mut self, index: usize) {
+        assert!(index < bounds::MEMBERS_MAX);
+        self.0 |= 1 << index;
+    }
+
+    /// Takes the n-th member out.
+    pub fn remove(&mut self, index: usize) {
+        self.0 &= !(1 << index);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(self) -> usize {
+        self.0.count_ones() as usize
+    }
+}
+
+impl Configuration {
+    /// A new group of one voter.
+    #[must_use]
+    pub fn first(group: GroupId, name: &str, kind: &str, detail: &str, mut member: Member) -> Configuration {
+        member.role = Role::Voter;
+        Configuration {
+            group,
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            detail: detail.to_owned(),
+            epoch: Epoch(1),
+            members: vec![member],
+            old_voters: None,
+        }
+    }
+
+    /// The member with this id.
+    #[must_use]
+    pub fn member(&self, node: NodeId) -> Option<&Member> {
+        self.index(node).map(|index| &self.members[index])
+    }
+
+    /// Where this node stands among the members.
+    #[must_use]
+    pub fn index(&self, node: NodeId) -> Option<usize> {
+        self.members.binary_search_by_key(&node, |member| member.node).ok()
+    }
+
+    /// Whether both an old and a new configuration are in force.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        self.old_voters.is_some()
+    }
+
+    /// Voters of the configuration (of the new one, in a joint epoch).
+    pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.members.iter().filter(|member| member.role == Role::Voter).map(|member| member.node)
+    }
+
+    /// Whether this node's votes count for anything in this epoch.
+    #[must_use]
+    pub fn votes(&self, node: NodeId) -> bool {
+        self.voters().any(|voter| voter == node) || self.old_voters.iter().flatten().any(|voter| *voter == node)
+    }
+
+    /// All whose votes count for anything in this epoch.
+    #[must_use]
+    pub fn all_voters(&self) -> Vec<NodeId> {
+        self.members.iter().map(|member| member.node).filter(|node| self.votes(*node)).collect()
+    }
+
+    /// Whether the set is a quorum: a majority of the voters, and in a joint epoch of the old voters as well.
+    #[must_use]
+    pub fn is_quorum(&self, set: MemberSet) -> bool {
+        self.is_new_quorum(set) && self.is_old_quorum(set)
+    }
+
+    /// Whether the set holds a majority of the voters of the new configuration (of the only one, outside a joint epoch).
+    #[must_use]
+    pub fn is_new_quorum(&self, set: MemberSet) -> bool {
+        let (mut all, mut present) = (0, 0);
+        for (index, member) in self.members.iter().enumerate() {
+            if member.role == Role::Voter {
+                all += 1;
+                present += usize::from(set.contains(index));
+            }
+        }
+        2 * present > all
+    }
+
+    /// Whether the set holds a majority of the voters of the old configuration (of the only one, outside a joint epoch).
+    #[must_use]
+    pub fn is_old_quorum(&self, set: MemberSet) -> bool {
+        let Some(old) = &self.old_voters else { return self.is_new_quorum(set) };
+        let present = old.iter().filter(|node| self.index(**node).is_some_and(|index| set.contains(index))).count();
+        2 * present > old.len()
+    }
+
+    /// The set of the members named.
+    #[must_use]
+    pub fn set_of(&self, nodes: impl IntoIterator<Item = NodeId>) -> MemberSet {
+        let mut set = MemberSet::EMPTY;
+        for index in nodes.into_iter().filter_map(|node| self.index(node)) {
+            set.insert(index);
+        }
+        set
+    }
+
+    /// Whether it keeps every bound and its own rules; what comes from a disk or a peer must.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self) -> Result<(), InvalidConfiguration> {
+        let wrong = |why| Err(InvalidConfiguration(why));
+        if self.members.is_empty() || self.members.len() > bounds::MEMBERS_MAX {
+            return wrong("number of members out of bounds");
+        }
+        if !self.members.windows(2).all(|pair| pair[0].node < pair[1].node) {
+            return wrong("members out of order");
+        }
+        if self.voters().next().is_none() {
+            return wrong("no voter");
+        }
+        if self.epoch.0 == 0 || self.epoch.0 > 1 << 62 {
+            return wrong("epoch out of bounds");
+        }
+        let long = |member: &Member| {
+            member.address.len() > bounds::MEMBER_TEXT_MAX
+                || member.label.len() > bounds::MEMBER_TEXT_MAX
+                || member.public_key.len() > bounds::MEMBER_TEXT_MAX
+        };
+        if self.members.iter().any(long) || self.name.len() + self.kind.len() + self.detail.len() > bounds::MEMBER_TEXT_MAX {
+            return wrong("a text is too long");
+        }
+        if let Some(old) = &self.old_voters {
+            if old.is_empty() || old.iter().any(|node| self.index(*node).is_none()) {
+                return wrong("old voters are not members");
+            }
+            if old.iter().collect::<BTreeSet<_>>().len() != old.len() {
+                return wrong("an old voter is named twice");
+            }
+        }
+        if self.old_voters.is_none() && self.members.iter().any(|member| member.role == Role::Leaving) {
+            return wrong("a member is leaving outside a joint epoch");
+        }
+        Ok(())
+    }
+}
+
+/// A configuration that breaks its own rules.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid configuration: {0}")]
+pub struct InvalidConfiguration(pub &'static str);
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}[", self.epoch)?;
+        for (index, member) in self.members.iter().enumerate() {
+            let mark = match member.role {
+                Role::Voter => "",
+                Role::Learner => " learner",
+                Role::Leaving => " leaving",
+            };
+            write!(out, "{}{}{mark}", if index == 0 { "" } else { ", " }, member.node)?;
+        }
+        if let Some(old) = &self.old_voters {
+            write!(out, "; joint with {old:?}")?;
+        }
+        write!(out, "]")
+    }
+}

@@ -1,0 +1,115 @@
+//! The window of operation ids (rule 10): log state, driven in delivery order, alike on every member.
+//!
+//! An id's first occurrence uses it up; later ones take no effect and give the first's outcome. An id older than the window
+//! is refused everywhere alike. What is forgotten depends on the log alone: the oldest by slot, when there are too many.
+
+use crate::bounds;
+use crate::ids::{NodeId, OperationId, Slot, Start};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, VecDeque};
+
+/// What became of an operation at its slot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It took effect; the face's own answer.
+    Applied(Vec<u8>),
+    /// It was rejected at its slot; the face's own reason.
+    Rejected(Vec<u8>),
+    /// Its id was closed before it came: it definitely failed.
+    Closed,
+}
+
+/// What the window says to an id that appears in the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Occurrence {
+    /// The first: apply it, then [`IdWindow::record`] what came out.
+    First,
+    /// A later one, without effect: the first was at this slot and ended so.
+    Repeated(Slot, Outcome),
+    /// Older than the window: without effect, its outcome is no longer known.
+    Expired,
+}
+
+/// The ids used up lately, with their outcomes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct IdWindow {
+    capacity: usize,
+    used: BTreeMap<OperationId, (Slot, Outcome)>,
+    order: VecDeque<OperationId>,
+    /// Per node and start: the highest sequence forgotten. At or below it, nothing is known.
+    floors: BTreeMap<(NodeId, Start), u64>,
+}
+
+impl Default for IdWindow {
+    fn default() -> Self {
+        IdWindow::new(bounds::ID_WINDOW_MAX)
+    }
+}
+
+impl IdWindow {
+    /// A window of this many ids. Part of the log's state: every member must use the same.
+    #[must_use]
+    pub fn new(capacity: usize) -> IdWindow {
+        assert!(capacity > 0);
+        IdWindow { capacity, used: BTreeMap::new(), order: VecDeque::new(), floors: BTreeMap::new() }
+    }
+
+    /// What is known of an id.
+    #[must_use]
+    pub fn look_up(&self, id: OperationId) -> Occurrence {
+        if let Some((slot, outcome)) = self.used.get(&id) {
+            return Occurrence::Repeated(*slot, outcome.clone());
+        }
+        let floor = self.floors.get(&(id.node, id.start)).copied().unwrap_or(0);
+        // A node that has a floor for a later start is past this one: whatever it knew of the earlier is gone.
+        let passed = self.floors.range((id.node, Start(id.start.0.saturating_add(1)))..=(id.node, Start(u64::MAX))).next().is_some();
+        if id.sequence <= floor || passed {
+            return Occurrence::Expired;
+        }
+        Occurrence::First
+    }
+
+    /// The id ended so at this slot. Call it once per first occurrence, in slot order.
+    pub fn record(&mut self, slot: Slot, id: OperationId, outcome: Outcome) {
+        assert_eq!(self.look_up(id), Occurrence::First, "an id ends once");
+        self.used.insert(id, (slot, outcome));
+        self.order.push_back(id);
+        while self.order.len() > self.capacity {
+            self.forget_oldest();
+        }
+    }
+
+    /// A close entry for `target` appeared at this slot: what the asker is to be told.
+    pub fn close(&mut self, slot: Slot, target: OperationId) -> Occurrence {
+        let occurrence = self.look_up(target);
+        if occurrence != Occurrence::First {
+            return occurrence;
+        }
+        self.record(slot, target, Outcome::Closed);
+        Occurrence::Repeated(slot, Outcome::Closed)
+    }
+
+    /// How many ids it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(id) = self.order.pop_front() else { return };
+        self.used.remove(&id).expect("what is in order is used");
+        let floor = self.floors.entry((id.node, id.start)).or_default();
+        *floor = (*floor).max(id.sequence);
+        // Floors of a node's earlier starts say no more than that of a later one.
+        let earlier: Vec<_> = self.floors.range((id.node, Start(0))..(id.node, id.start)).map(|(key, _)| *key).collect();
+        for key in earlier {
+            self.floors.remove(&key);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! What an operator may set.
+
+use std::time::Duration;
+
+/// Options of a core. Every node of a group should have the same failure time-out; safety does not depend on it (rule 8).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreOptions {
+    /// After this long without two-way contact a node counts as not live. Default one second; at least 10 ms.
+    pub failure_timeout: Duration,
+    /// Bytes of trimmable log kept per log for members that lag behind, before they need a state copy. Default 256 MiB.
+    pub log_keep_bytes: u64,
+    /// Entries kept likewise. Default 1,000,000.
+    pub log_keep_entries: u64,
+}
+
+impl Default for CoreOptions {
+    fn default() -> Self {
+        CoreOptions { failure_timeout: Duration::from_secs(1), log_keep_bytes: 256 << 20, log_keep_entries: 1_000_000 }
+    }
+}
+
+impl CoreOptions {
+    /// Heartbeats go out this often: four of them must be lost before a node counts as not live.
+    #[must_use]
+    pub fn heartbeat_interval(&self) -> Duration {
+        self.failure_timeout / 5
+    }
+
+    /// What went unanswered is sent again after this long: well beyond a round trip, well within the failure time-out.
+    #[must_use]
+    pub fn retry_interval(&self) -> Duration {
+        self.failure_timeout / 4
+    }
+}
