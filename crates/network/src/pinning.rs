@@ -16,7 +16,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
+    SignatureScheme,
 };
 
 use crate::identity::{Identity, PublicKey};
@@ -36,20 +37,32 @@ impl Pins {
     }
 
     pub(crate) fn node_of(&self, key: &PublicKey) -> Option<NodeId> {
-        self.0.lock().expect("no panic while holding the pins").get(key).copied()
+        self.0
+            .lock()
+            .expect("no panic while holding the pins")
+            .get(key)
+            .copied()
     }
 }
 
 /// The key in a certificate.
 pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
-    Ok(PublicKey::from_bytes(parsed.subject_public_key_info().as_ref()))
+    Ok(PublicKey::from_bytes(
+        parsed.subject_public_key_info().as_ref(),
+    ))
 }
 
 /// Settings for accepted connections: any pinned key may come in. The hello then says which peer it is.
-pub(crate) fn server_config(identity: &Identity, pins: Arc<Pins>) -> Result<Arc<ServerConfig>, Error> {
+pub(crate) fn server_config(
+    identity: &Identity,
+    pins: Arc<Pins>,
+) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider();
-    let verifier = Arc::new(PinnedClients { pins, provider: Arc::clone(&provider) });
+    let verifier = Arc::new(PinnedClients {
+        pins,
+        provider: Arc::clone(&provider),
+    });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
@@ -60,9 +73,15 @@ pub(crate) fn server_config(identity: &Identity, pins: Arc<Pins>) -> Result<Arc<
 }
 
 /// Settings for dialling one peer: only its key is let in.
-pub(crate) fn client_config(identity: &Identity, expected: PublicKey) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn client_config(
+    identity: &Identity,
+    expected: PublicKey,
+) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider();
-    let verifier = Arc::new(PinnedServer { expected, provider: Arc::clone(&provider) });
+    let verifier = Arc::new(PinnedServer {
+        expected,
+        provider: Arc::clone(&provider),
+    });
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -82,8 +101,16 @@ pub(crate) struct KeyRefused {
 impl fmt::Display for KeyRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.expected {
-            Some(expected) => write!(f, "its public key is {}, not {expected} as recorded for this peer", self.key),
-            None => write!(f, "its public key {} belongs to no peer of this node", self.key),
+            Some(expected) => write!(
+                f,
+                "its public key is {}, not {expected} as recorded for this peer",
+                self.key
+            ),
+            None => write!(
+                f,
+                "its public key {} belongs to no peer of this node",
+                self.key
+            ),
         }
     }
 }
@@ -98,7 +125,9 @@ fn refusal(key: PublicKey, expected: Option<PublicKey>) -> Error {
 /// Whether a failed handshake failed for the other side's key, and how.
 pub(crate) fn key_refused(error: &std::io::Error) -> Option<&KeyRefused> {
     let tls = error.get_ref()?.downcast_ref::<Error>()?;
-    let Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(other))) = tls else { return None };
+    let Error::InvalidCertificate(CertificateError::Other(rustls::OtherError(other))) = tls else {
+        return None;
+    };
     other.downcast_ref::<KeyRefused>()
 }
 
@@ -146,7 +175,9 @@ impl ClientCertVerifier for PinnedClients {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -193,6 +224,8 @@ impl ServerCertVerifier for PinnedServer {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::limits::{
-    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, SEND_QUEUE_BYTES_MAX, SMALL_FRAME_BYTES_MAX, SMALL_FRAME_RESERVE_BYTES,
+    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, SEND_QUEUE_BYTES_MAX, SMALL_FRAME_BYTES_MAX,
+    SMALL_FRAME_RESERVE_BYTES,
 };
 use crate::links::SendError;
 
@@ -41,7 +42,11 @@ impl SendQueue {
         if !state.open {
             return Err(SendError::NotConnected);
         }
-        let reserve = if frame.len() <= SMALL_FRAME_BYTES_MAX { SMALL_FRAME_RESERVE_BYTES } else { 0 };
+        let reserve = if frame.len() <= SMALL_FRAME_BYTES_MAX {
+            SMALL_FRAME_RESERVE_BYTES
+        } else {
+            0
+        };
         if state.bytes >= SEND_QUEUE_BYTES_MAX + reserve {
             return Err(SendError::Full);
         }
@@ -118,12 +123,18 @@ mod tests {
     #[test]
     fn a_closed_queue_takes_nothing() {
         let queue = SendQueue::default();
-        assert_eq!(queue.push(Bytes::from_static(b"x")), Err(SendError::NotConnected));
+        assert_eq!(
+            queue.push(Bytes::from_static(b"x")),
+            Err(SendError::NotConnected)
+        );
         queue.open();
         queue.push(Bytes::from_static(b"x")).unwrap();
         assert_eq!(queue.close(), 1);
         assert_eq!(queue.bytes(), 0);
-        assert_eq!(queue.push(Bytes::from_static(b"x")), Err(SendError::NotConnected));
+        assert_eq!(
+            queue.push(Bytes::from_static(b"x")),
+            Err(SendError::NotConnected)
+        );
     }
 
     #[test]
@@ -131,7 +142,12 @@ mod tests {
         let queue = open_queue();
         queue.push(Bytes::from(vec![0; FRAME_BYTES_MAX])).unwrap();
         let large = Bytes::from(vec![0; FRAME_BYTES_MAX + 1]);
-        assert_eq!(open_queue().push(large), Err(SendError::TooLarge { bytes: FRAME_BYTES_MAX + 1 }));
+        assert_eq!(
+            open_queue().push(large),
+            Err(SendError::TooLarge {
+                bytes: FRAME_BYTES_MAX + 1
+            })
+        );
     }
 
     #[test]
