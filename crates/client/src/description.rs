@@ -9,18 +9,18 @@ use serde::{Deserialize, Serialize};
 pub enum MemberRole {
     /// Accepts and holds state.
     Voter,
-    /// Accepts and keeps entries, holds no state.
-    Witness,
     /// Receives, does not vote.
     Learner,
+    /// Votes for the old configuration until a change under way is done; gone after it.
+    Leaving,
 }
 
 impl std::fmt::Display for MemberRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             MemberRole::Voter => "voter",
-            MemberRole::Witness => "witness",
             MemberRole::Learner => "learner",
+            MemberRole::Leaving => "leaving",
         })
     }
 }
