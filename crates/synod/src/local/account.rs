@@ -75,8 +75,7 @@ impl Account {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
             .map_err(|error| Failure::system(what(), error))?;
         if let Some((user, group)) = self.change_to {
-            chown(path, Some(user), Some(group))
-                .map_err(|error| Failure::system(what(), error))?;
+            chown(path, Some(user), Some(group)).map_err(|error| Failure::system(what(), error))?;
         }
         Ok(())
     }

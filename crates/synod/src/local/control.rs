@@ -117,10 +117,12 @@ pub fn down(options: &Down) -> Result<(), Failure> {
     let results: Vec<Result<Stopped, Failure>> = match options.kill {
         true => directory
             .nodes()
-            .map(|node| match Processes::of(&directory.data(node)).kill_all()? {
-                0 => Ok(Stopped::Already),
-                _ => Ok(Stopped::Killed),
-            })
+            .map(
+                |node| match Processes::of(&directory.data(node)).kill_all()? {
+                    0 => Ok(Stopped::Already),
+                    _ => Ok(Stopped::Killed),
+                },
+            )
             .collect(),
         false => {
             let account = Account::find()?;

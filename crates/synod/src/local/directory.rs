@@ -212,6 +212,11 @@ impl Directory {
         server_port(self.settings.port_base, node)
     }
 
+    /// The lock file that PostgreSQL keeps beside a node's socket.
+    pub fn socket_lock(&self, node: usize) -> PathBuf {
+        self.path.join(format!(".s.PGSQL.{}.lock", self.port(node)))
+    }
+
     /// How clients, and other nodes, reach a node.
     pub fn connection_string(&self, node: usize) -> String {
         format!(
@@ -247,8 +252,14 @@ impl Directory {
         }
         Err(Failure::new(
             Reason::SocketPathTooLong,
-            format!("the directory's path is too long for a socket in it: {}", self.path.display()),
-            format!("{} would have {bytes} bytes, and the system allows {SOCKET_PATH_BYTES_MAX}", socket.display()),
+            format!(
+                "the directory's path is too long for a socket in it: {}",
+                self.path.display()
+            ),
+            format!(
+                "{} would have {bytes} bytes, and the system allows {SOCKET_PATH_BYTES_MAX}",
+                socket.display()
+            ),
             "choose a directory with a shorter path",
         ))
     }
@@ -282,7 +293,11 @@ mod tests {
     #[test]
     fn a_damaged_or_foreign_settings_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        for text in ["", "synod local cluster, version 2\n", "synod local cluster, version 1\nnodes x\n"] {
+        for text in [
+            "",
+            "synod local cluster, version 2\n",
+            "synod local cluster, version 1\nnodes x\n",
+        ] {
             std::fs::write(directory.path().join(SETTINGS_FILE), text).unwrap();
             let failure = Directory::open(directory.path()).unwrap_err();
             assert_eq!(failure.reason, Reason::Directory, "{text:?}");

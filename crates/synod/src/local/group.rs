@@ -191,7 +191,11 @@ pub fn describe(error: &postgres::Error) -> String {
                 .detail()
                 .map(|detail| format!("\n{detail}"))
                 .unwrap_or_default();
-            format!("{} (SQLSTATE {}){detail}", said.message(), said.code().code())
+            format!(
+                "{} (SQLSTATE {}){detail}",
+                said.message(),
+                said.code().code()
+            )
         }
         None => {
             let source = std::error::Error::source(error)

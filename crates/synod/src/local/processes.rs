@@ -90,7 +90,6 @@ impl Processes {
         loop {
             let mut pids = self.all();
             if pids.is_empty() {
-                self.forget_dead_postmaster()?;
                 return Ok(killed.len());
             }
             if Instant::now() > deadline {
@@ -111,21 +110,23 @@ impl Processes {
         }
     }
 
-    /// PostgreSQL does not start while its pid file names a process id that exists, and a dead
-    /// postmaster's does until its parent has asked for its status, which init does when it pleases
-    /// (and process 1 of many a container never). With no process of the node left, the file says
-    /// nothing any more.
-    fn forget_dead_postmaster(&self) -> Result<(), Failure> {
-        let file = self.data.join("postmaster.pid");
-        let named = std::fs::read_to_string(&file)
-            .ok()
-            .and_then(|text| text.lines().next()?.trim().parse().ok());
-        match named {
-            Some(pid) if is_zombie(pid) => std::fs::remove_file(&file).map_err(|error| {
-                Failure::system(format!("cannot remove {}", file.display()), error)
-            }),
-            _ => Ok(()),
+    /// Removes PostgreSQL's lock files (pid file, socket lock) that a crash left behind. A server
+    /// does not start while one of them names a process id that exists, and a dead postmaster's
+    /// does until its parent has asked for its status, which init does when it pleases (and
+    /// process 1 of many a container never).
+    pub fn forget_dead_postmaster(&self, lock_files: &[PathBuf]) -> Result<(), Failure> {
+        assert!(self.all().is_empty(), "the node is running");
+        for file in lock_files {
+            let named = std::fs::read_to_string(file)
+                .ok()
+                .and_then(|text| text.lines().next()?.trim().parse().ok());
+            if named.is_some_and(is_zombie) {
+                std::fs::remove_file(file).map_err(|error| {
+                    Failure::system(format!("cannot remove {}", file.display()), error)
+                })?;
+            }
         }
+        Ok(())
     }
 
     /// Stops every process of the node where it stands, as a hung machine would; returns how many.
@@ -245,7 +246,14 @@ impl Processes {
 fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with(['Z', 'X'])))
+        .and_then(|stat| {
+            Some(
+                stat.rsplit_once(')')?
+                    .1
+                    .trim_start()
+                    .starts_with(['Z', 'X']),
+            )
+        })
         .unwrap_or(false)
 }
 

@@ -133,9 +133,13 @@ impl<'a> Server<'a> {
     pub fn start(&self) -> Result<(), Failure> {
         let state = self.processes().state();
         assert!(matches!(state, State::Stopped | State::Dying), "{state:?}");
-        // What a crash left: children of a killed postmaster hold its shared memory, and a pid
-        // file may name a process that has ended. The server refuses to start beside either.
+        // What a crash left: children of a killed postmaster hold its shared memory, and lock
+        // files may name a process that has ended. The server refuses to start beside either.
         self.processes().kill_all()?;
+        self.processes().forget_dead_postmaster(&[
+            self.data().join("postmaster.pid"),
+            self.directory.socket_lock(self.node),
+        ])?;
         ports::check_free(self.node, self.directory.port(self.node))?;
         let log = self.directory.log(self.node);
         let log_length_before = std::fs::metadata(&log).map_or(0, |found| found.len());

@@ -81,7 +81,10 @@ pub fn up(options: Options) -> Result<(), Failure> {
     }
     progress.say("ready");
     for node in directory.nodes() {
-        println!("node {node}   {}", psql_line(&directory, node, &installation));
+        println!(
+            "node {node}   {}",
+            psql_line(&directory, node, &installation)
+        );
     }
     Ok(())
 }
@@ -105,7 +108,10 @@ pub fn add(path: &Path) -> Result<(), Failure> {
     if directory.settings.with_extension {
         group::add(&directory, node, &progress)?;
     }
-    println!("node {node}   {}", psql_line(&directory, node, &installation));
+    println!(
+        "node {node}   {}",
+        psql_line(&directory, node, &installation)
+    );
     Ok(())
 }
 
@@ -181,8 +187,15 @@ fn check_same(directory: &Directory, options: &Options) -> Result<(), Failure> {
         let (has, asked) = (settings.port_base.to_string(), base.to_string());
         return differs("port base", has, asked, elsewhere);
     }
-    if let Some(bindir) = options.bindir.as_ref().filter(|dir| **dir != settings.bindir) {
-        let (has, asked) = (settings.bindir.display().to_string(), bindir.display().to_string());
+    if let Some(bindir) = options
+        .bindir
+        .as_ref()
+        .filter(|dir| **dir != settings.bindir)
+    {
+        let (has, asked) = (
+            settings.bindir.display().to_string(),
+            bindir.display().to_string(),
+        );
         return differs("directory of programs", has, asked, elsewhere);
     }
     Ok(())
@@ -190,11 +203,7 @@ fn check_same(directory: &Directory, options: &Options) -> Result<(), Failure> {
 
 /// Makes the data directories that are missing and starts the servers that do not run, all nodes
 /// side by side.
-fn bring_up(
-    servers: &[Server],
-    directory: &Directory,
-    progress: &Progress,
-) -> Result<(), Failure> {
+fn bring_up(servers: &[Server], directory: &Directory, progress: &Progress) -> Result<(), Failure> {
     let mut waiting = Vec::new();
     for server in servers {
         let node = server.node();
@@ -212,7 +221,10 @@ fn bring_up(
     for server in &waiting {
         ports::check_free(server.node(), directory.port(server.node()))?;
     }
-    let fresh = waiting.iter().filter(|server| !server.is_initialized()).count();
+    let fresh = waiting
+        .iter()
+        .filter(|server| !server.is_initialized())
+        .count();
     if fresh > 0 {
         progress.say(format!("making {fresh} data directories"));
     }
