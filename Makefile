@@ -1,0 +1,59 @@
+# What is done more than once. `make help` lists it.
+#
+# Everything is built in one profile, release: the demonstration needs it, the tests run the code
+# as it ships (assertions are on in release), and a second profile would double the build.
+
+CARGO ?= cargo
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
+export PG_CONFIG
+
+.PHONY: help
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## Install what is missing on this machine (Debian packages)
+	@scripts/setup
+
+.PHONY: build
+build: setup ## Build everything
+	$(CARGO) build --release --locked --workspace
+
+.PHONY: install
+install: build ## Install the extension into PostgreSQL 15 (PG_CONFIG and DESTDIR are honoured)
+	@scripts/install-extension --no-build
+
+.PHONY: demo
+demo: install ## Three servers, one set of tables, a node killed and brought back
+	@scripts/demo
+
+.PHONY: test
+test: install ## Every test: unit, simulation, end to end
+	@scripts/test
+
+.PHONY: test-quick
+test-quick: setup ## The tests that need no server
+	$(CARGO) test --release --locked --workspace --lib --bins
+
+.PHONY: soak
+soak: install ## The end-to-end tests at full size: hours
+	@SYNOD_TEST_SIZE=full scripts/test --test '*'
+
+.PHONY: bench
+bench: install ## Against PostgreSQL's own quorum synchronous replication, side by side
+	@$(CARGO) run --release --locked --quiet --package bench
+
+.PHONY: lint
+lint: setup ## Formatting and clippy, warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
+
+.PHONY: golden
+golden: ## Write the golden transcripts and files anew; look at the difference before committing
+	UPDATE_EXPECT=1 $(CARGO) test --release --locked --workspace --lib --bins
+
+.PHONY: uninstall
+uninstall: ## Remove the extension from PostgreSQL 15
+	rm -f "$$($(PG_CONFIG) --pkglibdir)/pg_paxos.so"
+	rm -f "$$($(PG_CONFIG) --sharedir)"/extension/pg_paxos.control
+	rm -f "$$($(PG_CONFIG) --sharedir)"/extension/pg_paxos--*.sql
