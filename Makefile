@@ -41,7 +41,7 @@ soak: install ## The end-to-end tests at full size: hours
 
 .PHONY: bench
 bench: install ## Against PostgreSQL's own quorum synchronous replication, side by side
-	@$(CARGO) run --release --locked --quiet --package bench
+	@bench/single-row-update
 
 .PHONY: lint
 lint: setup ## Formatting and clippy, warnings denied
