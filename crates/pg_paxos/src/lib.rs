@@ -1,2 +1,29 @@
-//! Placeholder until the first real code.
+//! `pg_paxos`: ordinary PostgreSQL tables, written on any node, the same on every node.
+//!
+//! Loaded by `shared_preload_libraries`: it needs a part of shared memory, a background worker that hosts the engine,
+//! and hooks in every process. What each module does is said at its head; the design is in `docs/`.
+
+use pgrx::prelude::*;
+
 pgrx::pg_module_magic!();
+
+pub mod engine_connection;
+pub mod settings;
+pub mod shared;
+
+/// Called by PostgreSQL when the library is loaded.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // SAFETY: a plain flag of the postmaster.
+    if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        pgrx::pg_sys::panic::ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "pg_paxos must be loaded when the server starts",
+            "pg_paxos",
+        )
+        .set_hint("Add pg_paxos to shared_preload_libraries in postgresql.conf and restart the server.")
+        .report(PgLogLevel::ERROR);
+    }
+    settings::register();
+    shared::request();
+}

@@ -1,0 +1,259 @@
+//! This process's connection to the engine, and waits that PostgreSQL can interrupt.
+//!
+//! One connection per process, opened when first needed and opened again when the engine was restarted. A wait ends
+//! when the engine answers, when the process's latch is set (a turn has come, a position was reached, a cancel), or at
+//! the deadline. The set of events waited for is made once: making one per wait costs six system calls.
+
+use std::cell::RefCell;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use client::{Certainty, Connection, Error, Refusal, RefusalReason, Request, RequestNumber, Response};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
+
+use crate::settings;
+use crate::shared::Area;
+
+/// How long to wait for the hello: the engine answers at once or is not there.
+const HELLO_WAIT: Duration = Duration::from_secs(2);
+
+/// How often a process looks for the engine while it is being restarted.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
+
+/// How much longer than the engine a call waits, so that the engine's own, better informed refusal arrives.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// An open connection with what is needed to wait for it.
+pub struct EngineConnection {
+    connection: Connection,
+    /// The engine's start that this connection belongs to.
+    incarnation: u64,
+    events: Events,
+}
+
+/// The events that a wait watches: the latch, the postmaster's death, the socket.
+struct Events {
+    set: *mut pg_sys::WaitEventSet,
+    socket: i32,
+    writable: bool,
+}
+
+impl Events {
+    fn new(fd: RawFd) -> Events {
+        // SAFETY: called on the main thread of a process with a latch; the set lives in TopMemoryContext until it is
+        // freed when dropped.
+        unsafe {
+            let set = pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, 3);
+            let none = std::ptr::null_mut();
+            pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, pg_sys::PGINVALID_SOCKET, pg_sys::MyLatch, none);
+            pg_sys::AddWaitEventToSet(set, pg_sys::WL_EXIT_ON_PM_DEATH, pg_sys::PGINVALID_SOCKET, std::ptr::null_mut(), none);
+            let socket = pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, fd, std::ptr::null_mut(), none);
+            Events { set, socket, writable: false }
+        }
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>, writable: bool) {
+        // A wait of zero would spin when less than a millisecond is left.
+        let milliseconds = timeout.map_or(-1, |timeout| {
+            i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).saturating_add(1).min(i64::from(i32::MAX))
+        });
+        // SAFETY: the set was made by `new` on this thread; one event is room enough, the others stay pending.
+        unsafe {
+            if self.writable != writable {
+                let events = pg_sys::WL_SOCKET_READABLE | if writable { pg_sys::WL_SOCKET_WRITEABLE } else { 0 };
+                pg_sys::ModifyWaitEvent(self.set, self.socket, events, std::ptr::null_mut());
+                self.writable = writable;
+            }
+            let mut event = pg_sys::WaitEvent::default();
+            pg_sys::WaitEventSetWait(self.set, milliseconds, &mut event, 1, pg_sys::PG_WAIT_EXTENSION);
+            if event.events & pg_sys::WL_LATCH_SET != 0 {
+                pg_sys::ResetLatch(pg_sys::MyLatch);
+            }
+        }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        // SAFETY: made by `new`, freed only here.
+        unsafe { pg_sys::FreeWaitEventSet(self.set) };
+    }
+}
+
+thread_local! {
+    /// This process's connection; a process has one thread that calls PostgreSQL.
+    static CONNECTION: RefCell<Option<EngineConnection>> = const { RefCell::new(None) };
+}
+
+/// The engine's socket.
+pub fn socket_path() -> PathBuf {
+    settings::data_directory().join("socket").join(client::SOCKET_NAME)
+}
+
+impl EngineConnection {
+    fn open() -> Result<EngineConnection, Error> {
+        let incarnation = Area::attached().engine_incarnation().ok_or_else(not_running)?;
+        let connection = Connection::connect(&socket_path(), HELLO_WAIT)?;
+        let events = Events::new(connection.fd());
+        Ok(EngineConnection { connection, incarnation, events })
+    }
+
+    fn is_current(&self) -> bool {
+        Area::attached().engine_incarnation() == Some(self.incarnation)
+    }
+
+    /// Queues a request. Never blocks.
+    pub fn send(&mut self, request: &Request) -> Result<RequestNumber, Error> {
+        self.connection.send(request)
+    }
+
+    /// The next response, if one has arrived. Never blocks.
+    pub fn try_receive(&mut self) -> Result<Option<(RequestNumber, Response)>, Error> {
+        self.connection.try_receive()
+    }
+
+    /// Waits until something arrives, this process's latch is set, or the time is over. Interrupts are the caller's
+    /// to look for.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+        let writable = !self.connection.flush()?;
+        self.events.wait(timeout, writable);
+        Ok(())
+    }
+}
+
+fn not_running() -> Error {
+    Refusal::definite(RefusalReason::Stopping, "the pg_paxos engine is not running")
+        .with_hint("It is started with the server and restarted when it fails; the server's log says why it stopped.")
+        .into()
+}
+
+/// Runs `action` with this process's connection, opened first if necessary. A connection that fails is closed, so that
+/// the next use opens a new one. `action` must not come back here.
+pub fn with<T>(action: impl FnOnce(&mut EngineConnection) -> Result<T, Error>) -> Result<T, Error> {
+    CONNECTION.with_borrow_mut(|place| {
+        if place.as_ref().is_some_and(|connection| !connection.is_current()) {
+            *place = None;
+        }
+        if place.is_none() {
+            *place = Some(EngineConnection::open()?);
+        }
+        let connection = place.as_mut().expect("just opened");
+        let result = action(connection);
+        if let Err(Error::Lost { .. } | Error::Malformed { .. }) = result {
+            *place = None;
+        }
+        result
+    })
+}
+
+/// Closes this process's connection.
+pub fn close() {
+    CONNECTION.with_borrow_mut(|place| *place = None);
+}
+
+/// Asks the engine and waits for its final answer, at most `wait`. The wait can be interrupted: then PostgreSQL's own
+/// error is raised and the answer, when it comes, is dropped. A refusal comes as [`Error::Refused`].
+pub fn call(request: &Request, wait: Duration) -> Result<Response, Error> {
+    call_with_progress(request, wait, |_| {})
+}
+
+/// As [`call`], and hands every progress message on.
+pub fn call_with_progress(
+    request: &Request,
+    wait: Duration,
+    mut progress: impl FnMut(&str),
+) -> Result<Response, Error> {
+    let deadline = Instant::now() + wait + GRACE;
+    await_engine(deadline)?;
+    with(|connection| {
+        let number = connection.send(request)?;
+        loop {
+            while let Some((arrived, response)) = connection.try_receive()? {
+                match response {
+                    _ if arrived != number => {}
+                    Response::Progress(step) => progress(&step.message),
+                    Response::Refused(refusal) => return Err(refusal.into()),
+                    response => return Ok(response),
+                }
+            }
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                return Err(Error::Deadline);
+            }
+            connection.wait(Some(remaining))?;
+            pgrx::check_for_interrupts!();
+        }
+    })
+}
+
+/// Waits until the engine serves, for instance while it is being restarted.
+pub fn await_engine(deadline: Instant) -> Result<(), Error> {
+    while Area::attached().engine_incarnation().is_none() {
+        if Instant::now() >= deadline {
+            return Err(not_running());
+        }
+        pause(RECONNECT_PAUSE);
+    }
+    Ok(())
+}
+
+/// Sleeps on the latch; PostgreSQL may interrupt it.
+pub fn pause(time: Duration) {
+    // SAFETY: the usual wait of a PostgreSQL process, on its main thread.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            i64::try_from(time.as_millis()).unwrap_or(i64::MAX).max(1),
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+    pgrx::check_for_interrupts!();
+}
+
+/// The SQLSTATE that a failure of the engine is reported with.
+pub fn sqlstate(error: &Error) -> PgSqlErrorCode {
+    match error {
+        Error::Refused(refusal) => sqlstate_of_refusal(refusal),
+        Error::TooLarge { .. } => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        _ => PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW,
+    }
+}
+
+fn sqlstate_of_refusal(refusal: &Refusal) -> PgSqlErrorCode {
+    if refusal.certainty == Certainty::Unknown {
+        return PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+    }
+    match refusal.reason {
+        RefusalReason::UnknownGroup | RefusalReason::UnknownMember => PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+        RefusalReason::GroupExists => PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+        RefusalReason::TooLarge => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        RefusalReason::Full => PgSqlErrorCode::ERRCODE_INSUFFICIENT_RESOURCES,
+        RefusalReason::Conflict => PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        RefusalReason::Change | RefusalReason::NotAMember | RefusalReason::NoState | RefusalReason::Gone => {
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+        }
+        RefusalReason::Invalid => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        RefusalReason::Storage => PgSqlErrorCode::ERRCODE_IO_ERROR,
+        _ => PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW,
+    }
+}
+
+/// Raises a failure of the engine as a PostgreSQL error: what was attempted, why it failed, who answers, what to do.
+pub fn raise(attempted: &str, error: &Error) -> ! {
+    let mut report = ErrorReport::new(sqlstate(error), format!("{attempted}: {error}"), "pg_paxos");
+    if let Error::Refused(refusal) = error {
+        let contact = refusal.contact();
+        if !contact.is_empty() {
+            report = report.set_detail(contact);
+        }
+        if !refusal.hint.is_empty() {
+            report = report.set_hint(refusal.hint.clone());
+        }
+    }
+    report.report(PgLogLevel::ERROR);
+    unreachable!("an error was reported");
+}

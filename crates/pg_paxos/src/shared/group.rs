@@ -1,0 +1,298 @@
+//! A group as the processes of one server share it: how far it is decided and applied, and whose turn comes next.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use consensus::{GroupId, Slot};
+
+use super::{Area, BackendIndex, Turn, TurnRing, RING_SLOTS};
+
+/// The longest name of a database or group, in bytes, as PostgreSQL's own names.
+const NAME_BYTES: usize = 64;
+
+/// What the group's applier is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ApplierState {
+    /// It has not started yet, or is being restarted.
+    Starting = 0,
+    /// It applies what the log brings.
+    Running = 1,
+    /// An entry could not be applied for a reason that lies in the entry: nothing is applied until a person helps.
+    Stopped = 2,
+    /// The tables are being copied from another member.
+    Copying = 3,
+}
+
+/// One group. A place is free when its identity is zero; it is taken and freed only by the engine worker.
+#[repr(C, align(128))]
+pub struct Group {
+    identity_high: AtomicU64,
+    identity_low: AtomicU64,
+    /// Every transaction at or below it is visible to new snapshots.
+    applied: AtomicU64,
+    /// Every slot at or below it was published by the engine.
+    decided: AtomicU64,
+    /// Every transaction at or below it is durable in PostgreSQL.
+    held: AtomicU64,
+    /// How many processes wait for a position: spares looking at every backend when there are none.
+    waiters: AtomicU32,
+    applier: AtomicU32,
+    /// The number of the process of the applier, plus one; 0 if there is none.
+    applier_process: AtomicU32,
+    origin: AtomicU32,
+    database: Text,
+    name: Text,
+    ring: TurnRing,
+}
+
+/// A short text in shared memory, written once before the group's identity.
+#[repr(C)]
+struct Text {
+    length: AtomicU32,
+    words: [AtomicU64; NAME_BYTES / 8],
+}
+
+impl Text {
+    fn set(&self, text: &str) {
+        let bytes = text.as_bytes();
+        assert!(bytes.len() <= NAME_BYTES, "names of groups and databases have at most {NAME_BYTES} bytes");
+        for (place, word) in self.words.iter().enumerate() {
+            let mut part = [0; 8];
+            for (offset, byte) in part.iter_mut().enumerate() {
+                *byte = bytes.get(place * 8 + offset).copied().unwrap_or(0);
+            }
+            word.store(u64::from_ne_bytes(part), Ordering::SeqCst);
+        }
+        self.length.store(bytes.len() as u32, Ordering::SeqCst);
+    }
+
+    fn text(&self) -> String {
+        let bytes: Vec<u8> = self
+            .words
+            .iter()
+            .flat_map(|word| word.load(Ordering::SeqCst).to_ne_bytes())
+            .take(self.length.load(Ordering::SeqCst) as usize)
+            .collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Group {
+    /// The group in this place.
+    pub fn identity(&self) -> Option<GroupId> {
+        let high = self.identity_high.load(Ordering::SeqCst);
+        let low = self.identity_low.load(Ordering::SeqCst);
+        match (u128::from(high) << 64) | u128::from(low) {
+            0 => None,
+            identity => Some(GroupId(identity)),
+        }
+    }
+
+    /// Takes a free place. `applied` is what PostgreSQL's own tables hold of the group.
+    pub(super) fn occupy(&self, group: GroupId, name: &str, database: &str, applied: Slot) {
+        assert!(self.identity().is_none(), "the place is free");
+        self.ring.clear();
+        self.applied.store(applied.0, Ordering::SeqCst);
+        self.decided.store(applied.0, Ordering::SeqCst);
+        self.held.store(applied.0, Ordering::SeqCst);
+        self.origin.store(0, Ordering::SeqCst);
+        self.waiters.store(0, Ordering::SeqCst);
+        self.applier.store(ApplierState::Starting as u32, Ordering::SeqCst);
+        self.database.set(database);
+        self.name.set(name);
+        self.identity_high.store((group.0 >> 64) as u64, Ordering::SeqCst);
+        self.identity_low.store(group.0 as u64, Ordering::SeqCst);
+    }
+
+    /// Frees the place, once its applier is gone.
+    pub fn vacate(&self) {
+        self.identity_high.store(0, Ordering::SeqCst);
+        self.identity_low.store(0, Ordering::SeqCst);
+    }
+
+    /// The group's name.
+    pub fn name(&self) -> String {
+        self.name.text()
+    }
+
+    /// The database that holds the group's tables on this server.
+    pub fn database(&self) -> String {
+        self.database.text()
+    }
+
+    /// Every transaction at or below it is visible to new snapshots.
+    pub fn applied(&self) -> Slot {
+        Slot(self.applied.load(Ordering::SeqCst))
+    }
+
+    /// Every slot at or below it was published by the engine.
+    pub fn decided(&self) -> Slot {
+        Slot(self.decided.load(Ordering::SeqCst))
+    }
+
+    /// Every transaction at or below it is durable in PostgreSQL.
+    pub fn held(&self) -> Slot {
+        Slot(self.held.load(Ordering::SeqCst))
+    }
+
+    /// Notes what PostgreSQL has made durable.
+    pub fn set_held(&self, slot: Slot) {
+        self.held.fetch_max(slot.0, Ordering::SeqCst);
+    }
+
+    /// PostgreSQL's number of the group's replication origin; 0 until its applier has made it.
+    pub fn origin(&self) -> u16 {
+        self.origin.load(Ordering::SeqCst) as u16
+    }
+
+    /// Notes the replication origin.
+    pub fn set_origin(&self, origin: u16) {
+        self.origin.store(u32::from(origin), Ordering::SeqCst);
+    }
+
+    /// What the applier is doing.
+    pub fn applier_state(&self) -> ApplierState {
+        match self.applier.load(Ordering::SeqCst) {
+            1 => ApplierState::Running,
+            2 => ApplierState::Stopped,
+            3 => ApplierState::Copying,
+            _ => ApplierState::Starting,
+        }
+    }
+
+    /// Notes what the applier is doing.
+    pub fn set_applier_state(&self, state: ApplierState) {
+        self.applier.store(state as u32, Ordering::SeqCst);
+    }
+
+    /// The process of the applier.
+    pub fn applier_process(&self) -> Option<BackendIndex> {
+        self.applier_process.load(Ordering::SeqCst).checked_sub(1).map(BackendIndex)
+    }
+
+    /// Notes the process of the applier.
+    pub fn set_applier_process(&self, process: Option<BackendIndex>) {
+        let word = process.map_or(0, |index| index.0 + 1);
+        self.applier_process.store(word, Ordering::SeqCst);
+    }
+
+    /// Sets all positions of a group whose tables were just copied at `slot`. Nothing may be in flight.
+    pub fn install(&self, slot: Slot) {
+        self.ring.clear();
+        self.decided.store(slot.0, Ordering::SeqCst);
+        self.held.store(slot.0, Ordering::SeqCst);
+        self.applied.store(slot.0, Ordering::SeqCst);
+    }
+
+    /// Publishes a decided slot. Slots come in order; one that was published before (the engine was restarted) is
+    /// left as it is. Called by the engine only, from any of its threads.
+    pub fn publish(&self, slot: Slot, turn: Turn) {
+        let decided = self.decided();
+        if slot <= decided {
+            return;
+        }
+        assert!(slot.0 == decided.0 + 1, "slot {} published after {}", slot.0, decided.0);
+        let has_room = slot.0 - self.applied().0 < RING_SLOTS as u64;
+        if has_room {
+            self.ring.publish(slot, turn);
+        }
+        self.decided.store(slot.0, Ordering::SeqCst);
+        if self.applied().0 + 1 >= slot.0 || turn == Turn::Applier {
+            self.advance();
+        }
+    }
+
+    /// Whether the ring has room for one more slot; if not, the slot will be the applier's.
+    pub fn has_room(&self) -> bool {
+        self.decided().0 + 1 - self.applied().0 < RING_SLOTS as u64
+    }
+
+    /// Whose turn a decided slot is; `None` if it is not decided.
+    pub fn turn(&self, slot: Slot) -> Option<Turn> {
+        if slot > self.decided() {
+            return None;
+        }
+        Some(self.ring.turn(slot).unwrap_or(Turn::Applier))
+    }
+
+    /// Whether it is the turn of `slot`: all before it is applied.
+    pub fn is_turn(&self, slot: Slot) -> bool {
+        self.applied().0 + 1 == slot.0
+    }
+
+    /// Ends the turn of every slot up to `slot`, whose owner the caller is, and starts the next.
+    pub fn pass_turn(&self, slot: Slot) {
+        let before = self.applied.swap(slot.0, Ordering::SeqCst);
+        assert!(before < slot.0, "the turn of slot {} was ended after that of {before}", slot.0);
+        self.advance();
+    }
+
+    /// Gives a backend's granted slot to the applier. Whether it was that backend's.
+    pub fn hand_over(&self, slot: Slot, from: BackendIndex) -> bool {
+        let moved = self.ring.hand_over(slot, from);
+        if moved {
+            self.wake_applier();
+        }
+        moved
+    }
+
+    /// Passes slots without effect and wakes the owner of the next one, and readers whose position is reached.
+    pub fn advance(&self) {
+        loop {
+            let applied = self.applied();
+            let next = Slot(applied.0 + 1);
+            match self.turn(next) {
+                None => break,
+                Some(Turn::Nothing) => {
+                    // Whoever wins goes on; the loser sees the new position and goes on from there.
+                    let _ = self.applied.compare_exchange(
+                        applied.0,
+                        next.0,
+                        Ordering::SeqCst,
+                        Ordering::SeqCst,
+                    );
+                }
+                Some(Turn::Applier) => {
+                    self.wake_applier();
+                    break;
+                }
+                Some(Turn::Backend(index)) => {
+                    Area::attached().backend(index).wake();
+                    break;
+                }
+            }
+        }
+        self.wake_readers();
+    }
+
+    /// Wakes the applier.
+    pub fn wake_applier(&self) {
+        if let Some(index) = self.applier_process() {
+            Area::attached().backend(index).wake();
+        }
+    }
+
+    /// Registers that a process begins to wait for a position.
+    pub fn add_waiter(&self) {
+        self.waiters.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Registers that a process no longer waits.
+    pub fn remove_waiter(&self) {
+        let before = self.waiters.fetch_sub(1, Ordering::SeqCst);
+        assert!(before > 0, "more processes ended waiting than began");
+    }
+
+    fn wake_readers(&self) {
+        if self.waiters.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let area = Area::attached();
+        let (place, applied) = (area.place_of(self), self.applied());
+        for backend in area.backends() {
+            if backend.is_satisfied(place, applied) {
+                backend.wake();
+            }
+        }
+    }
+}
