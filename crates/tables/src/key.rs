@@ -41,9 +41,9 @@ pub struct KeyHash(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Strength {
-    /// Relied on it being there: a foreign key's parent, FOR KEY SHARE, FOR SHARE.
+    /// Relied on it being there: a foreign key's parent, FOR KEY SHARE.
     Reference = 0,
-    /// Changed other columns of its row: FOR NO KEY UPDATE.
+    /// Changed other columns of its row, or kept them from changing: FOR NO KEY UPDATE, FOR SHARE.
     Update = 1,
     /// Made it, removed it or changed it: FOR UPDATE.
     Exclusive = 2,
