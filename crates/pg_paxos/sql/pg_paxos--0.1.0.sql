@@ -143,6 +143,12 @@ CREATE FUNCTION paxos_transaction_status(transaction_id text)
 COMMENT ON FUNCTION paxos_transaction_status(text)
     IS 'what became of a transaction whose outcome was unknown (SQLSTATE 08007): committed, aborted or expired';
 
+CREATE FUNCTION paxos_last_transaction_id()
+    RETURNS text LANGUAGE c STRICT
+    AS 'MODULE_PATHNAME', 'paxos_last_transaction_id_wrapper';
+COMMENT ON FUNCTION paxos_last_transaction_id()
+    IS 'the id under which this session last proposed a transaction, for paxos_transaction_status';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- State, for everyone.
 
@@ -211,6 +217,10 @@ CREATE FUNCTION pgp_metadata.describe_tables(
     RETURNS SETOF record LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_describe_tables_wrapper';
 
+CREATE FUNCTION pgp_metadata.table_obstacle(definition bytea)
+    RETURNS text LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'paxos_table_obstacle_wrapper';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights.
 
@@ -222,7 +232,7 @@ REVOKE ALL ON FUNCTION
     paxos(text, text, bigint, text), paxos_append(text, text, text), paxos_apply_and_append(text, text, text),
     paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
     pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
-    pgp_metadata.mark_snapshot(uuid), pgp_metadata.describe_tables(uuid)
+    pgp_metadata.mark_snapshot(uuid), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     paxos_create_group(text, text), paxos_create_group(text, text, integer),
@@ -232,7 +242,7 @@ GRANT EXECUTE ON FUNCTION
     paxos(text, text, bigint, text), paxos_append(text, text, text), paxos_apply_and_append(text, text, text),
     paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
     pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
-    pgp_metadata.mark_snapshot(uuid), pgp_metadata.describe_tables(uuid)
+    pgp_metadata.mark_snapshot(uuid), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
     TO pg_paxos_admin;
 
 GRANT USAGE ON SCHEMA pgp_metadata TO PUBLIC;

@@ -7,7 +7,10 @@ use pgrx::prelude::*;
 
 pgrx::pg_module_magic!();
 
+pub mod connection_string;
 pub mod engine_connection;
+pub mod libpq;
+pub mod remote;
 pub mod settings;
 pub mod shared;
 
