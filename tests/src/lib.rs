@@ -1,1 +1,26 @@
-//! End to end.
+//! The harness of the end-to-end tests and the measurements: real PostgreSQL servers with the
+//! extension loaded, driven through the `synod` binary as a user would, and loads that keep
+//! account of what was acknowledged to them.
+//!
+//! A test takes a [`Cluster`], does something to it, and waits for conditions with deadlines,
+//! never for time to pass. Whatever happens to the test, the cluster's processes and directory go
+//! with it; after a failure the servers' logs stay in `target/test-logs`.
+
+mod checksum;
+mod cluster;
+mod condition;
+mod environment;
+mod ledger;
+mod pgbench;
+mod port_range;
+mod random;
+mod sql_error;
+
+pub use checksum::{checksum, Checksum};
+pub use cluster::{Cluster, Shape, RECOVERY_TIME_MAX};
+pub use condition::{wait_for, wait_until};
+pub use environment::{installation_bindir, is_full_size, step, Size};
+pub use ledger::{Account, Ledger};
+pub use pgbench::{initialize, Load, LoadOptions, Report};
+pub use random::Random;
+pub use sql_error::{describe, is_serialization_failure, is_unknown_outcome, sqlstate};

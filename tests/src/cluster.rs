@@ -1,0 +1,384 @@
+//! A cluster of real servers for one test.
+
+use crate::environment::{installation_bindir, step, synod, target_directory};
+use crate::port_range::PortRange;
+use crate::{checksum, describe, wait_for, wait_until, Checksum};
+use anyhow::{bail, Context};
+use postgres::{Client, Config, NoTls};
+use rustix::fs::{flock, FlockOperation};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// A statement of a test that takes longer than this hangs, which is a failure of its own.
+const STATEMENT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a cluster gets to serve again after a disturbance: restart, catch-up and a few
+/// failure time-outs, on a machine with two cores that does other things too.
+pub const RECOVERY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// What cluster a test needs.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    nodes: usize,
+    with_group: bool,
+    with_extension: bool,
+    settings: Vec<String>,
+}
+
+impl Shape {
+    /// Nodes in one group, all at their defaults.
+    pub fn of(nodes: usize) -> Shape {
+        Shape {
+            nodes,
+            with_group: true,
+            with_extension: true,
+            settings: Vec::new(),
+        }
+    }
+
+    /// With one more line in every node's postgresql.conf.
+    pub fn set(mut self, line: &str) -> Shape {
+        self.settings.push(line.to_owned());
+        self
+    }
+
+    /// With the extension, but in no group.
+    pub fn without_group(mut self) -> Shape {
+        self.with_group = false;
+        self
+    }
+
+    /// Ordinary servers.
+    pub fn without_extension(mut self) -> Shape {
+        self.with_extension = false;
+        self
+    }
+
+    /// Brings it up.
+    pub fn up(self) -> anyhow::Result<Cluster> {
+        Cluster::up(&self)
+    }
+}
+
+/// Running servers; gone when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    directory: PathBuf,
+    ports: PortRange,
+    nodes: usize,
+    guard: Child,
+    is_finished: bool,
+    _turn: File,
+}
+
+/// What no server's log may hold at a test's end, whatever the test did.
+const BREAKAGES: [&str; 4] = ["terminated by signal", "PANIC:", "TRAP:", "panicked at"];
+
+impl Cluster {
+    /// A cluster of that many nodes in one group.
+    pub fn of(nodes: usize) -> anyhow::Result<Cluster> {
+        Shape::of(nodes).up()
+    }
+
+    fn up(shape: &Shape) -> anyhow::Result<Cluster> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        // One cluster at a time per checkout: two cores do not hold more without distortion.
+        let turn = File::options()
+            .create(true)
+            .append(true)
+            .open(target_directory().join("end-to-end.lock"))?;
+        flock(&turn, FlockOperation::LockExclusive)?;
+        let ports = PortRange::take()?;
+        let directory = PathBuf::from(format!(
+            "/tmp/synod-test-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        ));
+        let guard = guard(&directory)?;
+        let cluster = Cluster {
+            directory,
+            ports,
+            nodes: shape.nodes,
+            guard,
+            is_finished: false,
+            _turn: turn,
+        };
+        let mut arguments = vec![
+            "--nodes".to_owned(),
+            shape.nodes.to_string(),
+            "--port-base".to_owned(),
+            cluster.ports.base.to_string(),
+            "--bindir".to_owned(),
+            installation_bindir().display().to_string(),
+        ];
+        if !shape.with_group {
+            arguments.push("--without-group".to_owned());
+        }
+        if !shape.with_extension {
+            arguments.push("--without-extension".to_owned());
+        }
+        for line in &shape.settings {
+            arguments.extend(["--set".to_owned(), line.clone()]);
+        }
+        cluster.synod("up", &arguments)?;
+        Ok(cluster)
+    }
+
+    /// How many nodes it has.
+    pub fn nodes(&self) -> usize {
+        self.nodes
+    }
+
+    /// The cluster's directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A node's port.
+    pub fn port(&self, node: usize) -> u16 {
+        self.ports.base + u16::try_from(node).expect("node numbers are small")
+    }
+
+    /// How clients reach a node.
+    pub fn connection_string(&self, node: usize) -> String {
+        format!(
+            "host=127.0.0.1 port={} user=postgres dbname=postgres",
+            self.port(node)
+        )
+    }
+
+    /// Connects to a node as the superuser; statements that hang fail after a minute.
+    pub fn connect(&self, node: usize) -> anyhow::Result<Client> {
+        self.connect_as(node, "postgres", "postgres")
+    }
+
+    /// Connects as another role, to another database.
+    pub fn connect_as(&self, node: usize, role: &str, database: &str) -> anyhow::Result<Client> {
+        let mut client = Config::new()
+            .host("127.0.0.1")
+            .port(self.port(node))
+            .user(role)
+            .dbname(database)
+            .connect_timeout(Duration::from_secs(10))
+            .connect(NoTls)
+            .map_err(|error| anyhow::anyhow!("node {node}: {}", describe(&error)))?;
+        client
+            .batch_execute(&format!(
+                "SET statement_timeout = {}",
+                STATEMENT_TIME_MAX.as_millis()
+            ))
+            .map_err(|error| anyhow::anyhow!("node {node}: {}", describe(&error)))?;
+        Ok(client)
+    }
+
+    /// Runs statements on a node, each simple-query string a transaction unless it says otherwise.
+    pub fn run(&self, node: usize, sql: &str) -> anyhow::Result<()> {
+        self.connect(node)?
+            .batch_execute(sql)
+            .map_err(|error| anyhow::anyhow!("node {node}: {sql}: {}", describe(&error)))
+    }
+
+    /// One value of one row.
+    pub fn value<T>(&self, node: usize, sql: &str) -> anyhow::Result<T>
+    where
+        T: for<'a> postgres::types::FromSql<'a>,
+    {
+        let mut client = self.connect(node)?;
+        let row = client
+            .query_one(sql, &[])
+            .map_err(|error| anyhow::anyhow!("node {node}: {sql}: {}", describe(&error)))?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// As `kill -9` of everything on the node.
+    pub fn kill(&self, node: usize) -> anyhow::Result<()> {
+        self.synod("kill", &[node.to_string()])
+    }
+
+    /// Stops a node in order.
+    pub fn stop(&self, node: usize) -> anyhow::Result<()> {
+        self.synod("stop", &[node.to_string()])
+    }
+
+    /// Starts a node; returns when its server accepts connections.
+    pub fn start(&self, node: usize) -> anyhow::Result<()> {
+        self.synod("start", &[node.to_string()])
+    }
+
+    /// Starts whatever does not run.
+    pub fn up_again(&self) -> anyhow::Result<()> {
+        self.synod("up", &[])
+    }
+
+    /// Stops every process of a node where it stands.
+    pub fn freeze(&self, node: usize) -> anyhow::Result<()> {
+        self.synod("freeze", &[node.to_string()])
+    }
+
+    /// Lets a frozen node go on.
+    pub fn thaw(&self, node: usize) -> anyhow::Result<()> {
+        self.synod("thaw", &[node.to_string()])
+    }
+
+    /// Adds a node to the cluster and its group; returns its number.
+    pub fn add(&mut self) -> anyhow::Result<usize> {
+        self.synod("add", &[])?;
+        self.nodes += 1;
+        Ok(self.nodes)
+    }
+
+    /// Makes tables on node 1 and replicates them; returns when every node has them.
+    pub fn replicate(&self, definitions: &str, tables: &[&str]) -> anyhow::Result<()> {
+        self.run(1, definitions)?;
+        for table in tables {
+            self.run(1, &format!("SELECT paxos_replicate_table('local', '{table}')"))?;
+        }
+        for node in 1..=self.nodes {
+            for table in tables {
+                wait_for("a replicated table is on every node", RECOVERY_TIME_MAX, || {
+                    self.run(node, &format!("SELECT FROM {table} LIMIT 1"))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a strong read and a write of that table succeed on a node.
+    pub fn wait_for_service(&self, node: usize, table: &str) -> anyhow::Result<()> {
+        wait_for("a node serves", RECOVERY_TIME_MAX, || {
+            self.run(node, &format!("SELECT FROM {table} LIMIT 1"))
+        })
+    }
+
+    /// The table's content on a node, by a strong read.
+    pub fn checksum(&self, node: usize, table: &str) -> anyhow::Result<Checksum> {
+        checksum(&mut self.connect(node)?, table)
+    }
+
+    /// Waits until every one of the nodes has the same content in the table, and returns it. With
+    /// strong reads and nobody writing, the first look must show it already; the wait is for nodes
+    /// that cannot serve yet.
+    pub fn equal_checksums(&self, nodes: &[usize], table: &str) -> anyhow::Result<Checksum> {
+        let of_all = || -> anyhow::Result<Vec<Checksum>> {
+            nodes.iter().map(|node| self.checksum(*node, table)).collect()
+        };
+        let seen = wait_for("every node answers a strong read", RECOVERY_TIME_MAX, of_all)?;
+        if seen.iter().any(|one| *one != seen[0]) {
+            // Whether it stays so tells a stale read from divergence: both are failures.
+            let later = wait_until("", Duration::from_secs(10), of_all, |seen| {
+                seen.iter().all(|one| *one == seen[0])
+            });
+            let verdict = match later {
+                Ok(_) => "a strong read was stale: they became equal later",
+                Err(_) => "the nodes have diverged",
+            };
+            bail!("{table} differs between nodes {nodes:?}: {seen:?}: {verdict}");
+        }
+        Ok(seen[0].clone())
+    }
+
+    /// All nodes' numbers.
+    pub fn all(&self) -> Vec<usize> {
+        (1..=self.nodes).collect()
+    }
+
+    /// Ends a test that has shown what it had to: the servers' logs must be free of crashes. A
+    /// cluster that is dropped otherwise has failed, and its logs are kept.
+    pub fn finish(mut self) -> anyhow::Result<()> {
+        for node in 1..=self.nodes {
+            let text = std::fs::read(self.log(node))?;
+            let text = String::from_utf8_lossy(&text);
+            if let Some(line) = text
+                .lines()
+                .find(|line| BREAKAGES.iter().any(|breakage| line.contains(breakage)))
+            {
+                bail!("node {node}'s log tells of a crash: {line}");
+            }
+        }
+        self.is_finished = true;
+        Ok(())
+    }
+
+    fn log(&self, node: usize) -> PathBuf {
+        self.directory.join(format!("node{node}/log"))
+    }
+
+    fn synod(&self, action: &str, arguments: &[String]) -> anyhow::Result<()> {
+        let output = Command::new(synod())
+            .args(["local", action])
+            .args(arguments)
+            .arg("--dir")
+            .arg(&self.directory)
+            .output()
+            .context("synod does not run")?;
+        if output.status.success() {
+            return Ok(());
+        }
+        bail!(
+            "synod local {action} {arguments:?}: {}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+    }
+
+    /// What is left to look at after a failure: the servers' logs.
+    fn keep_logs(&self) {
+        let name = std::thread::current()
+            .name()
+            .unwrap_or("test")
+            .replace("::", "-");
+        let place = target_directory()
+            .parent()
+            .map(|target| target.join("test-logs").join(name))
+            .expect("the build's directory is below the target directory");
+        if std::fs::create_dir_all(&place).is_err() {
+            return;
+        }
+        for node in 1..=self.nodes {
+            let log = self.log(node);
+            // Best effort: the test has failed already, and says why itself.
+            std::fs::copy(&log, place.join(format!("node{node}.log"))).ok();
+            let text = std::fs::read(&log).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("--- the last lines of node {node}'s log");
+            for line in &lines[lines.len().saturating_sub(15)..] {
+                eprintln!("{line}");
+            }
+        }
+        step(format!("the servers' logs are kept in {}", place.display()));
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.keep_logs();
+        }
+        // Closing its standard input sets the guard to work; waiting makes it part of the test.
+        drop(self.guard.stdin.take());
+        self.guard.wait().ok();
+    }
+}
+
+/// A process that removes the cluster once our end of the pipe closes: on drop, on panic, and
+/// also when the test itself is killed.
+fn guard(directory: &Path) -> anyhow::Result<Child> {
+    Command::new("/bin/sh")
+        .args([
+            "-c",
+            "cat >/dev/null; test -e \"$2\" || exit 0; exec \"$1\" local down --kill --remove --dir \"$2\"",
+            "guard",
+        ])
+        .arg(synod())
+        .arg(directory)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("/bin/sh does not run")
+}
