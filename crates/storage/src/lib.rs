@@ -1,1 +1,23 @@
-//! Placeholder until the first real code.
+//! What a node keeps on its disk: who it is ([`NodeDirectory`]), its write-ahead log of promises and accepted entries
+//! ([`Log`]), and a checkpoint per group ([`Checkpoints`]). Design.md section 4; `docs/on-disk-format.md` gives every
+//! byte with its reason.
+//!
+//! The two duties, from rule 3 and rule 9: nothing is reported durable before it is, and nothing that was durable is
+//! ever forgotten in silence. What a disk loses is told as damaged, with slot and ballot where they survive.
+
+pub mod bounds;
+
+mod bytes_reader;
+mod checkpoints;
+mod disk;
+mod log;
+mod log_reader;
+mod node_directory;
+mod recovery;
+
+pub use checkpoints::{Checkpoint, CheckpointError, Checkpoints, CHECKPOINT_BYTES_MAX};
+pub use disk::{Disk, DiskFile, RealDisk};
+pub use log::{Completion, CompletionCallback, Log, LogOptions, SubmitError, Usage};
+pub use log_reader::{LogReader, ReadError, StoredEntry};
+pub use node_directory::{DirectoryError, NodeDirectory, ENVIRONMENT_BYTES_MAX};
+pub use recovery::RecoveryError;

@@ -1,0 +1,45 @@
+//! Every bound of storage in one place (rule 11), each with its derivation.
+
+use std::time::Duration;
+
+/// Default size of a segment: a quarter second of full-speed writing at 64 MB/s, so rolling to the next is rare, yet
+/// zero-filling one costs little and space is given back in small steps.
+pub const SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Smallest segment: two header blocks, one small batch and some distance between the two copies of its identities.
+/// Sizes this small are for tests.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+
+/// Largest segment: offsets of entries are kept in 32 bits.
+pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+
+/// The two copies of an identity are at least this part of the segment apart: 1 MiB of 16, as far as Protocol-Aware
+/// Recovery asks ("megabytes"), for a sixteenth of the space.
+pub const SEPARATION_PART: u64 = 16;
+
+/// Bytes that one sync covers at most, unless one record is larger: 4 MiB take 10 to 40 ms on common disks, which bounds
+/// how long a small record waits behind a batch of large ones.
+pub const BATCH_BYTES_MAX: u64 = 4 << 20;
+
+/// Bytes that may wait for the disk: eight times the core's in-flight bytes of one log (128 MiB), so a node of several
+/// busy groups is refused new work by the core long before.
+pub const QUEUE_BYTES_MAX: u64 = 1 << 30;
+
+/// How long records that nobody waits for may stay in the queue of an idle node: too short to notice, long enough that an
+/// idle node syncs at most ten times a second.
+pub const LAZY_WAIT: Duration = Duration::from_millis(100);
+
+/// Values up to this size are copied into the batch's buffer; larger ones are handed to the kernel where they are. Below,
+/// copying costs less than one more slice in the call.
+pub const COPY_BYTES_MAX: usize = 16 << 10;
+
+/// Segments that may be in use beyond twice the live bytes before the oldest is emptied by copying its live entries
+/// forward: 128 MiB at the default size, so a healthy log never copies.
+pub const SLACK_SEGMENTS: u64 = 8;
+
+/// Bytes of live entries copied forward with one batch while the oldest segment is emptied: small beside a batch, so no
+/// commit waits noticeably longer.
+pub const CARRY_BYTES_MAX: u64 = 1 << 20;
+
+/// Empty segments kept ready; more are removed. Two, so that a burst can roll while the next is being made.
+pub const SPARE_SEGMENTS_MAX: usize = 2;

@@ -1,0 +1,307 @@
+//! Checkpoint files: per group, at a slot, what replay needs and the face's own store lacks (design.md section 4).
+//!
+//! A checkpoint is written beside the others, synced, renamed into place, and the directory is synced; a crash leaves
+//! the old files or the new one. The last two are kept: the older one is of use only while the log still reaches back
+//! to it, so a group's log must be trimmed no further than [`Checkpoints::oldest_kept`]. Falling back to it is reported
+//! to the caller, never done in silence.
+
+use crate::bytes_reader::{put, BytesReader};
+use crate::disk::{Disk, RealDisk};
+use crate::node_directory::NodeDirectory;
+use consensus::{GroupId, NodeId, Slot};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+const MAGIC: [u8; 8] = *b"SYNODCKP";
+const VERSION: u32 = 1;
+const HEADER_BYTES: usize = 64;
+const SUFFIX: &str = ".checkpoint";
+const TEMPORARY_SUFFIX: &str = ".checkpoint-new";
+
+/// Checkpoints kept per group: the newest, and one to fall back to if the disk damages it.
+const KEPT: usize = 2;
+
+/// Largest content: certification state (256 MiB of keys, design-tables.md section 4) and id window, with as much room
+/// again. A header that claims more is damaged, so that it never makes us ask for absurd memory.
+pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
+
+/// The checkpoint files of a node. Cheap to clone; usable from any thread.
+#[derive(Clone)]
+pub struct Checkpoints {
+    disk: Arc<dyn Disk>,
+    node: NodeId,
+    // One writer at a time: two writers of one group would race for which file is the newest.
+    writing: Arc<Mutex<()>>,
+}
+
+/// One checkpoint, read and verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The last slot whose effects it contains.
+    pub slot: Slot,
+    /// What was written.
+    pub bytes: Vec<u8>,
+    /// Set if a newer checkpoint was there but is damaged; says which and how. The caller must check that the log
+    /// still reaches back to `slot`, and tell the operator.
+    pub fallen_back: Option<String>,
+}
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("cannot {what} checkpoint {name} in {directory}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Which file.
+        name: String,
+        /// Where.
+        directory: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Every checkpoint of the group is damaged.
+    #[error(
+        "every checkpoint of group {group} in {directory} is damaged ({details}); \
+         its state must be copied from another member: remove this member from the group and join it again"
+    )]
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// Where.
+        directory: PathBuf,
+        /// Each file with what is wrong.
+        details: String,
+    },
+    /// Written by another version.
+    #[error("checkpoint {name} in {directory} has format version {found}, this version reads {VERSION}; start the version that wrote it")]
+    UnknownVersion {
+        /// Which file.
+        name: String,
+        /// Where.
+        directory: PathBuf,
+        /// The version found.
+        found: u32,
+    },
+    /// Older than the newest one that is there.
+    #[error("group {group} already has a checkpoint at slot {newest}; one at slot {slot} would be hidden behind it")]
+    Older {
+        /// The group.
+        group: GroupId,
+        /// What was to be written.
+        slot: Slot,
+        /// What is there.
+        newest: Slot,
+    },
+    /// Larger than any checkpoint may be.
+    #[error("a checkpoint of {0} bytes is larger than {CHECKPOINT_BYTES_MAX}")]
+    TooLarge(u64),
+}
+
+impl Checkpoints {
+    /// Opens the node's checkpoints and removes what a crash left half written.
+    ///
+    /// # Errors
+    /// The directory cannot be made, listed or cleaned.
+    pub fn open(directory: &NodeDirectory) -> Result<Checkpoints, CheckpointError> {
+        let path = directory.path().join("checkpoints");
+        let disk = RealDisk::open(&path).map_err(|source| CheckpointError::Io {
+            what: "make the directory for",
+            name: "*".to_string(),
+            directory: path,
+            source,
+        })?;
+        Checkpoints::open_on(Arc::new(disk), directory.node())
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, node: NodeId) -> Result<Checkpoints, CheckpointError> {
+        let checkpoints = Checkpoints { disk, node, writing: Arc::new(Mutex::new(())) };
+        for name in checkpoints.names()? {
+            if name.ends_with(TEMPORARY_SUFFIX) {
+                checkpoints.disk.remove(&name).map_err(checkpoints.failed("remove unfinished", &name))?;
+            }
+        }
+        Ok(checkpoints)
+    }
+
+    /// Writes and syncs a checkpoint of `group` at `slot`, then removes all but the last two. On return it is durable.
+    ///
+    /// # Errors
+    /// The file system refused; or a newer checkpoint is there. The earlier checkpoints are still whole then.
+    pub fn write(&self, group: GroupId, slot: Slot, content: &[u8]) -> Result<(), CheckpointError> {
+        if content.len() as u64 > CHECKPOINT_BYTES_MAX {
+            return Err(CheckpointError::TooLarge(content.len() as u64));
+        }
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let slots = self.slots(group)?;
+        if let Some(newest) = slots.last().filter(|newest| **newest > slot) {
+            return Err(CheckpointError::Older { group, slot, newest: *newest });
+        }
+        let name = name(group, slot);
+        let temporary = name.replace(SUFFIX, TEMPORARY_SUFFIX);
+        let header = self.header(group, slot, content.len() as u64);
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&header), content).to_le_bytes();
+        match self.disk.remove(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(self.failed("remove unfinished", &temporary)(error));
+            }
+            _ => {}
+        }
+        let bytes = (HEADER_BYTES + content.len() + checksum.len()) as u64;
+        let file = self.disk.create(&temporary, bytes).map_err(self.failed("create", &temporary))?;
+        file.write_at(0, &[IoSlice::new(&header), IoSlice::new(content), IoSlice::new(&checksum)])
+            .map_err(self.failed("write", &temporary))?;
+        file.sync().map_err(self.failed("sync", &temporary))?;
+        self.disk.rename(&temporary, &name).map_err(self.failed("rename", &temporary))?;
+        self.disk.sync().map_err(self.failed("sync the directory of", &name))?;
+        let mut kept = slots;
+        kept.insert(slot);
+        while kept.len() > KEPT {
+            let oldest = kept.pop_first().expect("more than two are there");
+            let old = self::name(group, oldest);
+            self.disk.remove(&old).map_err(self.failed("remove old", &old))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the newest whole checkpoint of `group`; `None` if it never had one.
+    ///
+    /// # Errors
+    /// All of them are damaged, one is of an unknown version, or the file system refused. A read error is an error,
+    /// not a reason to fall back.
+    pub fn newest(&self, group: GroupId) -> Result<Option<Checkpoint>, CheckpointError> {
+        let mut damaged: Vec<String> = Vec::new();
+        for slot in self.slots(group)?.into_iter().rev() {
+            let name = name(group, slot);
+            match self.read(group, slot, &name)? {
+                Ok(bytes) => {
+                    let fallen_back = (!damaged.is_empty()).then(|| damaged.join("; "));
+                    if let Some(why) = &fallen_back {
+                        tracing::error!(%group, %slot, %why, "newest checkpoint is damaged; falling back to the one before");
+                    }
+                    return Ok(Some(Checkpoint { slot, bytes, fallen_back }));
+                }
+                Err(why) => damaged.push(format!("{name}: {why}")),
+            }
+        }
+        if damaged.is_empty() {
+            return Ok(None);
+        }
+        Err(CheckpointError::Damaged { group, directory: self.disk.path(), details: damaged.join("; ") })
+    }
+
+    /// The slot of the older of the two kept checkpoints (of the only one, if there is one): the log must still reach
+    /// back to here, so the group's log may be trimmed up to this slot and no further. `None` without any checkpoint.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn oldest_kept(&self, group: GroupId) -> Result<Option<Slot>, CheckpointError> {
+        Ok(self.slots(group)?.first().copied())
+    }
+
+    /// Groups that have a checkpoint.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn groups(&self) -> Result<Vec<GroupId>, CheckpointError> {
+        let groups: BTreeSet<GroupId> = self.names()?.iter().filter_map(|name| parse(name)).map(|(group, _)| group).collect();
+        Ok(groups.into_iter().collect())
+    }
+
+    /// Removes every checkpoint of a group that this node has left.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn remove_group(&self, group: GroupId) -> Result<(), CheckpointError> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for slot in self.slots(group)? {
+            let name = name(group, slot);
+            self.disk.remove(&name).map_err(self.failed("remove", &name))?;
+        }
+        self.disk.sync().map_err(self.failed("sync the directory of", "*"))
+    }
+
+    fn slots(&self, group: GroupId) -> Result<BTreeSet<Slot>, CheckpointError> {
+        let files = self.names()?;
+        let parsed = files.iter().filter_map(|name| parse(name));
+        Ok(parsed.filter(|(of, _)| *of == group).map(|(_, slot)| slot).collect())
+    }
+
+    fn names(&self) -> Result<Vec<String>, CheckpointError> {
+        self.disk.list().map_err(self.failed("list", "*"))
+    }
+
+    fn header(&self, group: GroupId, slot: Slot, bytes: u64) -> [u8; HEADER_BYTES] {
+        let mut header = [0u8; HEADER_BYTES];
+        put(&mut header, 0, &MAGIC);
+        put(&mut header, 8, &VERSION.to_le_bytes());
+        // 12..16 is zero.
+        put(&mut header, 16, &self.node.0.to_le_bytes());
+        put(&mut header, 32, &group.0.to_le_bytes());
+        put(&mut header, 48, &slot.0.to_le_bytes());
+        put(&mut header, 56, &bytes.to_le_bytes());
+        header
+    }
+
+    /// The outer error stops everything, the inner one is damage of this file.
+    fn read(&self, group: GroupId, slot: Slot, name: &str) -> Result<Result<Vec<u8>, &'static str>, CheckpointError> {
+        let file = self.disk.open(name).map_err(self.failed("open", name))?;
+        let file_bytes = file.bytes().map_err(self.failed("look at", name))?;
+        let content_bytes = match file_bytes.checked_sub(HEADER_BYTES as u64 + 4) {
+            Some(bytes) if bytes <= CHECKPOINT_BYTES_MAX => bytes,
+            _ => return Ok(Err("its length is impossible")),
+        };
+        let mut bytes = vec![0u8; usize::try_from(file_bytes).expect("bounded above")];
+        file.read_at(0, &mut bytes).map_err(self.failed("read", name))?;
+        let checksum = BytesReader::new(&bytes[bytes.len() - 4..]).u32();
+        bytes.truncate(bytes.len() - 4);
+        if crc32c::crc32c(&bytes) != checksum {
+            return Ok(Err("its checksum does not fit"));
+        }
+        if bytes[..8] != MAGIC {
+            return Ok(Err("it does not start as a checkpoint does"));
+        }
+        let found = BytesReader::new(&bytes[8..12]).u32();
+        if found != VERSION {
+            return Err(CheckpointError::UnknownVersion { name: name.to_string(), directory: self.disk.path(), found });
+        }
+        if bytes[..HEADER_BYTES] != self.header(group, slot, content_bytes) {
+            return Ok(Err("it is another node's, group's or slot's"));
+        }
+        bytes.drain(..HEADER_BYTES);
+        Ok(Ok(bytes))
+    }
+
+    fn failed(&self, what: &'static str, name: &str) -> impl FnOnce(io::Error) -> CheckpointError {
+        let (name, directory) = (name.to_string(), self.disk.path());
+        move |source| CheckpointError::Io { what, name, directory, source }
+    }
+}
+
+fn name(group: GroupId, slot: Slot) -> String {
+    format!("{:032x}-{:016x}{SUFFIX}", group.0, slot.0)
+}
+
+fn parse(name: &str) -> Option<(GroupId, Slot)> {
+    let (group, slot) = name.strip_suffix(SUFFIX)?.split_once('-')?;
+    if group.len() != 32 || slot.len() != 16 {
+        return None;
+    }
+    Some((GroupId(u128::from_str_radix(group, 16).ok()?), Slot(u64::from_str_radix(slot, 16).ok()?)))
+}
+
+/// One line per file, for `describe`.
+pub(crate) fn inspect(disk: &dyn Disk, node: NodeId) -> io::Result<BTreeMap<String, String>> {
+    let mut lines = BTreeMap::new();
+    for name in disk.list()? {
+        let Some((group, slot)) = parse(&name) else { continue };
+        let bytes = disk.open(&name)?.bytes()?;
+        lines.insert(name, format!("group {group} slot {slot} bytes {bytes}"));
+    }
+    let _ = node;
+    Ok(lines)
+}
