@@ -22,7 +22,6 @@ use crate::identity::CERTIFICATE_NAME;
 use crate::limits::{BACKOFF_MAX, CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::links::{OutboundLink, Peer, Shared};
 use crate::pinning;
-use crate::queue;
 use crate::socket;
 
 /// Why a peer could not be connected to.
@@ -179,7 +178,7 @@ async fn pump(shared: &Shared, link: &OutboundLink, writer: impl AsyncWrite + Un
         let result = async {
             while let Some(frame) = frames.pop_front() {
                 writer.write(&frame).await?;
-                link.queue.written(queue::cost(&frame));
+                link.queue.written(frame.len());
                 shared.counters.frames_sent.add(1);
                 shared.counters.bytes_sent.add(frame.len() as u64);
             }

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-/// Largest frame, in bytes: the largest entry (64 MiB) and room for what a message says about it.
-pub const FRAME_BYTES_MAX: usize = 65 << 20;
+/// Largest frame, in bytes: the largest message.
+pub const FRAME_BYTES_MAX: usize = consensus::bounds::MESSAGE_BYTES_MAX;
 
-/// A peer's send queue takes new frames while it holds fewer bytes than this. It may pass the mark by one frame, so
-/// that the largest frame is never refused by an empty queue: memory per peer is at most this and `FRAME_BYTES_MAX`.
-pub const SEND_QUEUE_BYTES_MAX: usize = 32 << 20;
-
-/// A frame of at most this size is small: replies, notices, heartbeats, fences.
+/// A frame of at most this size is small: replies, notices, heartbeats, fences, and batches of few rows.
 pub const SMALL_FRAME_BYTES_MAX: usize = 4 << 10;
 
-/// Room above `SEND_QUEUE_BYTES_MAX` that only small frames may use, so that a peer's bulk never silences the answers
-/// owed to it: a thousand of the largest small frames.
-pub const SMALL_FRAME_RESERVE_BYTES: usize = 4 << 20;
+/// A peer's send queue takes small frames while it holds fewer bytes of them than this: two thousand of the largest,
+/// some ten thousands of the usual ones. They have this room to themselves, so that a peer's bulk never silences the
+/// answers owed to it.
+pub const SMALL_FRAMES_QUEUE_BYTES_MAX: usize = 8 << 20;
+
+/// A peer's send queue takes other frames while it holds fewer bytes of them than this. It may pass the mark by one
+/// frame, so that the largest frame is never refused by an empty queue: memory per peer is at most this, one largest
+/// frame, and the small ones.
+pub const LARGE_FRAMES_QUEUE_BYTES_MAX: usize = 32 << 20;
 
 /// What one frame costs in a queue beside its own bytes: its length prefix and its place in the queue. It bounds the
 /// number of tiny frames.

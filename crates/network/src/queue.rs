@@ -1,14 +1,14 @@
 //! What waits to be sent to one peer: bounded in bytes, open only while the peer is connected.
 
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::limits::{
-    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, SEND_QUEUE_BYTES_MAX, SMALL_FRAME_BYTES_MAX,
-    SMALL_FRAME_RESERVE_BYTES,
+    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LARGE_FRAMES_QUEUE_BYTES_MAX,
+    SMALL_FRAMES_QUEUE_BYTES_MAX, SMALL_FRAME_BYTES_MAX,
 };
 use crate::links::SendError;
 
@@ -24,13 +24,21 @@ pub(crate) struct SendQueue {
 struct State {
     open: bool,
     frames: VecDeque<Bytes>,
-    /// Cost of `frames` and of the frames taken but not yet written.
-    bytes: usize,
+    /// Cost of the small frames queued, and of those taken but not yet written.
+    small_bytes: usize,
+    /// The same of the others.
+    large_bytes: usize,
 }
 
-/// What a frame counts for in the bound.
-pub(crate) fn cost(frame: &Bytes) -> usize {
-    frame.len() + FRAME_OVERHEAD_BYTES
+impl State {
+    /// The account that a frame of this length goes to, and its bound.
+    fn account(&mut self, length: usize) -> (&mut usize, usize) {
+        if length <= SMALL_FRAME_BYTES_MAX {
+            (&mut self.small_bytes, SMALL_FRAMES_QUEUE_BYTES_MAX)
+        } else {
+            (&mut self.large_bytes, LARGE_FRAMES_QUEUE_BYTES_MAX)
+        }
+    }
 }
 
 impl SendQueue {
@@ -42,15 +50,11 @@ impl SendQueue {
         if !state.open {
             return Err(SendError::NotConnected);
         }
-        let reserve = if frame.len() <= SMALL_FRAME_BYTES_MAX {
-            SMALL_FRAME_RESERVE_BYTES
-        } else {
-            0
-        };
-        if state.bytes >= SEND_QUEUE_BYTES_MAX + reserve {
+        let (bytes, bytes_max) = state.account(frame.len());
+        if *bytes >= bytes_max {
             return Err(SendError::Full);
         }
-        state.bytes += cost(&frame);
+        *bytes += frame.len() + FRAME_OVERHEAD_BYTES;
         let was_empty = state.frames.is_empty();
         state.frames.push_back(frame);
         if was_empty {
@@ -75,17 +79,23 @@ impl SendQueue {
         }
     }
 
-    /// Gives back the room of a frame that was taken.
-    pub(crate) fn written(&self, bytes: usize) {
+    /// Gives back the room of a frame of this length that was taken.
+    pub(crate) fn written(&self, length: usize) {
         let mut state = self.lock();
-        assert!(state.bytes >= bytes, "more was written than was queued");
-        state.bytes -= bytes;
+        let (bytes, _) = state.account(length);
+        let cost = length + FRAME_OVERHEAD_BYTES;
+        assert!(*bytes >= cost, "more was written than was queued");
+        *bytes -= cost;
     }
 
     pub(crate) fn open(&self) {
         let mut state = self.lock();
         assert!(!state.open, "a link was opened twice");
-        assert_eq!(state.bytes, 0, "a closed queue holds nothing");
+        assert_eq!(
+            state.small_bytes + state.large_bytes,
+            0,
+            "a closed queue holds nothing"
+        );
         state.open = true;
     }
 
@@ -102,10 +112,11 @@ impl SendQueue {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.lock().bytes
+        let state = self.lock();
+        state.small_bytes + state.large_bytes
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no panic while holding the queue")
     }
 }
@@ -123,18 +134,13 @@ mod tests {
     #[test]
     fn a_closed_queue_takes_nothing() {
         let queue = SendQueue::default();
-        assert_eq!(
-            queue.push(Bytes::from_static(b"x")),
-            Err(SendError::NotConnected)
-        );
+        let frame = Bytes::from_static(b"x");
+        assert_eq!(queue.push(frame.clone()), Err(SendError::NotConnected));
         queue.open();
-        queue.push(Bytes::from_static(b"x")).unwrap();
+        queue.push(frame.clone()).unwrap();
         assert_eq!(queue.close(), 1);
         assert_eq!(queue.bytes(), 0);
-        assert_eq!(
-            queue.push(Bytes::from_static(b"x")),
-            Err(SendError::NotConnected)
-        );
+        assert_eq!(queue.push(frame), Err(SendError::NotConnected));
     }
 
     #[test]
@@ -142,12 +148,10 @@ mod tests {
         let queue = open_queue();
         queue.push(Bytes::from(vec![0; FRAME_BYTES_MAX])).unwrap();
         let large = Bytes::from(vec![0; FRAME_BYTES_MAX + 1]);
-        assert_eq!(
-            open_queue().push(large),
-            Err(SendError::TooLarge {
-                bytes: FRAME_BYTES_MAX + 1
-            })
-        );
+        let too_large = SendError::TooLarge {
+            bytes: FRAME_BYTES_MAX + 1,
+        };
+        assert_eq!(open_queue().push(large), Err(too_large));
     }
 
     #[test]
@@ -156,13 +160,38 @@ mod tests {
         let bulk = Bytes::from(vec![0; 1 << 20]);
         while queue.push(bulk.clone()).is_ok() {}
         assert_eq!(queue.push(bulk.clone()), Err(SendError::Full));
-        assert!(queue.bytes() < SEND_QUEUE_BYTES_MAX + (1 << 20) + FRAME_OVERHEAD_BYTES);
+        let bulk_max = LARGE_FRAMES_QUEUE_BYTES_MAX + bulk.len() + FRAME_OVERHEAD_BYTES;
+        assert!(queue.bytes() <= bulk_max);
         let small = Bytes::from_static(b"heartbeat");
         let mut taken = 0;
         while queue.push(small.clone()).is_ok() {
             taken += 1;
         }
         assert!(taken > 1000, "{taken}");
-        assert!(queue.bytes() <= SEND_QUEUE_BYTES_MAX + SMALL_FRAME_RESERVE_BYTES + cost(&small));
+        assert!(queue.bytes() <= bulk_max + SMALL_FRAMES_QUEUE_BYTES_MAX + 100);
+    }
+
+    #[test]
+    fn written_frames_give_their_room_back() {
+        let queue = open_queue();
+        let lengths = [0, 1, SMALL_FRAME_BYTES_MAX, SMALL_FRAME_BYTES_MAX + 1];
+        let frames = lengths.map(|length| Bytes::from(vec![0; length]));
+        for frame in &frames {
+            queue.push(frame.clone()).unwrap();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let mut taken = VecDeque::new();
+        runtime.block_on(queue.take(&mut taken));
+        assert_eq!(taken, frames);
+        assert!(
+            queue.bytes() > 2 * SMALL_FRAME_BYTES_MAX,
+            "frames count until they are written"
+        );
+        for frame in &taken {
+            queue.written(frame.len());
+        }
+        assert_eq!(queue.bytes(), 0);
     }
 }
