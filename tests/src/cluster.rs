@@ -297,6 +297,22 @@ impl Cluster {
         Ok(seen[0].clone())
     }
 
+    /// As `equal_checksums`, on servers whose own defaults would render values differently or
+    /// refuse the isolation level.
+    pub fn equal_in_transaction(&self, nodes: &[usize], table: &str) -> anyhow::Result<Checksum> {
+        let mut seen = Vec::new();
+        for node in nodes {
+            let mut client = self.connect(*node)?;
+            client.batch_execute(
+                "SET search_path = public; SET timezone = 'UTC'; SET datestyle = 'ISO'; \
+                 SET default_transaction_isolation = 'read committed'",
+            )?;
+            seen.push(checksum(&mut client, table)?);
+        }
+        anyhow::ensure!(seen.iter().all(|one| *one == seen[0]), "{table} differs: {seen:?}");
+        Ok(seen[0].clone())
+    }
+
     /// All nodes' numbers.
     pub fn all(&self) -> Vec<usize> {
         (1..=self.nodes).collect()
