@@ -32,6 +32,8 @@ pub enum RefusalReason {
     NoState,
     /// A body, a name or another value is too large.
     TooLarge,
+    /// The client took the proposal back.
+    Withdrawn,
     /// A queue or window is full; worth trying again later.
     Full,
     /// The operation's id is older than the window of ids.

@@ -61,12 +61,14 @@ pub enum Request {
         /// How long to wait for the change, in milliseconds.
         wait_ms: u32,
     },
-    /// Tells a joiner's own engine of the group that it was added to. Answered by [`crate::Response::Done`]; the
-    /// group then [needs state](crate::GroupStatus::needs_state) until [`Request::InstallCheckpoint`], unless the log
-    /// still reaches back to its first slot.
+    /// Tells a joiner's own engine of the group that it was added to. Answered by [`crate::Response::Done`].
     LearnGroup {
         /// As answered by [`Request::JoinRequest`].
         group: GroupDescription,
+        /// Whether a state copy follows: then the group [needs state](crate::GroupStatus::needs_state), and nothing of
+        /// it reaches the face or the disk, until [`Request::InstallCheckpoint`]. Otherwise the log is replayed from
+        /// its first slot, if the others still have it.
+        await_state: bool,
     },
     /// Makes a learner that has caught up a voter (through a joint epoch). Answered by progress, then
     /// [`crate::Response::Done`].
@@ -110,8 +112,9 @@ pub enum Request {
         /// After this many milliseconds the answer is *unknown*, or *definitely failed* if it never left the node.
         wait_ms: u32,
     },
-    /// Takes back a proposal of this connection if it has not been sent. Answered by [`crate::Response::Withdrawn`];
-    /// a withdrawn proposal has no other answer.
+    /// Takes back a proposal of this connection if it has not been sent. Answered by [`crate::Response::Withdrawn`].
+    /// The proposal's own answer comes first, at once: a definite refusal if it was taken back, an unknown one if it
+    /// was sent and is not decided; nothing if it was answered (or decided) before.
     Withdraw {
         /// The proposal.
         id: OperationId,

@@ -70,7 +70,7 @@ pub enum Response {
     Done,
     /// An operation or mark was decided.
     Outcome(Outcome),
-    /// To [`crate::Request::Withdraw`]: whether the proposal was taken back. If not, its own answer is still to come.
+    /// To [`crate::Request::Withdraw`]: whether the proposal was taken back and definitely has no effect.
     Withdrawn(bool),
     /// To [`crate::Request::Barrier`].
     Barrier {

@@ -77,7 +77,9 @@ impl EngineHandle {
     }
 
     /// Stops the engine in an orderly way: what is queued for the log is written and synced.
-    pub fn stop(self) {}
+    pub fn stop(self) {
+        drop(self);
+    }
 }
 
 impl Drop for EngineHandle {

@@ -6,10 +6,20 @@
 //! reads of old log entries go to other threads (design section 2).
 #![forbid(unsafe_code)]
 
+mod checkpoint;
+mod clients;
+mod decided;
+mod description;
 mod engine;
 mod face;
+mod inbox;
+mod limits;
+mod node;
 mod options;
+mod refusals;
+mod replica;
 mod runtime;
+mod waiting;
 
 pub use engine::{Engine, EngineFailure, EngineHandle};
 pub use face::{Delivery, Face, FaceContext, FaceFactory};

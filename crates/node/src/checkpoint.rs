@@ -1,0 +1,75 @@
+//! The engine's checkpoint of a group at a slot: the window of ids and the face's state, together.
+//!
+//! Encoding: the version (one byte), then in postcard the slot, the window and the face's bytes. Storage adds the
+//! checksum; a copy for a joiner carries the same bytes.
+
+use client::Slot;
+use consensus::IdWindow;
+use serde::{Deserialize, Serialize};
+
+const VERSION: u8 = 1;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    slot: Slot,
+    window: &'a IdWindow,
+    #[serde(serialize_with = "as_bytes")]
+    face: &'a [u8],
+}
+
+fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+/// A decoded checkpoint.
+#[derive(Deserialize)]
+pub(crate) struct Checkpoint {
+    pub(crate) slot: Slot,
+    pub(crate) window: IdWindow,
+    pub(crate) face: bytes::Bytes,
+}
+
+/// Encodes the state as of `slot`.
+pub(crate) fn encode(slot: Slot, window: &IdWindow, face: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(face.len() + window.len() * 48 + 64);
+    out.push(VERSION);
+    postcard::to_extend(&Written { slot, window, face }, out).expect("a checkpoint always encodes")
+}
+
+/// Decodes what [`encode`] made.
+pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|error| format!("cannot decode the checkpoint: {error}")),
+        Some((version, _)) => Err(format!("the checkpoint has version {version}, this build knows version {VERSION}")),
+        None => Err("the checkpoint is empty".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use client::{NodeId, OperationId, Start};
+    use consensus::Outcome;
+
+    #[test]
+    fn a_checkpoint_reads_back() {
+        let mut window = IdWindow::new(3);
+        let id = OperationId {
+            node: NodeId(1),
+            start: Start(2),
+            sequence: 3,
+        };
+        window.record(Slot(4), id, Outcome::Rejected(vec![5]));
+        let bytes = encode(Slot(9), &window, b"face");
+        let read = decode(&bytes).unwrap();
+        assert_eq!((read.slot, &read.window, &read.face[..]), (Slot(9), &window, &b"face"[..]));
+        for cut in 0..bytes.len() {
+            assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        assert!(decode(&[7, 0]).err().unwrap().contains("version 7"));
+    }
+}

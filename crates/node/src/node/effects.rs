@@ -1,0 +1,206 @@
+//! Carrying out what the core wants.
+
+use super::Node;
+use crate::refusals;
+use crate::replica::Delivered;
+use crate::waiting::{Proposal, ProposalWaiter};
+use crate::EngineFailure;
+use bytes::Bytes;
+use client::{Answer, Outcome, Refusal, RefusalReason, Response, Settled, Slot, Verdict};
+use consensus::{Effect, Entry, GroupId, Input, LogId, Occurrence, OperationId, ProposalOutcome, Token};
+use tracing::warn;
+
+impl Node {
+    /// Carries out all effects of the core. Records gather for [`Node::submit`], decided slots for the faces.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(effect) = self.core.poll_effect() {
+            self.effect(effect);
+        }
+        self.submit();
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::Persist { sequence, record } => self.batch.push((sequence, record)),
+            Effect::Send { to, message } => {
+                let frame = Bytes::from(message.encode());
+                for node in to {
+                    match self.links.send(node, frame.clone()) {
+                        Ok(()) => self.metrics.messages_sent += 1,
+                        Err(_) => self.metrics.messages_dropped += 1,
+                    }
+                }
+            }
+            deliver @ Effect::Deliver { .. } => {
+                if matches!(deliver, Effect::Deliver { log: LogId::MAIN, .. }) {
+                    self.deliveries.push_back(deliver);
+                }
+            }
+            Effect::Proposed { id, outcome, .. } => self.proposed(id, outcome),
+            Effect::Barrier { token, result } => self.barrier(token, result),
+            Effect::ReadEntries {
+                token,
+                group,
+                log,
+                from,
+                up_to,
+                bytes_max,
+            } => self.read_entries(token, group, log, from, up_to, bytes_max),
+            Effect::NeedState { group, from, donors, .. } => {
+                if let Some(replica) = self.replicas.get_mut(&group) {
+                    if replica.needs_state.is_none() {
+                        warn!("group {group} needs a state copy: no log reaches back to slot {from}; donors {donors:?}");
+                    }
+                    replica.needs_state = Some(from);
+                }
+            }
+            Effect::Configured { configuration } => self.configured(configuration),
+            Effect::Changed { token, result } => self.changed(token, result),
+            Effect::Stop { reason } => self.fail(EngineFailure::Consensus(reason.to_string())),
+        }
+    }
+
+    /// Hands the records of this turn to the log's writer, in one piece.
+    pub(super) fn submit(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        if let Err(error) = self.log.submit(batch) {
+            self.fail(EngineFailure::Storage(error.to_string()));
+        }
+    }
+
+    /// Gives one decided slot to its face and answers who waits for it.
+    pub(super) fn deliver(&mut self, group: GroupId, slot: Slot, entry: Entry) {
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return;
+        };
+        // After a state copy was installed, slots at or below it may still be on their way.
+        if slot <= replica.delivered() {
+            return;
+        }
+        self.metrics.slots_delivered += 1;
+        let proposals = &self.waiting.proposals;
+        let delivered = replica.deliver(slot, entry, |id| proposals.get(&id).and_then(ProposalWaiter::origin));
+        replica.capture_if_due(self.limits.checkpoint_every_bytes);
+        match delivered {
+            Delivered::Nothing => {}
+            Delivered::Operation { id, slot, outcome } => self.decided(id, slot, outcome),
+            Delivered::Expired { id } => {
+                if let Some(waiter) = self.waiting.proposals.remove(&id) {
+                    let refusal =
+                        Refusal::unknown(RefusalReason::Expired, "the operation's id is older than the window of ids");
+                    self.clients.refuse(waiter.to, refusal.about(id));
+                }
+            }
+            Delivered::Closed { id, target, occurrence } => {
+                if let Some(waiter) = self.waiting.proposals.remove(&id) {
+                    let settled = settled(target, occurrence).expect("a closed id is used up");
+                    self.clients.answer(waiter.to, &Response::Settled(settled));
+                }
+            }
+        }
+    }
+
+    /// Answers the proposer of an operation or mark that was decided.
+    fn decided(&mut self, id: OperationId, slot: Slot, outcome: consensus::Outcome) {
+        let Some(waiter) = self.waiting.proposals.remove(&id) else {
+            return;
+        };
+        let verdict = match outcome {
+            consensus::Outcome::Applied(_) => Verdict::Accepted,
+            consensus::Outcome::Rejected(detail) => Verdict::Rejected(detail.into()),
+            consensus::Outcome::Closed => {
+                self.metrics.proposals_rejected += 1;
+                let refusal = Refusal::definite(
+                    RefusalReason::Closed,
+                    "the operation was given up: its id was closed before it was decided",
+                );
+                self.clients.refuse(waiter.to, refusal.about(id));
+                return;
+            }
+        };
+        if verdict.is_accepted() {
+            self.metrics.proposals_accepted += 1;
+        } else {
+            self.metrics.proposals_rejected += 1;
+        }
+        let silent = verdict.is_accepted()
+            && matches!(waiter.proposal, Proposal::Operation { answer: Answer::OnRefusal, .. });
+        if !silent {
+            self.clients.answer(waiter.to, &Response::Outcome(Outcome { id, slot, verdict }));
+        }
+    }
+
+    /// The core's word on a proposal. A chosen one is answered when it is delivered, with the face's verdict.
+    fn proposed(&mut self, id: OperationId, outcome: ProposalOutcome) {
+        let refusal = match outcome {
+            ProposalOutcome::Chosen(_) => return,
+            ProposalOutcome::Failed(refusal) => {
+                self.metrics.proposals_refused += 1;
+                Some(refusal)
+            }
+            ProposalOutcome::Unknown => {
+                self.metrics.proposals_unknown += 1;
+                None
+            }
+        };
+        let Some(waiter) = self.waiting.proposals.remove(&id) else {
+            return;
+        };
+        let configuration = self.replicas.get(&waiter.group).map(|replica| &*replica.configuration);
+        let refusal = match refusal {
+            Some(refusal) => refusals::from_core(refusal, configuration),
+            None => refusals::outcome_unknown(),
+        };
+        self.clients.refuse(waiter.to, refusal.about(id));
+    }
+
+    fn barrier(&mut self, token: Token, result: Result<Slot, consensus::Refusal>) {
+        let Some(reader) = self.waiting.readers.remove(&token) else {
+            return;
+        };
+        match result {
+            Ok(slot) => self.clients.answer(reader.to, &Response::Barrier { slot }),
+            Err(refusal) => {
+                self.metrics.barriers_refused += 1;
+                let configuration = self.replicas.get(&reader.group).map(|replica| &*replica.configuration);
+                self.clients.refuse(reader.to, refusals::from_core(refusal, configuration));
+            }
+        }
+    }
+
+    /// Reads log entries for the core, on another thread.
+    fn read_entries(&mut self, token: Token, group: GroupId, log: LogId, from: Slot, up_to: Slot, bytes_max: usize) {
+        let reader = self.reader.clone();
+        self.in_background(
+            move || reader.read_entries(group, log, from, up_to, bytes_max),
+            move |node, result| {
+                let entries = match result {
+                    Ok(entries) => entries.into_iter().map(|stored| (stored.ballot, stored.entry)).collect(),
+                    Err(error) => {
+                        // The core fetches from a peer what this disk does not give.
+                        warn!("cannot read slot {from} of group {group} from the log: {error}");
+                        Vec::new()
+                    }
+                };
+                node.input(Input::EntriesRead { token, entries });
+            },
+        );
+    }
+}
+
+/// What is known of an id; `None` if nothing is decided about it yet.
+pub(super) fn settled(id: OperationId, occurrence: Occurrence) -> Option<Settled> {
+    let decided = |slot, verdict| Settled::Decided(Outcome { id, slot, verdict });
+    match occurrence {
+        Occurrence::First => None,
+        Occurrence::Expired => Some(Settled::Expired),
+        Occurrence::Repeated(slot, consensus::Outcome::Applied(_)) => Some(decided(slot, Verdict::Accepted)),
+        Occurrence::Repeated(slot, consensus::Outcome::Rejected(detail)) => {
+            Some(decided(slot, Verdict::Rejected(detail.into())))
+        }
+        Occurrence::Repeated(slot, consensus::Outcome::Closed) => Some(Settled::Closed { slot }),
+    }
+}

@@ -1,0 +1,88 @@
+//! What is done from time to time: checkpoints, trimming, changes that had to stand back.
+
+use super::Node;
+use crate::EngineFailure;
+use client::GroupId;
+use consensus::{Input, LogId};
+use std::time::Instant;
+use tracing::{info, warn};
+
+impl Node {
+    pub(super) fn keep_house(&mut self) {
+        let groups: Vec<GroupId> = self.replicas.keys().copied().collect();
+        for group in groups {
+            self.write_checkpoint(group);
+            self.lapse_marks(group);
+            let streamed = self.streams.position(group);
+            if let Some(replica) = self.replicas.get_mut(&group) {
+                replica.forget_decided(streamed);
+            }
+        }
+        self.change_again();
+        let now = Instant::now();
+        if self.farewells.values().any(|(_, until)| *until <= now) {
+            self.refresh_peers();
+        }
+    }
+
+    /// Writes a captured checkpoint on another thread, once the face's own store has reached its slot.
+    fn write_checkpoint(&mut self, group: GroupId) {
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return;
+        };
+        let Some((slot, bytes)) = replica.take_writable() else {
+            return;
+        };
+        let checkpoints = self.checkpoints.clone();
+        self.in_background(
+            move || {
+                checkpoints.write(group, slot, &bytes)?;
+                checkpoints.oldest_kept(group)
+            },
+            move |node, result| match result {
+                Ok(oldest) => {
+                    node.metrics.checkpoints += 1;
+                    if let Some(replica) = node.replicas.get_mut(&group) {
+                        replica.writing = false;
+                        replica.durable = slot;
+                        replica.oldest_durable = oldest.unwrap_or(slot);
+                    }
+                    node.held(group);
+                }
+                // Rule 9: a failed write stops the node.
+                Err(error) => node.fail(EngineFailure::Storage(error.to_string())),
+            },
+        );
+    }
+
+    /// Tells the core how much of the log this node itself needs no more.
+    pub(super) fn held(&mut self, group: GroupId) {
+        if let Some(replica) = self.replicas.get(&group) {
+            let slot = replica.needed_up_to();
+            info!("group \"{}\" needs its log only after slot {slot}", replica.configuration.name);
+            self.input(Input::Held {
+                group,
+                log: LogId::MAIN,
+                slot,
+            });
+        }
+    }
+
+    fn lapse_marks(&mut self, group: GroupId) {
+        let bytes_max = self.limits.log_keep_bytes;
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return;
+        };
+        let lapsed = replica.lapse_marks(bytes_max);
+        for slot in &lapsed {
+            warn!(
+                "the state copy from slot {slot} of group \"{}\" took longer than the log is kept ({bytes_max} bytes) and \
+                 lost its hold",
+                replica.configuration.name
+            );
+        }
+        if !lapsed.is_empty() {
+            self.held(group);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What views show.
+
+use super::Node;
+use crate::description::{group_description, member_description};
+use client::{GroupStatus, LogStatus, MemberStatus, Metrics, Slot, Status};
+use consensus::LogId;
+
+impl Node {
+    pub(super) fn status(&mut self) -> Status {
+        let core = self.core.status(self.now());
+        let mut groups = Vec::new();
+        let node = self.node;
+        for replica in self.replicas.values_mut() {
+            let held = replica.held();
+            let configuration = std::sync::Arc::clone(&replica.configuration);
+            let description = group_description(&configuration);
+            let of_core = core.groups.iter().find(|group| group.group == configuration.group);
+            let log = of_core.and_then(|group| group.logs.iter().find(|log| log.log == LogId::MAIN));
+            let member = |member: &consensus::Member| {
+                let own = member.node == node;
+                let shown = member_description(member);
+                let chosen = log.and_then(|log| log.members.iter().find(|(of, _)| *of == member.node));
+                MemberStatus {
+                    node: member.node,
+                    role: shown.role,
+                    address: shown.address,
+                    label: shown.label,
+                    database: shown.database,
+                    live: own || core.peers.iter().any(|peer| peer.node == member.node && peer.live),
+                    chosen: if own { log.map_or(Slot::ZERO, |log| log.closed) } else { chosen.map_or(Slot::ZERO, |(_, slot)| *slot) },
+                    held: if own { held } else { Slot::ZERO },
+                }
+            };
+            let own = description.members.iter().find(|member| member.node == node);
+            groups.push(GroupStatus {
+                group: configuration.group,
+                name: configuration.name.clone(),
+                kind: configuration.kind.clone(),
+                database: own.map_or_else(|| configuration.detail.clone(), |own| own.database.clone()),
+                epoch: configuration.epoch.0,
+                changing: configuration.is_joint(),
+                role: own.map(|own| own.role),
+                needs_state: if replica.awaits_state { Some(Slot(1)) } else { replica.needs_state },
+                stopped: None,
+                log: LogStatus {
+                    owner: log.and_then(|log| log.owner),
+                    round: log.map_or(0, |log| log.ballot.round),
+                    chosen: log.map_or(Slot::ZERO, |log| log.closed),
+                    delivered: replica.delivered(),
+                    held,
+                    trimmed: log.map_or(Slot::ZERO, |log| log.trimmed),
+                },
+                members: configuration.members.iter().map(member).collect(),
+            });
+        }
+        groups.sort_by(|one, other| one.name.cmp(&other.name));
+        Status {
+            engine: self.describe(),
+            metrics: self.gauges(),
+            groups,
+        }
+    }
+
+    /// The counters, with what the log and the waiting lists say now.
+    fn gauges(&self) -> Metrics {
+        let usage = self.log.usage();
+        Metrics {
+            proposals_pending: self.waiting.proposals.len() as u64,
+            log_batches: usage.batches,
+            log_records: usage.records,
+            log_bytes: usage.bytes_written,
+            log_sync_us: usage.writing.as_micros() as u64,
+            log_sync_us_max: usage.slowest.as_micros() as u64,
+            log_bytes_on_disk: usage.bytes_on_disk,
+            clients: self.clients.len() as u64,
+            ..self.metrics
+        }
+    }
+}
