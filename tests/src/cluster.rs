@@ -174,6 +174,23 @@ impl Cluster {
         Ok(client)
     }
 
+    /// Connects for work that a disturbed node may not hold up for long: statements fail after a
+    /// few seconds. A frozen server answers when it is thawed, its time-outs included.
+    pub fn connect_briefly(&self, node: usize) -> anyhow::Result<Client> {
+        let mut client = Config::new()
+            .host("127.0.0.1")
+            .port(self.port(node))
+            .user("postgres")
+            .dbname("postgres")
+            .connect_timeout(Duration::from_secs(1))
+            .connect(NoTls)
+            .map_err(|error| anyhow::anyhow!("node {node}: {}", describe(&error)))?;
+        client
+            .batch_execute("SET statement_timeout = '5s'")
+            .map_err(|error| anyhow::anyhow!("node {node}: {}", describe(&error)))?;
+        Ok(client)
+    }
+
     /// Runs statements on a node, each simple-query string a transaction unless it says otherwise.
     pub fn run(&self, node: usize, sql: &str) -> anyhow::Result<()> {
         self.connect(node)?
@@ -277,6 +294,22 @@ impl Cluster {
             };
             bail!("{table} differs between nodes {nodes:?}: {seen:?}: {verdict}");
         }
+        Ok(seen[0].clone())
+    }
+
+    /// As `equal_checksums`, on servers whose own defaults would render values differently or
+    /// refuse the isolation level.
+    pub fn equal_in_transaction(&self, nodes: &[usize], table: &str) -> anyhow::Result<Checksum> {
+        let mut seen = Vec::new();
+        for node in nodes {
+            let mut client = self.connect(*node)?;
+            client.batch_execute(
+                "SET search_path = public; SET timezone = 'UTC'; SET datestyle = 'ISO'; \
+                 SET default_transaction_isolation = 'read committed'",
+            )?;
+            seen.push(checksum(&mut client, table)?);
+        }
+        anyhow::ensure!(seen.iter().all(|one| *one == seen[0]), "{table} differs: {seen:?}");
         Ok(seen[0].clone())
     }
 

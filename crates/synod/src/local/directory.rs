@@ -150,11 +150,18 @@ impl Directory {
         settings: Settings,
         account: &Account,
     ) -> Result<Directory, Failure> {
-        account.make_directory(path, 0o755)?;
-        let path = real_path(path)?;
-        account.check_reach(&path)?;
-        let directory = Directory { path, settings };
+        let absolute = std::path::absolute(path)
+            .map_err(|error| Failure::system(format!("cannot use {}", path.display()), error))?;
+        let mut directory = Directory {
+            path: absolute,
+            settings,
+        };
+        // Before it is made, so that a refusal leaves nothing behind; and with links resolved.
         directory.check_socket_paths()?;
+        account.make_directory(path, 0o755)?;
+        directory.path = real_path(path)?;
+        directory.check_socket_paths()?;
+        account.check_reach(&directory.path)?;
         directory.save()?;
         Ok(directory)
     }

@@ -198,6 +198,18 @@ fn check_same(directory: &Directory, options: &Options) -> Result<(), Failure> {
         );
         return differs("directory of programs", has, asked, elsewhere);
     }
+    let asked = &options.server_settings;
+    if !asked.is_empty() && *asked != settings.server_settings {
+        let has = format!("'{}'", settings.server_settings.join("', '"));
+        let remedy = "change its servers with ALTER SYSTEM, or choose another directory";
+        return differs("list of settings", has, format!("'{}'", asked.join("', '")), remedy);
+    }
+    if options.without_extension && settings.with_extension {
+        return differs("extension", "loaded".to_owned(), "none".to_owned(), elsewhere);
+    }
+    if options.without_group && settings.with_group {
+        return differs("group", group::GROUP.to_owned(), "none".to_owned(), elsewhere);
+    }
     Ok(())
 }
 
