@@ -3,14 +3,12 @@
 
 use anyhow::{bail, ensure};
 use end_to_end::{
-    describe, is_serialization_failure, is_unknown_outcome, sqlstate, step, Cluster, Random,
+    describe, is_serialization_failure, is_unknown_outcome, sqlstate, tell, Cluster, Random, Story,
 };
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-type Story = fn(&Cluster) -> anyhow::Result<()>;
-
-const STORIES: [(&str, Story); 7] = [
+const STORIES: [Story; 7] = [
     ("an INSERT commits while a DELETE of everything waits", insert_beside_delete_all),
     ("many sessions read at the moment of the acknowledgement", readers_at_the_acknowledgement),
     ("one node has a lock_timeout and a local lock in the way", lock_timeout_on_one_node),
@@ -23,15 +21,7 @@ const STORIES: [(&str, Story); 7] = [
 #[test]
 fn servers_never_differ() -> anyhow::Result<()> {
     let cluster = Cluster::of(3)?;
-    let mut failures = Vec::new();
-    for (name, story) in STORIES {
-        step(name);
-        if let Err(error) = story(&cluster) {
-            eprintln!("FAILED: {error:#}");
-            failures.push(format!("{name}: {error:#}"));
-        }
-    }
-    ensure!(failures.is_empty(), "{}", failures.join("\n"));
+    tell(&cluster, &STORIES)?;
     cluster.finish()
 }
 

@@ -2,7 +2,7 @@
 
 use crate::environment::{installation_bindir, step, synod, target_directory};
 use crate::port_range::PortRange;
-use crate::{checksum, describe, wait_for, wait_until, Checksum};
+use crate::{checksum, describe, sqlstate, wait_for, wait_until, Checksum};
 use anyhow::{bail, Context};
 use postgres::{Client, Config, NoTls};
 use rustix::fs::{flock, FlockOperation};
@@ -196,6 +196,14 @@ impl Cluster {
         self.connect(node)?
             .batch_execute(sql)
             .map_err(|error| anyhow::anyhow!("node {node}: {sql}: {}", describe(&error)))
+    }
+
+    /// Runs statements that must be refused, and returns the SQLSTATE and all that was said.
+    pub fn refusal(&self, node: usize, sql: &str) -> anyhow::Result<(String, String)> {
+        match self.connect(node)?.batch_execute(sql) {
+            Ok(()) => bail!("node {node}: not refused: {sql}"),
+            Err(error) => Ok((sqlstate(&error).to_owned(), describe(&error))),
+        }
     }
 
     /// One value of one row.

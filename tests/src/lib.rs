@@ -15,6 +15,7 @@ mod pgbench;
 mod port_range;
 mod random;
 mod sql_error;
+mod stories;
 
 pub use checksum::{checksum, Checksum};
 pub use cluster::{Cluster, Shape, RECOVERY_TIME_MAX};
@@ -24,3 +25,4 @@ pub use ledger::{Account, Ledger};
 pub use pgbench::{initialize, Load, LoadOptions, Report};
 pub use random::Random;
 pub use sql_error::{describe, is_serialization_failure, is_unknown_outcome, sqlstate};
+pub use stories::{tell, Story};
