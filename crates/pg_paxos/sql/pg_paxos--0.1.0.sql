@@ -198,23 +198,27 @@ CREATE VIEW pg_stat_paxos AS SELECT * FROM paxos_status();
 -- Between members: what a joining server asks of an existing one, over an ordinary connection.
 
 CREATE FUNCTION pgp_metadata.admit_member(
-        group_name text, node_id uuid, address text, public_key bytea, connection_string text, database_name text,
-        OUT group_id uuid, OUT admission bytea)
-    RETURNS record LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+        group_name text, node_id uuid, address text, public_key bytea, connection_string text, database_name text)
+    RETURNS TABLE (group_id uuid, admission bytea)
+    LANGUAGE c STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_admit_member_wrapper';
 
 CREATE FUNCTION pgp_metadata.promote_member(group_id uuid, node_id uuid)
     RETURNS void LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_promote_member_wrapper';
 
-CREATE FUNCTION pgp_metadata.mark_snapshot(group_id uuid, OUT slot bigint, OUT snapshot text, OUT checkpoint bytea)
-    RETURNS record LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION pgp_metadata.mark_snapshot(group_id uuid)
+    RETURNS TABLE (slot bigint, snapshot text, checkpoint bytea)
+    LANGUAGE c STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_mark_snapshot_wrapper';
 
-CREATE FUNCTION pgp_metadata.describe_tables(
-        group_id uuid,
-        OUT table_id bigint, OUT relation regclass, OUT definition bytea, OUT bytes bigint, OUT rows_estimate bigint)
-    RETURNS SETOF record LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+CREATE FUNCTION pgp_metadata.release_mark(group_id uuid, slot bigint)
+    RETURNS void LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'paxos_release_mark_wrapper';
+
+CREATE FUNCTION pgp_metadata.describe_tables(group_id uuid)
+    RETURNS TABLE (table_id bigint, definition bytea, is_binary boolean, bytes bigint)
+    LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_describe_tables_wrapper';
 
 CREATE FUNCTION pgp_metadata.table_obstacle(definition bytea)
@@ -232,7 +236,8 @@ REVOKE ALL ON FUNCTION
     paxos(text, text, bigint, text), paxos_append(text, text, text), paxos_apply_and_append(text, text, text),
     paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
     pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
-    pgp_metadata.mark_snapshot(uuid), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
+    pgp_metadata.mark_snapshot(uuid), pgp_metadata.release_mark(uuid, bigint),
+    pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     paxos_create_group(text, text), paxos_create_group(text, text, integer),
@@ -242,7 +247,8 @@ GRANT EXECUTE ON FUNCTION
     paxos(text, text, bigint, text), paxos_append(text, text, text), paxos_apply_and_append(text, text, text),
     paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
     pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
-    pgp_metadata.mark_snapshot(uuid), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
+    pgp_metadata.mark_snapshot(uuid), pgp_metadata.release_mark(uuid, bigint),
+    pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
     TO pg_paxos_admin;
 
 GRANT USAGE ON SCHEMA pgp_metadata TO PUBLIC;

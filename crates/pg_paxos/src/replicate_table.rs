@@ -285,7 +285,7 @@ fn decode(bytes: &[u8]) -> TableDefinition {
 }
 
 /// Why an existing table may not become the group's.
-fn obstacle(relation: pg_sys::Oid, definition: &TableDefinition) -> Option<String> {
+pub fn obstacle(relation: pg_sys::Oid, definition: &TableDefinition) -> Option<String> {
     let database = current_database();
     if let Some(group) = group_of(relation) {
         return Some(format!(
