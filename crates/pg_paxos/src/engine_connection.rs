@@ -31,6 +31,8 @@ pub struct EngineConnection {
     /// The engine's start that this connection belongs to.
     incarnation: u64,
     events: Events,
+    /// Whether [`with_fresh`] has not yet told of it.
+    is_fresh: bool,
 }
 
 /// The events that a wait watches: the latch, the postmaster's death, the socket.
@@ -97,7 +99,7 @@ impl EngineConnection {
         let incarnation = Area::attached().engine_incarnation().ok_or_else(not_running)?;
         let connection = Connection::connect(&socket_path(), HELLO_WAIT)?;
         let events = Events::new(connection.fd());
-        Ok(EngineConnection { connection, incarnation, events })
+        Ok(EngineConnection { connection, incarnation, events, is_fresh: true })
     }
 
     fn is_current(&self) -> bool {
@@ -145,6 +147,14 @@ pub fn with<T>(action: impl FnOnce(&mut EngineConnection) -> Result<T, Error>) -
             *place = None;
         }
         result
+    })
+}
+
+/// As [`with`], and tells whether the connection was opened for this call: what was asked on an older one is lost.
+pub fn with_fresh<T>(action: impl FnOnce(&mut EngineConnection, bool) -> Result<T, Error>) -> Result<T, Error> {
+    with(|connection| {
+        let is_fresh = std::mem::replace(&mut connection.is_fresh, false);
+        action(connection, is_fresh)
     })
 }
 

@@ -121,7 +121,6 @@ impl Area {
     pub fn set_engine(&self, node: NodeId, start: Start) {
         self.node_high.store((node.0 >> 64) as u64, Ordering::SeqCst);
         self.node_low.store(node.0 as u64, Ordering::SeqCst);
-        self.sequence.store(0, Ordering::SeqCst);
         self.start.store(start.0, Ordering::SeqCst);
         self.engine.store(start.0 + 1, Ordering::SeqCst);
     }
@@ -208,8 +207,6 @@ unsafe extern "C-unwind" fn startup_hook() {
         }
         let (groups, backends) = (settings::max_groups(), process_count());
         let size = Area::bytes(groups, backends) + align_of::<Area>();
-        let lock = &raw mut (*pg_sys::MainLWLockArray.add(pg_sys::BuiltinTrancheIds::LWTRANCHE_BUFFER_MAPPING as usize)).lock;
-        let _ = lock;
         let mut found = false;
         let memory = pg_sys::ShmemInitStruct(NAME.as_ptr(), size, &mut found);
         let area = memory.cast::<u8>().add(memory.align_offset(align_of::<Area>())).cast::<Area>();

@@ -81,8 +81,10 @@ pub struct Backend {
     doomed_by: AtomicU64,
     /// Of that entry's relation in this server; 0 if not known.
     doomed_on: AtomicU32,
-    /// When it was doomed while idle in its transaction, in milliseconds of the server's monotonic clock; 0 if not.
-    pub(crate) idle_since: AtomicU64,
+    /// The generation of the transaction that was doomed, did not react, and whose session must end; 0 if none.
+    condemned: AtomicU64,
+    /// The generation of the proposed or granted transaction that must give up its locks to an earlier entry.
+    displaced: AtomicU64,
 }
 
 impl Backend {
@@ -201,6 +203,27 @@ impl Backend {
             Slot(self.doomed_by.load(Ordering::SeqCst)),
             pg_sys::Oid::from(self.doomed_on.load(Ordering::SeqCst)),
         )
+    }
+
+    /// Condemns the session of a doomed transaction that has not reacted.
+    pub fn condemn(&self, word: Word) {
+        self.condemned.store(word.generation, Ordering::SeqCst);
+    }
+
+    /// Whether the session of this very transaction must end.
+    pub fn is_condemned(&self, word: Word) -> bool {
+        self.condemned.load(Ordering::SeqCst) == word.generation
+    }
+
+    /// Asks a proposed or granted transaction, which nobody may doom, to leave its slot to the applier.
+    pub fn displace(&self, word: Word) {
+        self.displaced.store(word.generation, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Whether this very transaction was asked to leave its slot to the applier.
+    pub fn is_displaced(&self, word: Word) -> bool {
+        self.displaced.load(Ordering::SeqCst) == word.generation
     }
 
     /// Wakes the process, if there is one. May be called from any thread.

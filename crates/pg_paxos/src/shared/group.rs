@@ -3,11 +3,9 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use consensus::{GroupId, Slot};
+use pgrx::pg_sys;
 
 use super::{Area, BackendIndex, Turn, TurnRing, RING_SLOTS};
-
-/// The longest name of a database or group, in bytes, as PostgreSQL's own names.
-const NAME_BYTES: usize = 64;
 
 /// What the group's applier is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +19,8 @@ pub enum ApplierState {
     Stopped = 2,
     /// The tables are being copied from another member.
     Copying = 3,
+    /// The group left this node; the applier ends.
+    Leaving = 4,
 }
 
 /// One group. A place is free when its identity is zero; it is taken and freed only by the engine worker.
@@ -40,22 +40,32 @@ pub struct Group {
     /// The number of the process of the applier, plus one; 0 if there is none.
     applier_process: AtomicU32,
     origin: AtomicU32,
-    database: Text,
-    name: Text,
+    /// The slot whose turn the applier waits for; 0 if it does not. Spares waking it when it is busy.
+    applier_waits: AtomicU64,
+    database: Text<8>,
+    name: Text<8>,
+    /// Why the applier stopped; empty unless it has.
+    failure: Text<64>,
     ring: TurnRing,
+    /// The PostgreSQL transaction that committed each recent slot; 0 for none. Tells whether a snapshot covers a slot.
+    transactions: [AtomicU32; RING_SLOTS],
 }
 
-/// A short text in shared memory, written once before the group's identity.
+/// A short text in shared memory. Written before the word that makes it valid, or torn at worst while it changes: it is
+/// only shown.
 #[repr(C)]
-struct Text {
+struct Text<const WORDS: usize> {
     length: AtomicU32,
-    words: [AtomicU64; NAME_BYTES / 8],
+    words: [AtomicU64; WORDS],
 }
 
-impl Text {
+impl<const WORDS: usize> Text<WORDS> {
     fn set(&self, text: &str) {
-        let bytes = text.as_bytes();
-        assert!(bytes.len() <= NAME_BYTES, "names of groups and databases have at most {NAME_BYTES} bytes");
+        let mut end = text.len().min(WORDS * 8);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let bytes = &text.as_bytes()[..end];
         for (place, word) in self.words.iter().enumerate() {
             let mut part = [0; 8];
             for (offset, byte) in part.iter_mut().enumerate() {
@@ -92,12 +102,15 @@ impl Group {
     pub(super) fn occupy(&self, group: GroupId, name: &str, database: &str, applied: Slot) {
         assert!(self.identity().is_none(), "the place is free");
         self.ring.clear();
+        self.forget_transactions();
         self.applied.store(applied.0, Ordering::SeqCst);
         self.decided.store(applied.0, Ordering::SeqCst);
         self.held.store(applied.0, Ordering::SeqCst);
         self.origin.store(0, Ordering::SeqCst);
         self.waiters.store(0, Ordering::SeqCst);
         self.applier.store(ApplierState::Starting as u32, Ordering::SeqCst);
+        self.applier_waits.store(0, Ordering::SeqCst);
+        self.failure.set("");
         self.database.set(database);
         self.name.set(name);
         self.identity_high.store((group.0 >> 64) as u64, Ordering::SeqCst);
@@ -156,6 +169,7 @@ impl Group {
             1 => ApplierState::Running,
             2 => ApplierState::Stopped,
             3 => ApplierState::Copying,
+            4 => ApplierState::Leaving,
             _ => ApplierState::Starting,
         }
     }
@@ -165,20 +179,42 @@ impl Group {
         self.applier.store(state as u32, Ordering::SeqCst);
     }
 
+    /// Why the applier stopped.
+    pub fn failure(&self) -> Option<String> {
+        Some(self.failure.text()).filter(|text| !text.is_empty())
+    }
+
+    /// Notes why the applier stopped; empty if it goes on.
+    pub fn set_failure(&self, text: &str) {
+        self.failure.set(text);
+    }
+
+    /// Notes which slot's turn the applier waits for; slot 0: none.
+    pub fn set_applier_waits(&self, slot: Slot) {
+        self.applier_waits.store(slot.0, Ordering::SeqCst);
+    }
+
     /// The process of the applier.
     pub fn applier_process(&self) -> Option<BackendIndex> {
         self.applier_process.load(Ordering::SeqCst).checked_sub(1).map(BackendIndex)
     }
 
-    /// Notes the process of the applier.
-    pub fn set_applier_process(&self, process: Option<BackendIndex>) {
-        let word = process.map_or(0, |index| index.0 + 1);
-        self.applier_process.store(word, Ordering::SeqCst);
+    /// Becomes the group's applier. Whether there was none.
+    pub fn claim_applier(&self, process: BackendIndex) -> bool {
+        self.applier_process
+            .compare_exchange(0, process.0 + 1, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    /// Ends being the group's applier.
+    pub fn release_applier(&self, process: BackendIndex) {
+        let _ = self.applier_process.compare_exchange(process.0 + 1, 0, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Sets all positions of a group whose tables were just copied at `slot`. Nothing may be in flight.
     pub fn install(&self, slot: Slot) {
         self.ring.clear();
+        self.forget_transactions();
         self.decided.store(slot.0, Ordering::SeqCst);
         self.held.store(slot.0, Ordering::SeqCst);
         self.applied.store(slot.0, Ordering::SeqCst);
@@ -194,10 +230,11 @@ impl Group {
         assert!(slot.0 == decided.0 + 1, "slot {} published after {}", slot.0, decided.0);
         let has_room = slot.0 - self.applied().0 < RING_SLOTS as u64;
         if has_room {
+            self.transactions[slot.0 as usize % RING_SLOTS].store(0, Ordering::SeqCst);
             self.ring.publish(slot, turn);
         }
         self.decided.store(slot.0, Ordering::SeqCst);
-        if self.applied().0 + 1 >= slot.0 || turn == Turn::Applier {
+        if self.applied().0 + 1 >= slot.0 {
             self.advance();
         }
     }
@@ -253,7 +290,10 @@ impl Group {
                     );
                 }
                 Some(Turn::Applier) => {
-                    self.wake_applier();
+                    // Else it is busy, or will see the entry arrive.
+                    if self.applier_waits.load(Ordering::SeqCst) != 0 {
+                        self.wake_applier();
+                    }
                     break;
                 }
                 Some(Turn::Backend(index)) => {
@@ -269,6 +309,36 @@ impl Group {
     pub fn wake_applier(&self) {
         if let Some(index) = self.applier_process() {
             Area::attached().backend(index).wake();
+        }
+    }
+
+    /// Notes, before the turn is passed, which PostgreSQL transaction committed the slots from `first` to `last`.
+    pub fn note_transaction(&self, first: Slot, last: Slot, transaction: pg_sys::TransactionId) {
+        assert!(first <= last, "slots {first} to {last} are no range");
+        let first = first.0.max(last.0.saturating_sub(RING_SLOTS as u64 - 1));
+        for slot in first..=last.0 {
+            self.transactions[slot as usize % RING_SLOTS].store(transaction.into_inner(), Ordering::SeqCst);
+        }
+    }
+
+    /// The PostgreSQL transaction that committed the last slot with an effect at or below `slot`, which must be
+    /// applied. `None` if that is too long ago to be known.
+    pub fn transaction_at(&self, slot: Slot) -> Option<pg_sys::TransactionId> {
+        let oldest = self.decided().0.saturating_sub(RING_SLOTS as u64);
+        let mut position = slot.0;
+        while position > oldest && position > 0 {
+            let transaction = self.transactions[position as usize % RING_SLOTS].load(Ordering::SeqCst);
+            if transaction != 0 {
+                return Some(pg_sys::TransactionId::from_inner(transaction));
+            }
+            position -= 1;
+        }
+        None
+    }
+
+    fn forget_transactions(&self) {
+        for transaction in &self.transactions {
+            transaction.store(0, Ordering::SeqCst);
         }
     }
 

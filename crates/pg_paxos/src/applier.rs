@@ -1,0 +1,500 @@
+//! The applier of a group: replays what other nodes committed, in log order (design of tables, section 6).
+//!
+//! One background worker per group, in the group's database. It reads the decided entries from the engine, changes the
+//! rows ahead of its turn where it can, and commits consecutive entries in one local transaction when their turn comes.
+//! Transactions of this node are committed by their own backends; the applier replays those that were handed over.
+
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use client::{DecidedBatch, Error, Request, RequestNumber, Response};
+use consensus::{GroupId, OperationId, Slot};
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::*;
+use tables::WriteSet;
+
+use crate::shared::{ApplierState, Area, Group, Turn};
+use crate::{barrier, commit, engine_connection, row_apply};
+
+/// Entries that one local transaction replays at most: enough to make its commit cheap, few enough that readers who
+/// wait for the first do not notice the last.
+const BATCH_ENTRIES_MAX: usize = 64;
+
+/// Bytes of write sets that one local transaction replays, unless a single one is larger.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of entries kept here while they wait for their turn; beyond, the socket is left full and the engine waits.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
+
+/// The pause after a failure that may pass by itself, doubled up to the second.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+const RETRY_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long an idle applier sleeps at most: everything that concerns it wakes it, this is for what would be forgotten.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
+
+/// How long to wait for a single entry that the engine has.
+const ENTRY_WAIT: Duration = Duration::from_secs(10);
+
+/// Settings that ALTER ROLE or ALTER DATABASE could change, and that must not change what replay does.
+const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 14] = [
+    (c"search_path", c"pg_catalog"),
+    (c"session_replication_role", c"replica"),
+    (c"default_transaction_isolation", c"read committed"),
+    (c"default_transaction_read_only", c"off"),
+    (c"default_transaction_deferrable", c"off"),
+    (c"statement_timeout", c"0"),
+    (c"idle_in_transaction_session_timeout", c"0"),
+    (c"lock_timeout", c"0"),
+    // The watchdog frees the applier's way; a deadlock check would make the applier its own victim.
+    (c"deadlock_timeout", c"3600000"),
+    (c"row_security", c"off"),
+    (c"DateStyle", c"ISO, YMD"),
+    (c"IntervalStyle", c"postgres"),
+    (c"extra_float_digits", c"3"),
+    (c"bytea_output", c"hex"),
+];
+
+/// The name of a group's replication origin.
+pub fn origin_name(group: GroupId) -> String {
+    format!("pg_paxos_{:032x}", group.0)
+}
+
+/// The group of a replication origin of that name.
+pub fn group_of_origin(name: &str) -> Option<GroupId> {
+    let digits = name.strip_prefix("pg_paxos_")?;
+    u128::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 32).map(GroupId)
+}
+
+/// The group's replication origin, made if it is missing. In a transaction.
+pub fn origin_of(group: GroupId) -> pg_sys::RepOriginId {
+    let name = std::ffi::CString::new(origin_name(group)).expect("the name has no NUL");
+    // SAFETY: in a transaction, on the main thread.
+    unsafe {
+        match pg_sys::replorigin_by_name(name.as_ptr(), true) {
+            0 => pg_sys::replorigin_create(name.as_ptr()),
+            origin => origin,
+        }
+    }
+}
+
+/// Makes the commit of the current transaction that of a copy of the group's tables as of `slot`. Called inside the
+/// last transaction of a state copy; the engine's checkpoint is installed after it.
+pub fn install(group: GroupId, slot: Slot) {
+    let shared = Area::attached().group(group).expect("the group was learnt before it is copied");
+    shared.set_origin(origin_of(group));
+    commit::commit_as_copy(shared, slot);
+}
+
+/// Why a group's applier stopped, if it did.
+pub fn error_of(group: GroupId) -> Option<String> {
+    Area::attached().group(group)?.failure()
+}
+
+/// Starts the applier of the group in that place. Called by the engine worker.
+pub fn launch(place: usize) {
+    let group = &Area::attached().groups()[place];
+    let started = pgrx::bgworkers::BackgroundWorkerBuilder::new(&format!("pg_paxos applier of group {}", group.name()))
+        .set_type("pg_paxos applier")
+        .set_library("pg_paxos")
+        .set_function("pg_paxos_applier_main")
+        .set_argument(Some(pg_sys::Datum::from(place)))
+        .set_restart_time(None)
+        .enable_spi_access()
+        .load_dynamic();
+    if started.is_err() {
+        pgrx::log!("could not start the applier of group \"{}\": raise max_worker_processes", group.name());
+    }
+}
+
+/// The worker's main function.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_paxos_applier_main(argument: pg_sys::Datum) {
+    // SAFETY: the usual beginning of a background worker.
+    unsafe {
+        pg_sys::pqsignal(libc::SIGTERM, Some(pg_sys::die));
+        pg_sys::pqsignal(libc::SIGHUP, Some(pg_sys::SignalHandlerForConfigReload));
+        pg_sys::BackgroundWorkerUnblockSignals();
+    }
+    let group = &Area::attached().groups()[argument.value()];
+    let Some(identity) = group.identity() else { return };
+    let (_, index) = commit::own_backend();
+    if !group.claim_applier(index) {
+        return;
+    }
+    // SAFETY: the callback is static; it runs before the place of the process is given up.
+    unsafe { pg_sys::on_shmem_exit(Some(release_at_exit), argument) };
+    barrier::exempt_process();
+    let database = std::ffi::CString::new(group.database()).expect("names have no NUL");
+    // SAFETY: once per worker, before anything else.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
+    for (name, value) in PINNED {
+        // SAFETY: static strings; the worker is a superuser.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
+        }
+    }
+    let mut applier = Applier::new(group, identity);
+    if applier.await_state() {
+        applier.run();
+    }
+}
+
+unsafe extern "C-unwind" fn release_at_exit(_: i32, argument: pg_sys::Datum) {
+    let group = &Area::attached().groups()[argument.value()];
+    group.set_applier_waits(Slot::ZERO);
+    group.release_applier(Area::own_index());
+    // The engine worker starts a new one.
+    Area::attached().wake_engine();
+}
+
+/// An accepted entry that was received and not yet applied.
+struct Entry {
+    slot: Slot,
+    id: OperationId,
+    /// Missing for operations of this node, which their backends have.
+    body: Option<Bytes>,
+}
+
+/// Consecutive slots replayed in one local transaction.
+#[derive(Clone, Copy, Debug)]
+struct Batch {
+    first: Slot,
+    last: Slot,
+}
+
+/// Why a batch was not committed.
+enum Failure {
+    /// A slot before it was handed over after the batch had begun.
+    Overtaken,
+    /// PostgreSQL raised an error.
+    Error { code: i32, message: String, context: String },
+}
+
+struct Applier {
+    group: &'static Group,
+    identity: GroupId,
+    queue: VecDeque<Entry>,
+    queue_bytes: usize,
+    /// Every decided slot at or below it was received.
+    through: Slot,
+    stream: Option<RequestNumber>,
+    pause: Duration,
+}
+
+impl Applier {
+    fn new(group: &'static Group, identity: GroupId) -> Applier {
+        Applier {
+            group,
+            identity,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            through: Slot::ZERO,
+            stream: None,
+            pause: RETRY_PAUSE,
+        }
+    }
+
+    /// Waits until the tables hold some state of the group. False if the group is leaving.
+    fn await_state(&mut self) -> bool {
+        loop {
+            match self.group.applier_state() {
+                ApplierState::Leaving => return false,
+                ApplierState::Copying => engine_connection::pause(IDLE_WAIT),
+                _ => break,
+            }
+        }
+        let identity = self.identity;
+        let origin = in_transaction(|| origin_of(identity));
+        self.group.set_origin(origin);
+        self.group.set_failure("");
+        self.group.set_applier_state(ApplierState::Running);
+        true
+    }
+
+    fn run(&mut self) {
+        while self.group.applier_state() != ApplierState::Leaving {
+            pgrx::check_for_interrupts!();
+            if let Err(error) = self.receive() {
+                self.stream = None;
+                pgrx::log!("the applier of group \"{}\" lost the engine: {error}", self.group.name());
+                self.back_off();
+                continue;
+            }
+            let Some(batch) = self.next_batch() else {
+                if let Err(error) = self.idle() {
+                    self.stream = None;
+                    pgrx::log!("the applier of group \"{}\" lost the engine: {error}", self.group.name());
+                    self.back_off();
+                }
+                continue;
+            };
+            match self.apply(batch) {
+                Ok(()) => self.pause = RETRY_PAUSE,
+                Err(failure) => self.recover(batch, failure),
+            }
+        }
+    }
+
+    /// Takes what has arrived; asks for the entries first, if this connection has not been asked.
+    fn receive(&mut self) -> Result<(), Error> {
+        let incarnation = Area::attached().engine_incarnation();
+        if incarnation.is_none() {
+            self.stream = None;
+            return Ok(());
+        }
+        let mut received = Vec::new();
+        let (group, stream) = (self.identity, self.stream);
+        let from = self.group.applied().next();
+        let full = self.queue_bytes >= QUEUE_BYTES_MAX;
+        let number = engine_connection::with_fresh(|connection, is_fresh| {
+            let number = match stream {
+                Some(number) if !is_fresh => number,
+                _ => connection.send(&Request::Entries { group, from, omit_own: true })?,
+            };
+            while !full {
+                let Some((arrived, response)) = connection.try_receive()? else { break };
+                if arrived != number {
+                    continue;
+                }
+                match response {
+                    Response::Decided(batch) => received.push(batch),
+                    Response::Refused(refusal) => return Err(refusal.into()),
+                    other => return Err(Error::Malformed { what: format!("unexpected in a stream of entries: {other:?}") }),
+                }
+            }
+            Ok(number)
+        })?;
+        if self.stream != Some(number) {
+            self.queue.clear();
+            self.queue_bytes = 0;
+            self.through = from.previous();
+            self.stream = Some(number);
+        }
+        for batch in received {
+            self.take(batch);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, batch: DecidedBatch) {
+        assert!(batch.from <= self.through.next(), "slots {} to {} arrived after {}", batch.from, batch.through, self.through);
+        for entry in batch.entries {
+            if entry.slot > self.through && entry.verdict.is_accepted() && !entry.mark {
+                self.queue_bytes += entry.body.as_ref().map_or(0, Bytes::len);
+                self.queue.push_back(Entry { slot: entry.slot, id: entry.id, body: entry.body });
+            }
+        }
+        self.through = self.through.max(batch.through);
+    }
+
+    /// Drops what is applied, and finds the next slots that are the applier's own, as far as they are consecutive.
+    fn next_batch(&mut self) -> Option<Batch> {
+        let applied = self.group.applied();
+        while self.queue.front().is_some_and(|entry| entry.slot <= applied) {
+            let entry = self.queue.pop_front().expect("there is a front");
+            self.queue_bytes -= entry.body.as_ref().map_or(0, Bytes::len);
+        }
+        self.group.advance();
+        let mut slot = self.group.applied().next();
+        while slot <= self.through && self.group.turn(slot)? != Turn::Applier {
+            slot = slot.next();
+        }
+        if slot > self.through {
+            return None;
+        }
+        let (first, mut last) = (slot, slot);
+        let (mut entries, mut bytes) = (0, 0);
+        let mut pending = self.queue.iter().skip_while(|entry| entry.slot < first).peekable();
+        while slot <= self.through && !matches!(self.group.turn(slot), None | Some(Turn::Backend(_))) {
+            if let Some(entry) = pending.next_if(|entry| entry.slot == slot) {
+                entries += 1;
+                bytes += entry.body.as_ref().map_or(0, Bytes::len);
+            }
+            if entries > BATCH_ENTRIES_MAX || (entries > 1 && bytes > BATCH_BYTES_MAX) {
+                break;
+            }
+            last = slot;
+            slot = slot.next();
+        }
+        Some(Batch { first, last })
+    }
+
+    /// Nothing to do until something arrives, a slot is handed over, or this worker is to end.
+    fn idle(&mut self) -> Result<(), Error> {
+        if self.stream.is_none() {
+            engine_connection::pause(RETRY_PAUSE);
+            return Ok(());
+        }
+        engine_connection::with(|connection| connection.wait(Some(IDLE_WAIT)))
+    }
+
+    fn apply(&mut self, batch: Batch) -> Result<(), Failure> {
+        let writes = self.fetch(batch)?;
+        let (group, identity) = (self.group, self.identity);
+        let applied = PgTryBuilder::new(AssertUnwindSafe(|| {
+            // SAFETY: on the main thread, outside a transaction.
+            unsafe {
+                pg_sys::SetCurrentStatementStartTimestamp();
+                pg_sys::StartTransactionCommand();
+                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            }
+            for (slot, id, write_set) in &writes {
+                crate::replicate_table::set_origin(id.node);
+                row_apply::apply(identity, *slot, &write_set.operations);
+                crate::replicate_table::finish();
+            }
+            // SAFETY: the snapshot pushed above.
+            unsafe { pg_sys::PopActiveSnapshot() };
+            if !await_turn(group, batch.first) {
+                return Err(Failure::Overtaken);
+            }
+            commit::commit_as_applier(group, batch.first, batch.last);
+            // SAFETY: in the transaction begun above.
+            unsafe { pg_sys::CommitTransactionCommand() };
+            Ok(())
+        }))
+        .catch_others(|error| Err(failure_of(error)))
+        .execute();
+        if applied.is_err() {
+            // SAFETY: whatever state the transaction is in, this ends it.
+            unsafe { pg_sys::AbortCurrentTransaction() };
+        }
+        group.set_applier_waits(Slot::ZERO);
+        applied
+    }
+
+    /// The write sets of the batch; those of this node are fetched one by one.
+    fn fetch(&mut self, batch: Batch) -> Result<Vec<(Slot, OperationId, WriteSet)>, Failure> {
+        let identity = self.identity;
+        let mut writes = Vec::new();
+        for entry in self.queue.iter_mut().filter(|entry| entry.slot >= batch.first && entry.slot <= batch.last) {
+            if entry.body.is_none() {
+                entry.body = Some(fetch_body(identity, entry.slot)?);
+            }
+            let body = entry.body.clone().expect("just fetched");
+            let write_set = WriteSet::decode(body).map_err(|error| Failure::Error {
+                code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED as i32,
+                message: format!("the write set at slot {} is malformed: {error}", entry.slot),
+                context: String::new(),
+            })?;
+            writes.push((entry.slot, entry.id, write_set));
+        }
+        Ok(writes)
+    }
+
+    fn recover(&mut self, batch: Batch, failure: Failure) {
+        let Failure::Error { code, message, context } = failure else { return };
+        // Ahead of its turn a batch may meet rows that a transaction before it has yet to make.
+        let ahead = !self.group.is_turn(batch.first);
+        if ahead || row_apply::is_transient(code) {
+            pgrx::log!(
+                "the applier of group \"{}\" repeats slots {} to {}: {message}",
+                self.group.name(),
+                batch.first,
+                batch.last
+            );
+            self.back_off();
+            return;
+        }
+        if batch.first != batch.last {
+            // One at a time, so that the entry at fault is the one that is named.
+            let single = Batch { first: batch.first, last: batch.first };
+            match self.apply(single) {
+                Ok(()) => {}
+                Err(failure) => self.recover(single, failure),
+            }
+            return;
+        }
+        let context = if context.is_empty() { String::new() } else { format!(" ({context})") };
+        self.stop(&format!("slot {}: {message}{context}", batch.first));
+    }
+
+    fn stop(&mut self, text: &str) {
+        self.group.set_failure(text);
+        self.group.set_applier_state(ApplierState::Stopped);
+        pgrx::warning!(
+            "the applier of group \"{}\" stopped: {text}. This server goes on voting, but its tables fall behind. When the cause is removed, end this worker with pg_terminate_backend({}): it starts again.",
+            self.group.name(),
+            std::process::id()
+        );
+        loop {
+            if self.group.applier_state() == ApplierState::Leaving {
+                return;
+            }
+            engine_connection::pause(IDLE_WAIT);
+        }
+    }
+
+    fn back_off(&mut self) {
+        engine_connection::pause(self.pause);
+        self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+    }
+}
+
+/// Waits, with the rows changed, until everything before `first` is applied. False if a slot before it has become the
+/// applier's own.
+fn await_turn(group: &Group, first: Slot) -> bool {
+    group.set_applier_waits(first);
+    loop {
+        group.advance();
+        if group.is_turn(first) {
+            return true;
+        }
+        let mut slot = group.applied().next();
+        while slot < first {
+            if group.turn(slot) == Some(Turn::Applier) && slot > group.applied() {
+                return false;
+            }
+            slot = slot.next();
+        }
+        engine_connection::pause(IDLE_WAIT);
+    }
+}
+
+fn fetch_body(group: GroupId, slot: Slot) -> Result<Bytes, Failure> {
+    let answer = engine_connection::call(&Request::Entry { group, slot }, ENTRY_WAIT);
+    let found = match answer {
+        Ok(Response::Decided(batch)) => batch.entries.into_iter().find(|entry| entry.slot == slot).and_then(|entry| entry.body),
+        _ => None,
+    };
+    found.ok_or(Failure::Error {
+        // Worth repeating: the engine has the entry, or will be restarted with it.
+        code: PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32,
+        message: format!("the engine did not give out the entry at slot {slot}"),
+        context: String::new(),
+    })
+}
+
+fn failure_of(error: CaughtError) -> Failure {
+    let report = match &error {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
+    };
+    let detail = report.detail().map(|detail| format!("; {detail}")).unwrap_or_default();
+    Failure::Error {
+        code: report.sql_error_code() as i32,
+        message: format!("{}{detail}", report.message()),
+        context: report.context_message().unwrap_or_default().to_string(),
+    }
+}
+
+fn in_transaction<T>(action: impl FnOnce() -> T) -> T {
+    // SAFETY: on the main thread, outside a transaction.
+    unsafe {
+        pg_sys::SetCurrentStatementStartTimestamp();
+        pg_sys::StartTransactionCommand();
+        let result = action();
+        pg_sys::CommitTransactionCommand();
+        result
+    }
+}
+

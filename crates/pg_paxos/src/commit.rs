@@ -1,0 +1,711 @@
+//! COMMIT of a transaction that changed replicated tables (design of tables, sections 3, 5 and 10).
+//!
+//! At PRE_COMMIT the write set is proposed to the log; then this backend waits until the log has decided and its slot's
+//! turn has come, and commits with the slot as the position of the group's replication origin. From the grant to the
+//! local commit nothing may lose the transaction: whatever goes wrong in between, the abort callback (or the exit
+//! callback of a dying process) hands the slot to the applier, which replays the entry from the log.
+
+use std::cell::RefCell;
+use std::ffi::c_void;
+use std::time::{Duration, Instant};
+
+use client::{Answer, Certainty, Error, Origin, Outcome, Refusal, RefusalReason, Request, RequestNumber, Response, Settled};
+use consensus::{GroupId, OperationId, Slot};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::XactEvent;
+use pgrx::prelude::*;
+
+use crate::conflict;
+use crate::engine_connection::{self, EngineConnection};
+use crate::error_rewrite::{self, Lasting, Rewrite};
+use crate::shared::{Area, Backend, BackendIndex, Group, State};
+use crate::{capture, settings, write_set};
+
+/// How much longer than the engine the backend waits, so that the engine's own, better informed refusal arrives.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long a cancelled backend waits for the engine to say whether the proposal could be taken back.
+const WITHDRAW_WAIT: Duration = Duration::from_millis(500);
+
+/// The transaction that is being committed.
+struct Commit {
+    group: &'static Group,
+    /// What was proposed; of an applier, the last of the entries that it commits.
+    id: OperationId,
+    /// Set from the moment when it is this backend's turn until the turn is passed.
+    in_turn: Option<Turn>,
+    /// What an error from here on is turned into.
+    rewrite: Rewrite,
+}
+
+/// What is committed in the turn, and what has to be put back after it.
+struct Turn {
+    first: Slot,
+    last: Slot,
+    transaction: pg_sys::TransactionId,
+    synchronous_commit: i32,
+    /// Whether the commit ends the slots' turn. Not so at the end of a state copy, which has none.
+    passes: bool,
+}
+
+thread_local! {
+    static COMMIT: RefCell<Option<Commit>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<(GroupId, OperationId)>> = const { RefCell::new(None) };
+    /// Whether this process has its place in shared memory.
+    static OCCUPIED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// Whether the transaction wrote permanent tables that are not replicated.
+    static WROTE_LOCAL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+static mut REWRITING: Lasting = Lasting::new(rewrite_callback);
+
+/// Registers the callbacks. Called once, from `_PG_init`; children of the postmaster inherit them.
+pub fn register() {
+    // SAFETY: _PG_init runs alone in the postmaster; the callbacks are static.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(transaction_callback), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(subtransaction_callback), std::ptr::null_mut());
+    }
+}
+
+/// The place of this process in shared memory, taken at the first call.
+pub fn own_backend() -> (&'static Backend, BackendIndex) {
+    let index = Area::own_index();
+    let backend = Area::attached().backend(index);
+    if !OCCUPIED.get() {
+        // SAFETY: MyProcPid and MyLatch are set in every process with a PGPROC; the callback is static.
+        unsafe {
+            backend.occupy(pg_sys::MyProcPid, pg_sys::MyLatch);
+            pg_sys::on_shmem_exit(Some(exit_callback), pg_sys::Datum::from(0usize));
+        }
+        conflict::install_signal_handler();
+        OCCUPIED.set(true);
+    }
+    (backend, index)
+}
+
+/// Notes that a transaction runs which may hold locks, so that it can be doomed. Cheap when it was noted before.
+pub fn note_running() {
+    let (backend, _) = own_backend();
+    if backend.word().state == State::Idle {
+        backend.begin();
+    }
+}
+
+/// Notes that the transaction wrote a permanent table that is not replicated: its acknowledgement then waits for
+/// PostgreSQL's own log as well.
+pub fn note_local_write() {
+    WROTE_LOCAL.set(true);
+}
+
+/// The last transaction that this session proposed.
+pub fn last_transaction() -> Option<(GroupId, OperationId)> {
+    LAST.with_borrow(|last| *last)
+}
+
+/// The slot of this session's last committed transaction in a group; 0 if there was none.
+pub fn last_committed(group: GroupId) -> Slot {
+    crate::barrier::session_position(group)
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn transaction_callback(event: XactEvent::Type, _: *mut c_void) {
+    if !Area::is_attached() {
+        return;
+    }
+    match event {
+        XactEvent::XACT_EVENT_PRE_COMMIT => before_commit(),
+        XactEvent::XACT_EVENT_COMMIT => after_commit(),
+        XactEvent::XACT_EVENT_ABORT => after_abort(),
+        XactEvent::XACT_EVENT_PRE_PREPARE => before_prepare(),
+        XactEvent::XACT_EVENT_PREPARE => end_transaction(),
+        _ => {}
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn subtransaction_callback(
+    event: pg_sys::SubXactEvent::Type,
+    own: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _: *mut c_void,
+) {
+    capture::on_subtransaction(event, own, parent);
+}
+
+fn before_prepare() {
+    if write_set::take().is_some() {
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "cannot PREPARE a transaction that changed replicated tables",
+            "pg_paxos",
+        )
+        .set_hint("Use COMMIT.".to_string())
+        .report(PgLogLevel::ERROR);
+    }
+}
+
+fn before_commit() {
+    conflict::raise_if_doomed();
+    let Some((group_id, writes)) = write_set::take() else {
+        return;
+    };
+    let Some(group) = Area::attached().group(group_id) else {
+        raise_no_group();
+    };
+    // A transaction without an id writes no commit record, and its slot would leave no trace.
+    // SAFETY: a transaction is in progress.
+    unsafe { pg_sys::GetTopTransactionId() };
+    let body = writes.encode();
+    drop(writes);
+    propose(group, group_id, body);
+    take_turn();
+}
+
+fn raise_no_group() -> ! {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "this server is not a member of the table's group any more",
+        "pg_paxos",
+    )
+    .report(PgLogLevel::ERROR);
+    unreachable!("an error was reported");
+}
+
+/// Proposes the write set and waits until it is this backend's turn; raises an error for every other end.
+fn propose(group: &'static Group, group_id: GroupId, body: bytes::Bytes) {
+    let (backend, index) = own_backend();
+    let area = Area::attached();
+    let wait = settings::commit_timeout();
+    let deadline = Instant::now() + wait;
+    if let Err(error) = engine_connection::await_engine(deadline) {
+        engine_connection::raise("cannot commit", &error);
+    }
+    if group.origin() == 0 {
+        await_origin(group, deadline);
+    }
+    note_running();
+    let id = OperationId { node: area.node(), start: area.start(), sequence: area.next_sequence() };
+    let request = Request::Propose {
+        group: group_id,
+        id,
+        body,
+        origin: Some(Origin(index.0)),
+        answer: Answer::OnRefusal,
+        wait_ms: milliseconds(wait),
+    };
+    backend.note_operation(id);
+    let running = backend.word();
+    if running.state != State::Running || !backend.change(running, State::Proposed) {
+        conflict::raise_if_doomed();
+        panic!("a transaction that is {:?} cannot be proposed", running.state);
+    }
+    LAST.set(Some((group_id, id)));
+    COMMIT.set(Some(Commit { group, id, in_turn: None, rewrite: unknown(id) }));
+    // SAFETY: on the main thread; the callback is static.
+    unsafe { Lasting::push(&raw mut REWRITING) };
+    let end = engine_connection::with(|connection| {
+        let number = connection.send(&request)?;
+        await_decision(connection, backend, group, id, number, deadline)
+    });
+    let end = match end {
+        Err(error) if error.certainty() == Certainty::Unknown && !matches!(error, Error::Refused(_)) => {
+            ask_again(backend, group, group_id, id, deadline, error)
+        }
+        end => end,
+    };
+    match end {
+        Ok(Decision::Turn) => {}
+        Ok(Decision::Rejected(outcome)) => {
+            withdraw_word(backend);
+            crate::conflict::raise_rejected(group, &outcome);
+        }
+        Ok(Decision::Withdrawn) => {
+            withdraw_word(backend);
+            pgrx::check_for_interrupts!();
+            // The interrupt was taken back in the meantime; the transaction cannot go on all the same.
+            raise_canceled();
+        }
+        Ok(Decision::Interrupted) => {
+            // The callback on the stack turns PostgreSQL's own words into 08007, with the id.
+            pgrx::check_for_interrupts!();
+            raise_canceled();
+        }
+        Ok(Decision::LateTurn) => raise_canceled(),
+        Err(error) => {
+            if error.certainty() == Certainty::Definite {
+                withdraw_word(backend);
+            }
+            engine_connection::raise("cannot commit", &error);
+        }
+    }
+}
+
+/// How the wait for the log ended, when the engine could be asked.
+enum Decision {
+    /// Chosen, certified, and everything before it is applied.
+    Turn,
+    /// It takes no effect: it met a transaction before it in the log.
+    Rejected(Outcome),
+    /// Taken back because of a cancel.
+    Withdrawn,
+    /// Cancelled, and it could not be taken back.
+    Interrupted,
+    /// Chosen and certified, but its turn did not come in time.
+    LateTurn,
+}
+
+fn is_our_turn(backend: &Backend, group: &Group) -> bool {
+    backend.word().state == State::Granted && group.is_turn(backend.granted())
+}
+
+fn await_decision(
+    connection: &mut EngineConnection,
+    backend: &Backend,
+    group: &Group,
+    id: OperationId,
+    number: RequestNumber,
+    deadline: Instant,
+) -> Result<Decision, Error> {
+    let mut withdrawal: Option<(RequestNumber, Instant)> = None;
+    loop {
+        if is_our_turn(backend, group) {
+            return Ok(Decision::Turn);
+        }
+        while let Some((arrived, response)) = connection.try_receive()? {
+            if arrived == number {
+                return decision_of(response);
+            }
+            if withdrawal.is_some_and(|(number, _)| number == arrived) {
+                return Ok(match response {
+                    Response::Withdrawn(true) => Decision::Withdrawn,
+                    _ => Decision::Interrupted,
+                });
+            }
+        }
+        let now = Instant::now();
+        let word = backend.word();
+        let granted = word.state == State::Granted;
+        if backend.is_displaced(word) {
+            return Ok(Decision::Interrupted);
+        }
+        if now >= deadline + GRACE {
+            return if granted { Ok(Decision::LateTurn) } else { Err(Error::Deadline) };
+        }
+        let until = withdrawal.map_or(deadline + GRACE, |(_, until)| until);
+        if now >= until {
+            return Ok(Decision::Interrupted);
+        }
+        if is_interrupted() && withdrawal.is_none() {
+            if granted {
+                return Ok(Decision::Interrupted);
+            }
+            let number = connection.send(&Request::Withdraw { id })?;
+            withdrawal = Some((number, now + WITHDRAW_WAIT));
+            continue;
+        }
+        connection.wait(Some(until - now))?;
+        run_harmless_interrupts();
+    }
+}
+
+fn decision_of(response: Response) -> Result<Decision, Error> {
+    match response {
+        Response::Outcome(outcome) if !outcome.verdict.is_accepted() => Ok(Decision::Rejected(outcome)),
+        Response::Refused(refusal) => Err(refusal.into()),
+        other => Err(Error::Malformed { what: format!("unexpected answer to a proposal: {other:?}") }),
+    }
+}
+
+/// Whether a cancel or a shutdown asks this backend to stop.
+fn is_interrupted() -> bool {
+    // SAFETY: plain reads of this process's own flags.
+    unsafe { pg_sys::QueryCancelPending != 0 || pg_sys::ProcDiePending != 0 }
+}
+
+/// Serves what PostgreSQL wants of a waiting process, cancels excepted: those are the caller's to act on.
+fn run_harmless_interrupts() {
+    // SAFETY: on the main thread, as PostgreSQL's own CHECK_FOR_INTERRUPTS.
+    unsafe {
+        if pg_sys::InterruptPending != 0 && !is_interrupted() {
+            pg_sys::ProcessInterrupts();
+        }
+    }
+}
+
+/// The connection broke after the proposal was sent. Asks a new engine what became of it, which settles it.
+fn ask_again(
+    backend: &Backend,
+    group: &Group,
+    group_id: GroupId,
+    id: OperationId,
+    deadline: Instant,
+    lost: Error,
+) -> Result<Decision, Error> {
+    let settled = loop {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        if remaining.is_zero() {
+            return Err(lost);
+        }
+        let request = Request::OutcomeOf { group: group_id, id, wait_ms: milliseconds(remaining) };
+        match engine_connection::call(&request, remaining) {
+            Ok(Response::Settled(settled)) => break settled,
+            Ok(_) => return Err(lost),
+            Err(Error::Refused(refusal)) if refusal.reason != RefusalReason::Stopping => return Err(unknown_refusal(id, &refusal)),
+            Err(_) => engine_connection::pause(Duration::from_millis(20)),
+        }
+    };
+    match settled {
+        Settled::Decided(outcome) if outcome.verdict.is_accepted() => await_turn(backend, group, deadline),
+        Settled::Decided(outcome) => Ok(Decision::Rejected(outcome)),
+        Settled::Closed { .. } => Err(Refusal::definite(RefusalReason::Closed, "the engine was restarted before the transaction was chosen")
+            .with_hint("Run the transaction again.")
+            .into()),
+        Settled::Expired => Err(lost),
+    }
+}
+
+fn unknown_refusal(id: OperationId, refusal: &Refusal) -> Error {
+    Refusal { certainty: Certainty::Unknown, ..refusal.clone() }.about(id).into()
+}
+
+/// Chosen and certified for certain: waits for the grant, and for the turn.
+fn await_turn(backend: &Backend, group: &Group, deadline: Instant) -> Result<Decision, Error> {
+    loop {
+        if is_our_turn(backend, group) {
+            return Ok(Decision::Turn);
+        }
+        // The new engine granted it before it answered, or gave the slot to the applier.
+        if backend.word().state != State::Granted || Instant::now() >= deadline {
+            return Ok(Decision::LateTurn);
+        }
+        engine_connection::pause(Duration::from_millis(20));
+    }
+}
+
+/// The proposal is certain to have no effect: the transaction is an ordinary one again.
+fn withdraw_word(backend: &Backend) {
+    let word = backend.word();
+    assert!(word.state == State::Proposed, "a transaction that is {:?} has no effect in the log", word.state);
+    let withdrawn = backend.change(word, State::Running);
+    assert!(withdrawn, "nobody grants what is certain to have no effect");
+    COMMIT.set(None);
+    // SAFETY: on the main thread; the callback is static.
+    unsafe { Lasting::pop(&raw mut REWRITING) };
+}
+
+fn await_origin(group: &Group, deadline: Instant) {
+    while group.origin() == 0 {
+        if Instant::now() >= deadline {
+            let error = Refusal::definite(RefusalReason::NoState, "this server's copy of the group is not ready")
+                .with_hint("Look at pg_stat_paxos and at the server's log for the state of the group's applier.")
+                .into();
+            engine_connection::raise("cannot commit", &error);
+        }
+        engine_connection::pause(Duration::from_millis(20));
+    }
+}
+
+fn milliseconds(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn raise_canceled() -> ! {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, "canceling statement due to user request", "pg_paxos")
+        .report(PgLogLevel::ERROR);
+    unreachable!("an error was reported");
+}
+
+/// It is this backend's turn: makes the coming local commit the slot's own.
+fn take_turn() {
+    let (backend, _) = own_backend();
+    let slot = backend.granted();
+    COMMIT.with_borrow_mut(|commit| {
+        let commit = commit.as_mut().expect("the transaction was proposed");
+        // SAFETY: in PRE_COMMIT on the main thread. Interrupts are held until the turn is passed; an error resets the
+        // count by itself.
+        unsafe { pg_sys::InterruptHoldoffCount += 1 };
+        commit.in_turn = Some(begin_turn(commit.group, slot, slot, true));
+        commit.rewrite = committed(commit.id, slot);
+    });
+}
+
+/// Sets up the group's replication origin so that the commit record carries the slot, and makes the commit
+/// asynchronous: the log is durable already.
+fn begin_turn(group: &Group, first: Slot, last: Slot, passes: bool) -> Turn {
+    // SAFETY: in a transaction, on the main thread. The origin is free: whoever had the turn before released it before
+    // passing on.
+    unsafe {
+        pg_sys::replorigin_session_setup(group.origin());
+        let turn = Turn {
+            first,
+            last,
+            transaction: pg_sys::GetTopTransactionIdIfAny(),
+            synchronous_commit: pg_sys::synchronous_commit,
+            passes,
+        };
+        pg_sys::replorigin_session_origin = group.origin();
+        pg_sys::replorigin_session_origin_lsn = last.0;
+        pg_sys::replorigin_session_origin_timestamp = pg_sys::GetCurrentTimestamp();
+        if passes {
+            pg_sys::synchronous_commit = pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32;
+        }
+        turn
+    }
+}
+
+/// Releases the origin and puts settings back.
+fn end_turn(turn: &Turn) {
+    // SAFETY: the origin was set up by this process in `begin_turn`.
+    unsafe {
+        pg_sys::replorigin_session_origin = pg_sys::InvalidRepOriginId as u16;
+        pg_sys::replorigin_session_origin_lsn = 0;
+        pg_sys::replorigin_session_origin_timestamp = 0;
+        pg_sys::replorigin_session_reset();
+        pg_sys::synchronous_commit = turn.synchronous_commit;
+    }
+}
+
+/// Makes the coming commit of an applier's transaction that of the slots from `first` to `last`, whose turn it is.
+/// Interrupts are held until it is done.
+pub fn commit_as_applier(group: &'static Group, first: Slot, last: Slot) {
+    commit_at(group, first, last, true);
+}
+
+/// Makes the coming commit that of a copy of the group's tables as of `slot`: after a crash PostgreSQL knows it.
+pub fn commit_as_copy(group: &'static Group, slot: Slot) {
+    // SAFETY: a transaction is in progress; without an id it would write no commit record.
+    unsafe { pg_sys::GetTopTransactionId() };
+    commit_at(group, slot, slot, false);
+}
+
+fn commit_at(group: &'static Group, first: Slot, last: Slot, passes: bool) {
+    // SAFETY: counted down in the callback at the end of the transaction, or reset by an error.
+    unsafe { pg_sys::InterruptHoldoffCount += 1 };
+    let in_turn = Some(begin_turn(group, first, last, passes));
+    let id = OperationId::NONE;
+    COMMIT.set(Some(Commit { group, id, in_turn, rewrite: committed(id, last) }));
+}
+
+fn after_commit() {
+    if let Some(commit) = COMMIT.take() {
+        // SAFETY: on the main thread; the callback is static.
+        unsafe { Lasting::pop(&raw mut REWRITING) };
+        let turn = commit.in_turn.as_ref().expect("a proposed transaction commits in its turn only");
+        end_turn(turn);
+        if turn.passes {
+            let group = commit.group.identity().expect("the group is in use");
+            crate::barrier::note_commit(group, turn.last);
+            commit.group.note_transaction(turn.first, turn.last, turn.transaction);
+            commit.group.pass_turn(turn.last);
+        }
+        // SAFETY: counted up when the turn began.
+        unsafe { pg_sys::InterruptHoldoffCount -= 1 };
+        if WROTE_LOCAL.get() {
+            flush_local_writes();
+        }
+    }
+    end_transaction();
+}
+
+/// What the log does not hold must be as durable as PostgreSQL promises; outside the turn.
+fn flush_local_writes() {
+    // SAFETY: the record's end was noted by the commit just done; this may PANIC but not ERROR.
+    unsafe {
+        if pg_sys::synchronous_commit > pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF as i32 {
+            pg_sys::XLogFlush(pg_sys::XactLastCommitEnd);
+        }
+    }
+}
+
+fn after_abort() {
+    if let Some(commit) = COMMIT.take() {
+        // SAFETY: on the main thread; the callback is static.
+        unsafe { Lasting::pop(&raw mut REWRITING) };
+        if let Some(turn) = &commit.in_turn {
+            end_turn(turn);
+        }
+        let (backend, index) = own_backend();
+        hand_over(backend, index, commit.group);
+    }
+    end_transaction();
+}
+
+fn end_transaction() {
+    WROTE_LOCAL.set(false);
+    capture::reset();
+    crate::barrier::end_transaction();
+    if OCCUPIED.get() {
+        own_backend().0.end();
+    }
+}
+
+/// Gives whatever the log holds of this backend's transaction to the applier. If the outcome is still open, a later
+/// grant finds the word changed and the engine gives the slot to the applier by itself.
+fn hand_over(backend: &Backend, index: BackendIndex, group: &Group) {
+    loop {
+        let word = backend.word();
+        match word.state {
+            State::Proposed | State::Granted => {
+                if backend.change(word, State::HandedOver) {
+                    if word.state == State::Granted {
+                        group.hand_over(backend.granted(), index);
+                    }
+                    return;
+                }
+            }
+            _ => return,
+        }
+    }
+}
+
+/// The last chance of a process that ends without an abort callback.
+unsafe extern "C-unwind" fn exit_callback(_: i32, _: pg_sys::Datum) {
+    if !OCCUPIED.get() {
+        return;
+    }
+    OCCUPIED.set(false);
+    let index = Area::own_index();
+    let backend = Area::attached().backend(index);
+    if let Some(commit) = COMMIT.take() {
+        hand_over(backend, index, commit.group);
+    }
+    backend.vacate();
+}
+
+fn unknown(id: OperationId) -> Rewrite {
+    Rewrite {
+        code: PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN,
+        message: error_rewrite::text("the outcome of the transaction is unknown"),
+        detail: error_rewrite::text(format!("Transaction {id} was proposed; its outcome did not arrive before the wait ended.")),
+        hint: error_rewrite::text(format!("SELECT paxos_transaction_status('{id}') tells what became of it.")),
+    }
+}
+
+fn committed(id: OperationId, slot: Slot) -> Rewrite {
+    Rewrite {
+        code: PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN,
+        message: error_rewrite::text("the transaction is committed, but this session could not finish it"),
+        detail: error_rewrite::text(format!("Transaction {id} stands in the log at slot {slot}; it will be applied on every member.")),
+        hint: error_rewrite::text("Do not repeat the transaction."),
+    }
+}
+
+/// Turns any error between the proposal and the local commit into 08007.
+unsafe extern "C-unwind" fn rewrite_callback(_: *mut c_void) {
+    // SAFETY: PostgreSQL calls this while it reports.
+    if !unsafe { error_rewrite::is_error() } {
+        return;
+    }
+    let Some((backend, _)) = OCCUPIED.get().then(own_backend) else {
+        return;
+    };
+    let state = backend.word().state;
+    COMMIT.with(|place| {
+        // While the cell is being changed there is nothing to say yet.
+        let Ok(place) = place.try_borrow() else { return };
+        let Some(commit) = place.as_ref() else { return };
+        // SAFETY: as above.
+        unsafe {
+            match state {
+                State::Granted if commit.in_turn.is_none() => committed(commit.id, backend.granted()).apply(),
+                State::Proposed | State::Granted => commit.rewrite.apply(),
+                _ => {}
+            }
+        }
+    });
+}
+
+/// Waits for the turn of a snapshot mark that this backend puts into the group's log, and returns its slot with the
+/// turn held: nothing commits on this server until [`pass_mark`]. An error or the end of the transaction passes it too.
+pub fn propose_mark(group_id: GroupId) -> Slot {
+    let Some(group) = Area::attached().group(group_id) else { raise_no_group() };
+    let (backend, index) = own_backend();
+    let area = Area::attached();
+    let wait = settings::commit_timeout();
+    let deadline = Instant::now() + wait;
+    note_running();
+    let id = OperationId { node: area.node(), start: area.start(), sequence: area.next_sequence() };
+    let request = Request::Mark { group: group_id, id, origin: Some(Origin(index.0)), wait_ms: milliseconds(wait) };
+    backend.note_operation(id);
+    let running = backend.word();
+    if running.state != State::Running || !backend.change(running, State::Proposed) {
+        conflict::raise_if_doomed();
+        panic!("a transaction that is {:?} cannot mark a snapshot", running.state);
+    }
+    COMMIT.set(Some(Commit { group, id, in_turn: None, rewrite: unknown(id) }));
+    let end = engine_connection::with(|connection| {
+        connection.send(&request)?;
+        loop {
+            while let Some((_, response)) = connection.try_receive()? {
+                if let Response::Refused(refusal) = response {
+                    return Err(refusal.into());
+                }
+            }
+            if is_our_turn(backend, group) {
+                return Ok(());
+            }
+            let remaining = (deadline + GRACE).saturating_duration_since(Instant::now());
+            if remaining.is_zero() {
+                return Err(Error::Deadline);
+            }
+            connection.wait(Some(remaining))?;
+            pgrx::check_for_interrupts!();
+        }
+    });
+    if let Err(error) = end {
+        engine_connection::raise("cannot mark a snapshot", &error);
+    }
+    backend.granted()
+}
+
+/// Ends the turn of the mark of [`propose_mark`].
+pub fn pass_mark() {
+    let commit = COMMIT.take().expect("a mark was proposed");
+    let (backend, _) = own_backend();
+    let word = backend.word();
+    assert!(word.state == State::Granted, "the mark's turn is this backend's");
+    commit.group.pass_turn(backend.granted());
+    let running = backend.change(word, State::Running);
+    assert!(running, "a granted word is changed by its owner only");
+}
+
+/// What became of a transaction whose outcome was unknown: `committed`, `aborted` or `expired`. If the log has not
+/// decided, it is closed first, so the answer is final.
+#[pg_extern(sql = false)]
+fn paxos_transaction_status(transaction_id: &str) -> String {
+    let id: OperationId = transaction_id.parse().unwrap_or_else(|error| {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid transaction id: {error}"), "pg_paxos")
+            .report(PgLogLevel::ERROR);
+        unreachable!("an error was reported")
+    });
+    let wait = settings::commit_timeout();
+    let groups: Vec<GroupId> = Area::attached().groups().iter().filter_map(Group::identity).collect();
+    let mut last = None;
+    for group in &groups {
+        // The id does not name its group. Only a group that has seen ids of that node can hold it, but asking closes an
+        // id that the group lacks; that harms nobody, because an id is used in one group only.
+        let request = Request::OutcomeOf { group: *group, id, wait_ms: milliseconds(wait) };
+        match engine_connection::call(&request, wait) {
+            Ok(Response::Settled(Settled::Decided(outcome))) => {
+                return if outcome.verdict.is_accepted() { "committed" } else { "aborted" }.to_string();
+            }
+            Ok(Response::Settled(Settled::Closed { .. })) => last = Some("aborted"),
+            Ok(Response::Settled(Settled::Expired)) => last = last.or(Some("expired")),
+            Ok(other) => pgrx::error!("unexpected answer of the engine: {other:?}"),
+            Err(error) => engine_connection::raise("cannot tell what became of the transaction", &error),
+        }
+    }
+    let Some(status) = last else {
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, "this server is not a member of any group", "pg_paxos")
+            .report(PgLogLevel::ERROR);
+        unreachable!("an error was reported");
+    };
+    status.to_string()
+}
+
+/// The id of the last transaction that this session proposed; null if there was none.
+#[pg_extern(sql = false)]
+fn paxos_last_transaction_id() -> Option<String> {
+    last_transaction().map(|(_, id)| id.to_string())
+}

@@ -1,0 +1,296 @@
+//! Local transactions in the way of the log (design of tables, section 6).
+//!
+//! An applier that waits for a lock waits for a local transaction which will be rejected at its COMMIT anyway, or for
+//! one that never touches the log. The engine worker's main thread watches appliers, finds whom they wait for, and
+//! *dooms* those transactions: their word says so, and a signal makes them look. An active one is cancelled, an idle
+//! one loses its connection after a grace; both see SQLSTATE 40001. A signal acts only if the word dooms the current
+//! transaction, so that the next, innocent one of the same session is never hit.
+
+use std::ffi::c_void;
+use std::time::{Duration, Instant};
+
+use client::{Outcome, Verdict};
+use consensus::Slot;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
+
+use crate::commit;
+use crate::error_rewrite::{self, Lasting, Rewrite};
+use crate::settings;
+use crate::shared::{Area, Backend, BackendIndex, Group, State, Word};
+
+/// After how long of waiting a proposed or granted transaction in an applier's way is made to leave its slot. The
+/// certification keys are meant to exclude this case, so it is long against a round trip and short for a person.
+const DISPLACE_AFTER: Duration = Duration::from_secs(2);
+
+/// Entries for the stack of error callbacks; more than the dooms of one statement, so that no entry that PostgreSQL
+/// has saved somewhere is used again meanwhile.
+const CALLBACKS: usize = 64;
+
+static mut DOOM_CALLBACKS: [Lasting; CALLBACKS] = [const { Lasting::new(doom_callback) }; CALLBACKS];
+static mut NEXT_CALLBACK: usize = 0;
+
+/// Lets this process be doomed. Called once per process, on its main thread.
+pub fn install_signal_handler() {
+    // SAFETY: ordinary backends and our workers ignore SIGUSR2; others never come here.
+    unsafe { pg_sys::pqsignal(libc::SIGUSR2, Some(signal_handler)) };
+}
+
+/// Raises 40001 if the current transaction was doomed.
+pub fn raise_if_doomed() {
+    let (backend, _) = commit::own_backend();
+    if backend.word().state == State::Doomed {
+        let (message, detail, hint) = doomed_texts(backend);
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message, "pg_paxos")
+            .set_detail(detail)
+            .set_hint(hint)
+            .report(PgLogLevel::ERROR);
+    }
+}
+
+/// Raises 40001 for a transaction that the log rejected: which table, key, node and slot it met.
+pub fn raise_rejected(group: &Group, outcome: &Outcome) -> ! {
+    let Verdict::Rejected(bytes) = &outcome.verdict else {
+        panic!("the outcome of {} is not a rejection", outcome.id);
+    };
+    raise_conflict(group, bytes);
+}
+
+/// Raises 40001 for a conflict in the encoding of [`tables::Verdict`].
+pub fn raise_conflict(group: &Group, bytes: &[u8]) -> ! {
+    let detail = match tables::Verdict::decode(bytes) {
+        Ok(tables::Verdict::Rejected(conflict)) => describe(group, &conflict),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    };
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "could not serialize access due to a concurrent transaction in the group",
+        "pg_paxos",
+    )
+    .set_detail(detail)
+    .set_hint("Run the transaction again.".to_string())
+    .report(PgLogLevel::ERROR);
+    unreachable!("an error was reported");
+}
+
+fn describe(group: &Group, conflict: &tables::Conflict) -> String {
+    let identity = group.identity().expect("the group is in use");
+    let (table, key) = crate::catalog::describe_key(identity, &conflict.key);
+    let position = conflict.key.position;
+    match conflict.reason {
+        tables::Reason::Touched { slot, origin, .. } => format!(
+            "Table {table}, {key}: the transaction at slot {slot} from node {origin} came first; this one had seen the log up to slot {position}."
+        ),
+        tables::Reason::BelowFloor { floor } => format!(
+            "Table {table}, {key}: this transaction had seen the log up to slot {position}, and what happened before slot {floor} is no longer remembered."
+        ),
+        _ => format!("Table {table}, {key}."),
+    }
+}
+
+fn doomed_texts(backend: &Backend) -> (String, String, String) {
+    let (slot, _) = backend.doomed_by();
+    (
+        "could not serialize access due to a concurrent transaction in the group".to_string(),
+        format!("This transaction held a lock that the transaction at slot {slot}, which came first in the group's log, needs."),
+        "Run the transaction again.".to_string(),
+    )
+}
+
+/// Runs in the doomed process, at any point of its main thread: touches flags and static memory only.
+unsafe extern "C-unwind" fn signal_handler(_: i32) {
+    let saved = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    // SAFETY: flags of this process, as PostgreSQL's own handlers set them; the entries are static, and each push
+    // takes another one.
+    unsafe {
+        if !pg_sys::MyProc.is_null() && Area::is_attached() {
+            let backend = Area::attached().backend(Area::own_index());
+            let word = backend.word();
+            if word.state == State::Doomed {
+                push_callback();
+                let is_idle = pg_sys::debug_query_string.is_null();
+                if is_idle && backend.is_condemned(word) {
+                    pg_sys::ProcDiePending = 1;
+                } else {
+                    pg_sys::QueryCancelPending = 1;
+                }
+                pg_sys::InterruptPending = 1;
+            }
+        }
+        if !pg_sys::MyLatch.is_null() {
+            crate::shared::set_latch(pg_sys::MyLatch);
+        }
+        *libc::__errno_location() = saved;
+    }
+}
+
+/// Puts the callback that words a doomed transaction's error onto PostgreSQL's stack.
+///
+/// # Safety
+/// On the main thread, also from a signal handler.
+unsafe fn push_callback() {
+    // SAFETY: static entries, each used again only after many others.
+    unsafe {
+        let entry = (&raw mut DOOM_CALLBACKS).cast::<Lasting>().add(NEXT_CALLBACK % CALLBACKS);
+        NEXT_CALLBACK = NEXT_CALLBACK.wrapping_add(1);
+        Lasting::pop(entry);
+        Lasting::push(entry);
+    }
+}
+
+/// Turns the cancel, or the end of the connection, of a doomed transaction into 40001.
+pub unsafe extern "C-unwind" fn doom_callback(_: *mut c_void) {
+    // SAFETY: PostgreSQL calls this while it reports.
+    unsafe {
+        let code = pg_sys::geterrcode();
+        let is_interrupt = code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32
+            || code == PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as i32;
+        if !is_interrupt || pg_sys::MyProc.is_null() {
+            return;
+        }
+        let backend = Area::attached().backend(Area::own_index());
+        if backend.word().state != State::Doomed {
+            return;
+        }
+        let (message, detail, hint) = doomed_texts(backend);
+        Rewrite {
+            code: PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            message: error_rewrite::text(message),
+            detail: error_rewrite::text(detail),
+            hint: error_rewrite::text(hint),
+        }
+        .apply();
+    }
+}
+
+/// What the watchdog remembers between two looks.
+#[derive(Default)]
+pub struct Watchdog {
+    doomed: Vec<Doomed>,
+    blocked: Vec<(BackendIndex, Slot, Instant)>,
+}
+
+/// A transaction that was told to roll back and has not done so yet.
+struct Doomed {
+    index: BackendIndex,
+    word: Word,
+    since: Instant,
+}
+
+impl Watchdog {
+    /// Looks once at every group's applier, and at those that were doomed before. Runs on the main thread of the engine
+    /// worker.
+    pub fn look(&mut self) {
+        let area = Area::attached();
+        let mut blocked = Vec::new();
+        for group in area.groups().iter().filter(|group| group.identity().is_some()) {
+            let Some(applier) = group.applier_process() else { continue };
+            if !waits_for_lock(applier) {
+                continue;
+            }
+            let slot = group.applied().next();
+            let since = self
+                .blocked
+                .iter()
+                .find(|(index, at, _)| *index == applier && *at == slot)
+                .map_or_else(Instant::now, |(_, _, since)| *since);
+            blocked.push((applier, slot, since));
+            self.clear_way(applier, slot, since);
+        }
+        self.blocked = blocked;
+        self.pursue();
+    }
+
+    /// Whether there is somebody to look after.
+    pub fn is_busy(&self) -> bool {
+        !self.blocked.is_empty() || !self.doomed.is_empty()
+    }
+
+    /// Dooms whomever the applier waits for, and whomever those wait for: freeing one of them would only let the next
+    /// waiter have the lock.
+    fn clear_way(&mut self, applier: BackendIndex, slot: Slot, since: Instant) {
+        let area = Area::attached();
+        let mut seen = vec![area.backend(applier).process()];
+        let mut open = seen.clone();
+        while let Some(process) = open.pop() {
+            for blocker in blocking_processes(process) {
+                if blocker == 0 || seen.contains(&blocker) {
+                    continue;
+                }
+                seen.push(blocker);
+                open.push(blocker);
+                self.doom(blocker, slot, since);
+            }
+        }
+    }
+
+    fn doom(&mut self, process: i32, slot: Slot, since: Instant) {
+        let area = Area::attached();
+        let place = area.backends().iter().position(|backend| backend.process() == process);
+        let Some(place) = place else {
+            cancel_outsider(process);
+            return;
+        };
+        let index = BackendIndex(u32::try_from(place).expect("places are few"));
+        let backend = area.backend(index);
+        let word = backend.word();
+        match word.state {
+            State::Running => {
+                if backend.doom(word, slot, pg_sys::InvalidOid) {
+                    let word = Word { state: State::Doomed, ..word };
+                    self.doomed.push(Doomed { index, word, since: Instant::now() });
+                    signal(process, libc::SIGUSR2);
+                }
+            }
+            State::Idle => cancel_outsider(process),
+            State::Proposed | State::Granted if since.elapsed() >= DISPLACE_AFTER => backend.displace(word),
+            State::Proposed | State::Granted | State::Doomed | State::HandedOver => {}
+        }
+    }
+
+    /// Signals again whoever has not rolled back yet; ends the sessions of those that are idle past their grace.
+    fn pursue(&mut self) {
+        let area = Area::attached();
+        let grace = settings::idle_victim_grace();
+        self.doomed.retain(|doomed| {
+            let backend = area.backend(doomed.index);
+            if backend.word() != doomed.word || backend.process() == 0 {
+                return false;
+            }
+            if doomed.since.elapsed() >= grace {
+                backend.condemn(doomed.word);
+                signal(backend.process(), libc::SIGUSR2);
+            }
+            true
+        });
+    }
+}
+
+fn signal(process: i32, number: i32) {
+    // SAFETY: a process of this server or one that is gone.
+    unsafe { libc::kill(process, number) };
+}
+
+/// Cancels what has no word of its own: autovacuum, or a session that runs something no hook sees.
+fn cancel_outsider(process: i32) {
+    signal(process, libc::SIGINT);
+}
+
+/// Whether a process waits for a heavyweight lock.
+fn waits_for_lock(index: BackendIndex) -> bool {
+    // SAFETY: the array of processes stays in shared memory; the field is one word, read whole.
+    unsafe {
+        let process = (*pg_sys::ProcGlobal).allProcs.add(index.0 as usize);
+        let event = std::ptr::read_volatile(&raw const (*process).wait_event_info);
+        event & 0xFF00_0000 == pg_sys::PG_WAIT_LOCK
+    }
+}
+
+/// The processes that a process waits for, holders and earlier waiters, as `pg_blocking_pids` has them.
+fn blocking_processes(process: i32) -> Vec<i32> {
+    // SAFETY: on the main thread; the function takes one int4 and reads the lock tables only.
+    let found: Option<Vec<i32>> = unsafe {
+        pgrx::direct_function_call(pg_sys::pg_blocking_pids, &[pgrx::IntoDatum::into_datum(process)])
+    };
+    found.unwrap_or_default()
+}

@@ -1,0 +1,480 @@
+//! The hooks around statements: the read barrier before the first statement on a replicated table, the refusal of
+//! doomed transactions, and the wording of a doomed statement's error.
+//!
+//! The functions that PostgreSQL calls pass errors through untouched: they are plain functions without a guard and
+//! without destructors in their frame, and call PostgreSQL's own functions directly. What may fail by itself stands in
+//! guarded functions that they call before.
+
+use std::cell::Cell;
+use std::ffi::{c_char, CStr};
+use std::time::Instant;
+
+use consensus::{GroupId, Slot};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+use crate::barrier;
+use crate::catalog;
+use crate::commit;
+use crate::conflict;
+use crate::settings::{self, ConsistencyModel};
+use crate::shared::Area;
+
+mod raw {
+    //! PostgreSQL's functions without pgrx's guard, which would catch and rethrow every error.
+    use pgrx::pg_sys;
+    use std::ffi::c_char;
+
+    extern "C-unwind" {
+        pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
+        pub fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64, once: bool);
+        pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+        pub fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            destination: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
+}
+
+static mut PREVIOUS_START: pg_sys::ExecutorStart_hook_type = None;
+static mut PREVIOUS_RUN: pg_sys::ExecutorRun_hook_type = None;
+static mut PREVIOUS_FINISH: pg_sys::ExecutorFinish_hook_type = None;
+static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
+
+thread_local! {
+    /// How many executor calls are under way: a statement inside a function is not at the top.
+    static EXECUTOR_DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// Of utility statements.
+    static UTILITY_DEPTH: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Installs the hooks. Called once, from `_PG_init`.
+pub fn register() {
+    // SAFETY: _PG_init runs alone in the postmaster.
+    unsafe {
+        PREVIOUS_START = pg_sys::ExecutorStart_hook;
+        pg_sys::ExecutorStart_hook = Some(executor_start);
+        PREVIOUS_RUN = pg_sys::ExecutorRun_hook;
+        pg_sys::ExecutorRun_hook = Some(executor_run);
+        PREVIOUS_FINISH = pg_sys::ExecutorFinish_hook;
+        pg_sys::ExecutorFinish_hook = Some(executor_finish);
+        PREVIOUS_UTILITY = pg_sys::ProcessUtility_hook;
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+    }
+}
+
+/// An error left the statements that were counted: called when a transaction, or a subtransaction at the top, ends.
+pub fn reset_depth() {
+    // SAFETY: a plain pointer of this process.
+    if unsafe { pg_sys::ActivePortal.is_null() } {
+        EXECUTOR_DEPTH.set(0);
+        UTILITY_DEPTH.set(0);
+    }
+}
+
+unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
+    // SAFETY: as PostgreSQL calls it; nothing here has a destructor.
+    unsafe {
+        before_statement(query, flags);
+        match PREVIOUS_START {
+            Some(previous) => previous(query, flags),
+            None => raw::standard_ExecutorStart(query, flags),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn executor_run(
+    query: *mut pg_sys::QueryDesc,
+    direction: pg_sys::ScanDirection::Type,
+    count: u64,
+    once: bool,
+) {
+    // SAFETY: as PostgreSQL calls it; nothing here has a destructor; the entry is off the stack again before the frame
+    // ends, by this function or by whoever catches the error.
+    unsafe {
+        let depth = EXECUTOR_DEPTH.get();
+        EXECUTOR_DEPTH.set(depth + 1);
+        let mut entry = context_entry();
+        pg_sys::error_context_stack = &raw mut entry;
+        match PREVIOUS_RUN {
+            Some(previous) => previous(query, direction, count, once),
+            None => raw::standard_ExecutorRun(query, direction, count, once),
+        }
+        pg_sys::error_context_stack = entry.previous;
+        EXECUTOR_DEPTH.set(depth);
+        after_statement(query);
+    }
+}
+
+unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: as above.
+    unsafe {
+        let depth = EXECUTOR_DEPTH.get();
+        EXECUTOR_DEPTH.set(depth + 1);
+        let mut entry = context_entry();
+        pg_sys::error_context_stack = &raw mut entry;
+        match PREVIOUS_FINISH {
+            Some(previous) => previous(query),
+            None => raw::standard_ExecutorFinish(query),
+        }
+        pg_sys::error_context_stack = entry.previous;
+        EXECUTOR_DEPTH.set(depth);
+    }
+}
+
+#[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: as above.
+    unsafe {
+        let depth = UTILITY_DEPTH.get();
+        before_utility(statement);
+        UTILITY_DEPTH.set(depth + 1);
+        let mut entry = context_entry();
+        pg_sys::error_context_stack = &raw mut entry;
+        match PREVIOUS_UTILITY {
+            Some(previous) => {
+                previous(statement, text, read_only_tree, context, parameters, environment, destination, completion)
+            }
+            None => raw::standard_ProcessUtility(
+                statement, text, read_only_tree, context, parameters, environment, destination, completion,
+            ),
+        }
+        pg_sys::error_context_stack = entry.previous;
+        UTILITY_DEPTH.set(depth);
+        after_utility(statement);
+    }
+}
+
+/// An entry for PostgreSQL's stack of error callbacks, on top of what is there.
+unsafe fn context_entry() -> pg_sys::ErrorContextCallback {
+    pg_sys::ErrorContextCallback {
+        // SAFETY: a plain pointer of this process.
+        previous: unsafe { pg_sys::error_context_stack },
+        callback: Some(conflict::doom_callback),
+        arg: std::ptr::null_mut(),
+    }
+}
+
+/// Whether nothing of this extension concerns the process: no group here, a parallel worker, one of our own workers.
+fn is_unconcerned() -> bool {
+    // SAFETY: plain reads of this process's own state.
+    let in_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
+    in_worker || !Area::is_attached() || barrier::is_exempt() || Area::attached().groups().iter().all(|group| group.identity().is_none())
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_statement(query: *mut pg_sys::QueryDesc, flags: i32) {
+    if is_unconcerned() || flags as u32 & pg_sys::EXEC_FLAG_EXPLAIN_ONLY != 0 {
+        return;
+    }
+    commit::note_running();
+    conflict::raise_if_doomed();
+    // SAFETY: PostgreSQL gives a query with a plan.
+    let statement = unsafe { &*(*query).plannedstmt };
+    let touched = Touched::of(statement);
+    if touched.writes_local {
+        commit::note_local_write();
+    }
+    if touched.groups.is_empty() {
+        return;
+    }
+    // SAFETY: a plain variable.
+    if touched.is_direct && unsafe { pg_sys::XactIsoLevel } == pg_sys::XACT_SERIALIZABLE as i32 {
+        refuse_serializable();
+    }
+    for group in touched.groups {
+        if barrier::has_passed(group) || settings::consistency_model() == ConsistencyModel::Optimistic {
+            continue;
+        }
+        if is_certified_read(statement) {
+            continue;
+        }
+        // SAFETY: the query is about to start.
+        unsafe { pass_barrier(group, query) };
+    }
+}
+
+/// Asks for the barrier and makes sure that the statement sees what is before it.
+unsafe fn pass_barrier(group: GroupId, query: *mut pg_sys::QueryDesc) {
+    let deadline = Instant::now() + settings::barrier_timeout();
+    let slot = barrier::required(group, deadline);
+    barrier::wait_applied_until(group, slot, deadline);
+    // SAFETY: the query's snapshot is registered and, where it was pushed for this query, active.
+    unsafe {
+        if may_swap(query) {
+            pg_sys::UnregisterSnapshot((*query).snapshot);
+            pg_sys::PopActiveSnapshot();
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            pg_sys::UpdateActiveSnapshotCommandId();
+            (*query).snapshot = pg_sys::RegisterSnapshot(pg_sys::GetActiveSnapshot());
+        } else if !(*query).snapshot.is_null() && !barrier::covers(group, (*query).snapshot, slot) {
+            raise_too_old(slot);
+        }
+    }
+    barrier::note_passed(group);
+}
+
+/// Whether the query's snapshot was pushed for this very query, at this nesting level, in a transaction whose
+/// statements each take a new one.
+unsafe fn may_swap(query: *mut pg_sys::QueryDesc) -> bool {
+    // SAFETY: plain reads.
+    unsafe {
+        let uses_transaction_snapshot = pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32;
+        !uses_transaction_snapshot
+            && EXECUTOR_DEPTH.get() == 0
+            && UTILITY_DEPTH.get() <= 1
+            && pg_sys::ActiveSnapshotSet()
+            && (*query).snapshot == pg_sys::GetActiveSnapshot()
+    }
+}
+
+fn raise_too_old(slot: Slot) -> ! {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        "could not serialize access: the snapshot is older than a transaction that was acknowledged before",
+        "pg_paxos",
+    )
+    .set_detail(format!("The snapshot was taken before the transaction at slot {slot} was applied here."))
+    .set_hint("Run the transaction again; one that starts with BEGIN waits before it takes its snapshot.".to_string())
+    .report(PgLogLevel::ERROR);
+    unreachable!("an error was reported");
+}
+
+fn refuse_serializable() -> ! {
+    ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        "replicated tables cannot be used in a SERIALIZABLE transaction",
+        "pg_paxos",
+    )
+    .set_hint("Use REPEATABLE READ.".to_string())
+    .report(PgLogLevel::ERROR);
+    unreachable!("an error was reported");
+}
+
+/// What a plan touches.
+struct Touched {
+    groups: Vec<GroupId>,
+    /// Whether a replicated table is named, and not only possibly used by a function.
+    is_direct: bool,
+    writes_local: bool,
+}
+
+impl Touched {
+    fn of(statement: &pg_sys::PlannedStmt) -> Touched {
+        let mut touched = Touched { groups: Vec::new(), is_direct: false, writes_local: false };
+        // SAFETY: lists of a plan, which stays as it is while it runs.
+        unsafe {
+            for entry in list_pointers::<pg_sys::RangeTblEntry>(statement.rtable) {
+                if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
+                    if let Some(table) = catalog::of_relation((*entry).relid) {
+                        touched.is_direct = true;
+                        touched.add(table.group);
+                    } else if (*entry).requiredPerms & (pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE) != 0 {
+                        touched.writes_local = true;
+                    }
+                }
+            }
+            if !touched.is_direct && EXECUTOR_DEPTH.get() == 0 && calls_user_function(statement) {
+                for group in groups_of_database() {
+                    touched.add(group);
+                }
+            }
+        }
+        touched
+    }
+
+    fn add(&mut self, group: GroupId) {
+        if !self.groups.contains(&group) {
+            self.groups.push(group);
+        }
+    }
+}
+
+/// The elements of a list of pointers.
+unsafe fn list_pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
+    // SAFETY: the caller gives a list of pointers, or null for the empty one.
+    let count = if list.is_null() { 0 } else { unsafe { (*list).length } };
+    (0..count).map(move |place| unsafe { (*(*list).elements.add(place as usize)).ptr_value.cast::<T>() })
+}
+
+/// Whether the plan depends on a function that is not PostgreSQL's own.
+unsafe fn calls_user_function(statement: &pg_sys::PlannedStmt) -> bool {
+    // SAFETY: a list of a plan.
+    unsafe {
+        list_pointers::<pg_sys::PlanInvalItem>(statement.invalItems)
+            .any(|item| (*item).cacheId == pg_sys::SysCacheIdentifier::PROCOID as i32)
+    }
+}
+
+/// The groups whose tables are in this database.
+fn groups_of_database() -> Vec<GroupId> {
+    thread_local! {
+        static DATABASE: std::cell::OnceCell<String> = const { std::cell::OnceCell::new() };
+    }
+    DATABASE.with(|name| {
+        let name = name.get_or_init(|| {
+            // SAFETY: in a transaction; the name is a copy in the current context.
+            unsafe {
+                let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
+                if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+            }
+        });
+        Area::attached()
+            .groups()
+            .iter()
+            .filter_map(|group| group.identity().filter(|_| group.database() == *name))
+            .collect()
+    })
+}
+
+/// Whether all that the statement reads of replicated tables is the row that it changes, found by its full unique key:
+/// then certification proves that it was current, and no barrier is needed.
+fn is_certified_read(_statement: &pg_sys::PlannedStmt) -> bool {
+    false
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn after_statement(_query: *mut pg_sys::QueryDesc) {}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn before_utility(statement: *mut pg_sys::PlannedStmt) {
+    if is_unconcerned() {
+        return;
+    }
+    // SAFETY: PostgreSQL gives a utility statement.
+    unsafe {
+        let node = (*statement).utilityStmt;
+        if (*node).type_ == pg_sys::NodeTag::T_TransactionStmt {
+            return;
+        }
+        if !pg_sys::IsTransactionState() || pg_sys::IsAbortedTransactionBlockState() {
+            return;
+        }
+        commit::note_running();
+        conflict::raise_if_doomed();
+        if UTILITY_DEPTH.get() > 0 || EXECUTOR_DEPTH.get() > 0 {
+            return;
+        }
+        let groups = match (*node).type_ {
+            pg_sys::NodeTag::T_DoStmt | pg_sys::NodeTag::T_CallStmt => groups_of_database(),
+            pg_sys::NodeTag::T_CopyStmt => groups_of_copy(node.cast()),
+            pg_sys::NodeTag::T_LockStmt => groups_of_lock(node.cast()),
+            _ => Vec::new(),
+        };
+        for group in groups {
+            if barrier::has_passed(group) || settings::consistency_model() == ConsistencyModel::Optimistic {
+                continue;
+            }
+            pass_barrier_in_utility(group);
+        }
+    }
+}
+
+unsafe fn pass_barrier_in_utility(group: GroupId) {
+    let deadline = Instant::now() + settings::barrier_timeout();
+    let slot = barrier::required(group, deadline);
+    barrier::wait_applied_until(group, slot, deadline);
+    // SAFETY: at the top, the portal's snapshot is the one pushed for this statement.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        let snapshot = if pg_sys::ActiveSnapshotSet() { pg_sys::GetActiveSnapshot() } else { std::ptr::null_mut() };
+        let per_statement = pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32;
+        if !snapshot.is_null() {
+            if per_statement && !portal.is_null() && (*portal).portalSnapshot == snapshot {
+                let level = (*portal).createLevel;
+                pg_sys::PopActiveSnapshot();
+                pg_sys::PushActiveSnapshotWithLevel(pg_sys::GetTransactionSnapshot(), level as i32);
+                (*portal).portalSnapshot = pg_sys::GetActiveSnapshot();
+            } else if !barrier::covers(group, snapshot, slot) {
+                raise_too_old(slot);
+            }
+        }
+    }
+    barrier::note_passed(group);
+}
+
+/// The group of the table that COPY reads or writes.
+unsafe fn groups_of_copy(statement: *mut pg_sys::CopyStmt) -> Vec<GroupId> {
+    // SAFETY: a parse tree of a COPY.
+    unsafe {
+        if (*statement).relation.is_null() || (*statement).is_from {
+            return Vec::new();
+        }
+        group_of_range((*statement).relation).into_iter().collect()
+    }
+}
+
+unsafe fn groups_of_lock(statement: *mut pg_sys::LockStmt) -> Vec<GroupId> {
+    // SAFETY: a parse tree of a LOCK TABLE.
+    unsafe {
+        let mut groups: Vec<GroupId> =
+            list_pointers::<pg_sys::RangeVar>((*statement).relations).filter_map(|range| group_of_range(range)).collect();
+        groups.dedup();
+        groups
+    }
+}
+
+unsafe fn group_of_range(range: *mut pg_sys::RangeVar) -> Option<GroupId> {
+    // SAFETY: in a transaction; looks the name up without locking anything.
+    let relation = unsafe {
+        pg_sys::RangeVarGetRelidExtended(
+            range,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        )
+    };
+    catalog::of_relation(relation).map(|table| table.group)
+}
+
+/// A transaction whose one snapshot serves all its statements waits before it takes it.
+#[pg_guard]
+unsafe extern "C-unwind" fn after_utility(statement: *mut pg_sys::PlannedStmt) {
+    // SAFETY: plain reads; the statement outlives its execution.
+    unsafe {
+        let keeps_snapshot = pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32;
+        if !keeps_snapshot || pg_sys::FirstSnapshotSet || is_unconcerned() || !pg_sys::IsTransactionState() {
+            return;
+        }
+        if UTILITY_DEPTH.get() > 0 || EXECUTOR_DEPTH.get() > 0 || pg_sys::IsAbortedTransactionBlockState() {
+            return;
+        }
+        let node = (*statement).utilityStmt;
+        let begins = match (*node).type_ {
+            pg_sys::NodeTag::T_TransactionStmt => matches!(
+                (*node.cast::<pg_sys::TransactionStmt>()).kind,
+                pg_sys::TransactionStmtKind::TRANS_STMT_BEGIN | pg_sys::TransactionStmtKind::TRANS_STMT_START
+            ),
+            pg_sys::NodeTag::T_VariableSetStmt => true,
+            _ => false,
+        };
+        if !begins || settings::consistency_model() == ConsistencyModel::Optimistic {
+            return;
+        }
+        for group in groups_of_database() {
+            if barrier::has_passed(group) {
+                continue;
+            }
+            let deadline = Instant::now() + settings::barrier_timeout();
+            let slot = barrier::required(group, deadline);
+            barrier::wait_applied_until(group, slot, deadline);
+            barrier::note_passed(group);
+        }
+    }
+}
