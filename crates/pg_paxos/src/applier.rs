@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use client::{DecidedBatch, Error, Request, RequestNumber, Response};
@@ -109,14 +109,20 @@ pub fn launch(place: usize) {
     }
 }
 
+extern "C-unwind" {
+    // PostgreSQL's own handlers; pgrx's wrappers of them cannot be handed to the kernel.
+    fn die(signal: i32);
+    fn SignalHandlerForConfigReload(signal: i32);
+}
+
 /// The worker's main function.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn pg_paxos_applier_main(argument: pg_sys::Datum) {
     // SAFETY: the usual beginning of a background worker.
     unsafe {
-        pg_sys::pqsignal(libc::SIGTERM, Some(pg_sys::die));
-        pg_sys::pqsignal(libc::SIGHUP, Some(pg_sys::SignalHandlerForConfigReload));
+        pg_sys::pqsignal(libc::SIGTERM, Some(die));
+        pg_sys::pqsignal(libc::SIGHUP, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
     let group = &Area::attached().groups()[argument.value()];
@@ -176,7 +182,7 @@ enum Failure {
     /// A slot before it was handed over after the batch had begun.
     Overtaken,
     /// PostgreSQL raised an error.
-    Error { code: i32, message: String, context: String },
+    Error { code: i32, message: String },
 }
 
 struct Applier {
@@ -223,6 +229,7 @@ impl Applier {
     fn run(&mut self) {
         while self.group.applier_state() != ApplierState::Leaving {
             pgrx::check_for_interrupts!();
+            reload_settings();
             if let Err(error) = self.receive() {
                 self.stream = None;
                 pgrx::log!("the applier of group \"{}\" lost the engine: {error}", self.group.name());
@@ -384,15 +391,14 @@ impl Applier {
             let write_set = WriteSet::decode(body).map_err(|error| Failure::Error {
                 code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED as i32,
                 message: format!("the write set at slot {} is malformed: {error}", entry.slot),
-                context: String::new(),
-            })?;
+                    })?;
             writes.push((entry.slot, entry.id, write_set));
         }
         Ok(writes)
     }
 
     fn recover(&mut self, batch: Batch, failure: Failure) {
-        let Failure::Error { code, message, context } = failure else { return };
+        let Failure::Error { code, message } = failure else { return };
         // Ahead of its turn a batch may meet rows that a transaction before it has yet to make.
         let ahead = !self.group.is_turn(batch.first);
         if ahead || row_apply::is_transient(code) {
@@ -414,8 +420,7 @@ impl Applier {
             }
             return;
         }
-        let context = if context.is_empty() { String::new() } else { format!(" ({context})") };
-        self.stop(&format!("slot {}: {message}{context}", batch.first));
+        self.stop(&format!("slot {}: {message}", batch.first));
     }
 
     fn stop(&mut self, text: &str) {
@@ -437,6 +442,16 @@ impl Applier {
     fn back_off(&mut self) {
         engine_connection::pause(self.pause);
         self.pause = (self.pause * 2).min(RETRY_PAUSE_MAX);
+    }
+}
+
+fn reload_settings() {
+    // SAFETY: on the main thread, outside a transaction.
+    unsafe {
+        if pg_sys::ConfigReloadPending != 0 {
+            pg_sys::ConfigReloadPending = 0;
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
     }
 }
 
@@ -470,7 +485,6 @@ fn fetch_body(group: GroupId, slot: Slot) -> Result<Bytes, Failure> {
         // Worth repeating: the engine has the entry, or will be restarted with it.
         code: PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32,
         message: format!("the engine did not give out the entry at slot {slot}"),
-        context: String::new(),
     })
 }
 
@@ -483,7 +497,6 @@ fn failure_of(error: CaughtError) -> Failure {
     Failure::Error {
         code: report.sql_error_code() as i32,
         message: format!("{}{detail}", report.message()),
-        context: report.context_message().unwrap_or_default().to_string(),
     }
 }
 

@@ -15,11 +15,12 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::XactEvent;
 use pgrx::prelude::*;
 
+use crate::barrier;
 use crate::conflict;
 use crate::engine_connection::{self, EngineConnection};
 use crate::error_rewrite::{self, Lasting, Rewrite};
 use crate::shared::{Area, Backend, BackendIndex, Group, State};
-use crate::{capture, settings, write_set};
+use crate::{capture, replicate_table, settings, statement_hooks, write_set};
 
 /// How much longer than the engine the backend waits, so that the engine's own, better informed refusal arrives.
 const GRACE: Duration = Duration::from_millis(500);
@@ -105,11 +106,11 @@ pub fn last_transaction() -> Option<(GroupId, OperationId)> {
 
 /// The slot of this session's last committed transaction in a group; 0 if there was none.
 pub fn last_committed(group: GroupId) -> Slot {
-    crate::barrier::session_position(group)
+    barrier::session_position(group)
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn transaction_callback(event: XactEvent::Type, _: *mut c_void) {
+unsafe extern "C-unwind" fn transaction_callback(event: XactEvent::Type, _argument: *mut c_void) {
     if !Area::is_attached() {
         return;
     }
@@ -123,14 +124,16 @@ unsafe extern "C-unwind" fn transaction_callback(event: XactEvent::Type, _: *mut
     }
 }
 
-#[pg_guard]
+/// A statement at the top may have left by an error, into a savepoint.
 unsafe extern "C-unwind" fn subtransaction_callback(
     event: pg_sys::SubXactEvent::Type,
-    own: pg_sys::SubTransactionId,
-    parent: pg_sys::SubTransactionId,
+    _: pg_sys::SubTransactionId,
+    _: pg_sys::SubTransactionId,
     _: *mut c_void,
 ) {
-    capture::on_subtransaction(event, own, parent);
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+        statement_hooks::reset_depth();
+    }
 }
 
 fn before_prepare() {
@@ -146,7 +149,11 @@ fn before_prepare() {
 }
 
 fn before_commit() {
+    if barrier::is_exempt() {
+        return;
+    }
     conflict::raise_if_doomed();
+    replicate_table::check_before_commit();
     let Some((group_id, writes)) = write_set::take() else {
         return;
     };
@@ -218,7 +225,7 @@ fn propose(group: &'static Group, group_id: GroupId, body: bytes::Bytes) {
         Ok(Decision::Turn) => {}
         Ok(Decision::Rejected(outcome)) => {
             withdraw_word(backend);
-            crate::conflict::raise_rejected(group, &outcome);
+            conflict::raise_rejected(group, &outcome);
         }
         Ok(Decision::Withdrawn) => {
             withdraw_word(backend);
@@ -495,7 +502,7 @@ fn after_commit() {
         end_turn(turn);
         if turn.passes {
             let group = commit.group.identity().expect("the group is in use");
-            crate::barrier::note_commit(group, turn.last);
+            barrier::note_commit(group, turn.last);
             commit.group.note_transaction(turn.first, turn.last, turn.transaction);
             commit.group.pass_turn(turn.last);
         }
@@ -534,7 +541,9 @@ fn after_abort() {
 fn end_transaction() {
     WROTE_LOCAL.set(false);
     capture::reset();
-    crate::barrier::end_transaction();
+    replicate_table::reset();
+    barrier::end_transaction();
+    statement_hooks::reset_depth();
     if OCCUPIED.get() {
         own_backend().0.end();
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use consensus::{GroupId, Slot};
-use node::{Engine, EngineHandle, EngineOptions, Limits};
+use node::{Engine, EngineFailure, EngineHandle, EngineOptions, Limits};
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
 use pgrx::prelude::*;
 
@@ -54,7 +54,7 @@ pub fn register() {
 /// The worker's main function.
 #[pg_guard]
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn pg_paxos_engine_main(_: pg_sys::Datum) {
+pub extern "C-unwind" fn pg_paxos_engine_main(_argument: pg_sys::Datum) {
     BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
     refuse_unsafe_settings();
     // SAFETY: once per worker; no database, so only what all databases share can be read.
@@ -164,16 +164,23 @@ fn start(progress: Progress) -> EngineHandle {
     match with_signals_blocked(|| Engine::start(options)) {
         Ok(engine) => engine,
         Err(failure) => {
-            ereport!(FATAL, PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR, format!("the pg_paxos engine cannot start: {failure}"));
-            unreachable!("a fatal error was reported")
+            let hint = match &failure {
+                EngineFailure::Setup { hint, .. } => hint.clone(),
+                _ => String::new(),
+            };
+            fatal_setting(format!("the pg_paxos engine cannot start: {failure}"), &hint)
         }
     }
 }
 
-fn fatal_setting(message: &'static str, hint: &str) -> ! {
-    pgrx::pg_sys::panic::ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message, "pg_paxos")
-        .set_hint(hint.to_string())
-        .report(PgLogLevel::FATAL);
+fn fatal_setting(message: impl Into<String>, hint: &str) -> ! {
+    let report = pgrx::pg_sys::panic::ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
+        message.into(),
+        "pg_paxos",
+    );
+    let report = if hint.is_empty() { report } else { report.set_hint(hint.to_string()) };
+    report.report(PgLogLevel::FATAL);
     unreachable!("a fatal error was reported")
 }
 

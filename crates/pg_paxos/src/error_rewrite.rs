@@ -8,7 +8,7 @@
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::ptr;
 
-use pgrx::pg_sys::{self, PgSqlErrorCode};
+use pgrx::{pg_sys, PgSqlErrorCode};
 
 extern "C-unwind" {
     fn errcode(code: c_int) -> c_int;
