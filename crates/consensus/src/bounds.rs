@@ -80,3 +80,6 @@ pub const ID_WINDOW_MAX: usize = 1 << 20;
 
 /// Bytes of an outcome's detail kept with its id.
 pub const OUTCOME_BYTES_MAX: usize = 1024;
+
+/// Logs whose positions travel with one heartbeat: 80 bytes each, so 80 kB at most.
+pub const HEARTBEAT_LOGS_MAX: usize = 1024;

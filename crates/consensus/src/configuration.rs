@@ -53,7 +53,7 @@ pub struct Configuration {
 }
 
 /// A set of members of one configuration: bit n stands for its n-th member.
-#[derive(Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, PartialOrd, Ord, Debug)]
 pub struct MemberSet(pub(crate) u32);
 
 impl MemberSet {

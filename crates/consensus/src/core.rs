@@ -1,13 +1,22 @@
 //! The whole of a node's consensus: inputs in, effects out, nothing else.
 
-use crate::effect::Effect;
-use crate::ids::{NodeId, Start};
+use crate::bounds;
+use crate::configuration::{Configuration, Member};
+use crate::context::Context;
+use crate::effect::{Effect, ProposalOutcome, Refusal, StopReason};
+use crate::entry::Entry;
+use crate::group::Group;
+use crate::ids::{GroupId, LogId, NodeId, Start, Token};
 use crate::input::Input;
+use crate::message::{Heartbeat, Impostor, LogPosition, Message};
 use crate::options::CoreOptions;
-use crate::recovered::Recovered;
-use crate::status::NodeStatus;
+use crate::peers::Heard;
+use crate::record::Record;
+use crate::recovered::{Recovered, RecoveredGroup};
+use crate::status::{NodeStatus, PeerStatus};
 use crate::time::Time;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The protocol state of one node, over all its groups. Same inputs, same effects, byte for byte.
 ///
@@ -18,10 +27,11 @@ use std::collections::VecDeque;
 /// ```
 #[derive(Debug)]
 pub struct Core {
-    node: NodeId,
-    start: Start,
-    effects: VecDeque<Effect>,
-    recovered: Recovered,
+    context: Context,
+    groups: BTreeMap<GroupId, Group>,
+    heartbeat_at: Time,
+    /// Nodes that were live at the last look.
+    live: BTreeSet<NodeId>,
 }
 
 impl Core {
@@ -29,27 +39,334 @@ impl Core {
     ///
     /// `seed` feeds every jitter, and tells this process from another that runs as the same node and start.
     #[must_use]
-    pub fn new(_options: CoreOptions, node: NodeId, start: Start, recovered: Recovered, _seed: u64, _now: Time) -> Core {
-        Core { node, start, effects: VecDeque::new(), recovered }
+    pub fn new(options: CoreOptions, node: NodeId, start: Start, recovered: Recovered, seed: u64, now: Time) -> Core {
+        let mut context = Context::new(options, node, start, recovered.position, seed, now);
+        for (peer, seen) in &recovered.peers {
+            context.peers.remember(*peer, *seen);
+        }
+        let mut groups = BTreeMap::new();
+        for (id, recovered) in &recovered.groups {
+            let Some(configuration) = recovered.configuration.clone() else { continue };
+            let mut group = Group::new(&context, configuration, recovered);
+            group.bar_if_needed(&mut context, recovered);
+            for log in group.logs.keys() {
+                context.dirty.insert((*id, *log));
+            }
+            context.dirty_groups.insert(*id);
+            groups.insert(*id, group);
+        }
+        Core { context, groups, heartbeat_at: now, live: BTreeSet::new() }
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, _now: Time, _input: Input) {}
+    pub fn handle(&mut self, now: Time, input: Input) {
+        if self.context.stopped {
+            return;
+        }
+        self.context.now = self.context.now.max(now);
+        self.take(input);
+        self.settle();
+        self.tick();
+    }
 
     /// The next thing to be done. Poll until there is none before waiting: batches are formed here.
     pub fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        if !self.context.has_effects() && !self.context.stopped {
+            self.flush();
+        }
+        self.context.next_effect()
     }
 
     /// When to give [`Input::Tick`] at the latest, if nothing else comes before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        None
+        let groups = self.groups.values().map(|group| group.next_deadline(self.context.now)).min().unwrap_or(Time::NEVER);
+        let heartbeat = if self.groups.is_empty() { Time::NEVER } else { self.heartbeat_at };
+        let deadline = groups.min(heartbeat);
+        (deadline != Time::NEVER).then_some(deadline)
     }
 
     /// A snapshot for views.
     #[must_use]
-    pub fn status(&self, _now: Time) -> NodeStatus {
-        NodeStatus { node: self.node, start: self.start, position: self.recovered.position, peers: Vec::new(), groups: Vec::new() }
+    pub fn status(&self, now: Time) -> NodeStatus {
+        let peers = self.context.peers.all().map(|(node, peer)| PeerStatus {
+            node,
+            live: self.context.peers.is_live(node, now),
+            silent_for: peer.heard_at.map(|at| now - at),
+        });
+        NodeStatus {
+            node: self.context.node,
+            start: self.context.start,
+            position: self.context.durable(),
+            peers: peers.collect(),
+            groups: self.groups.values().map(|group| group.status(&self.context)).collect(),
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        let context = &mut self.context;
+        match input {
+            Input::Tick => {}
+            Input::Message { from, message } => self.receive(from, message),
+            Input::Persisted { sequence } => {
+                context.persisted(sequence);
+                for group in self.groups.values_mut() {
+                    group.logs.values_mut().for_each(|log| log.note_durable(context));
+                }
+            }
+            Input::Connected { node } => self.send_heartbeat(vec![node]),
+            Input::Disconnected { node } => {
+                for group in self.groups.values_mut() {
+                    group.contact_changed(context, node, false, false);
+                }
+            }
+            Input::Propose { group, log, entry, deadline } => self.propose(group, log, entry, deadline),
+            Input::Withdraw { group, log, id } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    let (log, scope) = group.log(log);
+                    log.withdraw(context, scope, id);
+                }
+            }
+            Input::Read { group, log, token, deadline } => self.read(group, log, token, deadline),
+            Input::EntriesRead { token, entries } => {
+                let Some((group, log)) = context.read_was_for(token) else { return };
+                if let Some(group) = self.groups.get_mut(&group) {
+                    let (log, scope) = group.log(log);
+                    log.entries_read(context, scope, token, entries);
+                }
+            }
+            Input::CreateGroup { token, group, name, kind, detail, member } => self.create(token, group, [&name, &kind, &detail], member),
+            Input::LearnGroup { token, configuration } => self.learn_group(token, &configuration),
+            Input::Change { token, group, change, deadline } => match self.groups.get_mut(&group) {
+                Some(group) => group.change(context, token, change, deadline),
+                None => context.effect(Effect::Changed { token, result: Err(Refusal::UnknownGroup) }),
+            },
+            Input::Installed { group, log, slot } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    let (log, scope) = group.log(log);
+                    log.installed(context, scope, slot);
+                }
+            }
+            Input::Held { group, log, slot } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    let (log, scope) = group.log(log);
+                    log.face_holds(context, scope, slot);
+                }
+            }
+            Input::HandOver { group, log, to } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    let (log, scope) = group.log(log);
+                    log.hand_over(context, scope, to);
+                }
+            }
+            Input::Forget { group } => {
+                if self.groups.remove(&group).is_some() {
+                    context.persist(Record::Forgotten { group });
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, from: NodeId, message: Message) {
+        let context = &mut self.context;
+        match message {
+            Message::Heartbeat(heartbeat) => self.on_heartbeat(from, &heartbeat),
+            Message::Impostor(impostor) => {
+                let mine = match impostor {
+                    Impostor::LogWentBack { seen, .. } => seen > context.durable(),
+                    Impostor::RunsTwice { incarnation } => incarnation == context.peers.incarnation(),
+                };
+                if mine {
+                    context.effect(Effect::Stop { reason: StopReason::Impostor(impostor) });
+                    context.stopped = true;
+                }
+            }
+            Message::Group { group, epoch, body } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.receive(context, from, epoch, body);
+                }
+            }
+        }
+    }
+
+    /// Messages of this node to itself, until there are none.
+    fn settle(&mut self) {
+        while let Some(message) = self.context.next_to_self() {
+            let from = self.context.node;
+            if let Some(group) = self.groups.get_mut(&message.group) {
+                group.receive(&mut self.context, from, message.epoch, message.body);
+            }
+        }
+    }
+
+    /// Everything that waits for the poll: batches, notices, deliveries.
+    fn flush(&mut self) {
+        while let Some(id) = self.context.dirty_groups.pop_first() {
+            if let Some(group) = self.groups.get_mut(&id) {
+                group.go_on(&mut self.context);
+            }
+            self.settle();
+        }
+        while let Some((group, log)) = self.context.dirty.pop_first() {
+            let Some(group) = self.groups.get_mut(&group) else { continue };
+            let Group { logs, scope, .. } = group;
+            if let Some(log) = logs.get_mut(&log) {
+                log.flush(&mut self.context, scope);
+            }
+            self.settle();
+            if self.context.stopped {
+                return;
+            }
+        }
+    }
+
+    /// Timers: heartbeats, contact lost, logs and changes whose time has come.
+    fn tick(&mut self) {
+        let now = self.context.now;
+        if now >= self.heartbeat_at {
+            self.heartbeat_at = now + self.context.options.heartbeat_interval();
+            self.notice_lost_contact();
+            let peers = self.known_peers();
+            self.send_heartbeat(peers);
+            for (node, start, position) in self.context.peers.unrecorded() {
+                self.context.persist(Record::PeerSeen { node, start, position });
+            }
+        }
+        for (id, group) in &self.groups {
+            if group.change_deadline() <= now {
+                self.context.dirty_groups.insert(*id);
+            }
+            for (log_id, log) in &group.logs {
+                if log.next_deadline(now) <= now {
+                    self.context.dirty.insert((*id, *log_id));
+                }
+            }
+        }
+    }
+
+    fn notice_lost_contact(&mut self) {
+        let now = self.context.now;
+        let live: BTreeSet<NodeId> = self.context.peers.all().map(|(node, _)| node).filter(|node| self.context.peers.is_live(*node, now)).collect();
+        let lost: Vec<NodeId> = self.live.difference(&live).copied().collect();
+        self.live = live;
+        for node in lost {
+            for group in self.groups.values_mut() {
+                group.contact_changed(&mut self.context, node, false, false);
+            }
+        }
+    }
+
+    fn known_peers(&self) -> Vec<NodeId> {
+        let members = self.groups.values().filter(|group| group.scope.is_member()).flat_map(|group| &group.scope.configuration.members);
+        let peers: BTreeSet<NodeId> = members.map(|member| member.node).filter(|node| *node != self.context.node).collect();
+        peers.into_iter().collect()
+    }
+
+    fn send_heartbeat(&mut self, to: Vec<NodeId>) {
+        if to.is_empty() || self.context.disk_is_silent() {
+            return;
+        }
+        let now = self.context.now;
+        let within = self.context.options.failure_timeout * 3;
+        let logs: Vec<LogPosition> = self
+            .groups
+            .values()
+            .flat_map(|group| group.logs.values().filter(|log| log.is_busy(now, within)).map(|log| log.position(&group.scope)))
+            .take(bounds::HEARTBEAT_LOGS_MAX)
+            .collect();
+        let heartbeat = self.context.peers.heartbeat(now, logs);
+        self.context.send_to_node(to, Message::Heartbeat(heartbeat));
+    }
+
+    fn on_heartbeat(&mut self, from: NodeId, heartbeat: &Heartbeat) {
+        let now = self.context.now;
+        match self.context.peers.heard(from, heartbeat, now) {
+            Heard::Refused(impostor) => self.context.send_to_node(vec![from], Message::Impostor(impostor)),
+            Heard::Welcome { newly_heard, newly_live, restarted } => {
+                if newly_heard {
+                    self.send_heartbeat(vec![from]);
+                }
+                if newly_live {
+                    self.live.insert(from);
+                }
+                if newly_live || restarted {
+                    for group in self.groups.values_mut() {
+                        group.contact_changed(&mut self.context, from, newly_live, restarted);
+                    }
+                }
+                for position in &heartbeat.logs {
+                    if let Some(group) = self.groups.get_mut(&position.group) {
+                        group.saw_position(&mut self.context, from, position);
+                    }
+                }
+            }
+        }
+    }
+
+    fn propose(&mut self, group: GroupId, log: LogId, entry: Entry, deadline: Time) {
+        let context = &mut self.context;
+        let refusal = match self.groups.get_mut(&group) {
+            None => Refusal::UnknownGroup,
+            Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
+            Some(group) => {
+                let (log, scope) = group.log(log);
+                log.propose(context, scope, entry, deadline);
+                return;
+            }
+        };
+        context.effect(Effect::Proposed { group, log, id: entry.id(), outcome: ProposalOutcome::Failed(refusal) });
+    }
+
+    fn read(&mut self, group: GroupId, log: LogId, token: Token, deadline: Time) {
+        let context = &mut self.context;
+        let refusal = match self.groups.get_mut(&group) {
+            None => Refusal::UnknownGroup,
+            Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
+            Some(group) => {
+                let (log, scope) = group.log(log);
+                log.read(context, scope, token, deadline);
+                return;
+            }
+        };
+        context.effect(Effect::Barrier { token, result: Err(refusal) });
+    }
+
+    fn create(&mut self, token: Token, id: GroupId, [name, kind, detail]: [&str; 3], member: Member) {
+        let configuration = Arc::new(Configuration::first(id, name, kind, detail, member));
+        self.begin(token, &configuration, "a new group's first member is this node");
+    }
+
+    fn learn_group(&mut self, token: Token, configuration: &Arc<Configuration>) {
+        if let Some(group) = self.groups.get_mut(&configuration.group) {
+            group.configured(&mut self.context, configuration);
+            let result = Ok(group.scope.configuration.clone());
+            self.context.effect_when_durable(Effect::Changed { token, result });
+            return;
+        }
+        self.begin(token, configuration, "this node is not in it");
+    }
+
+    fn begin(&mut self, token: Token, configuration: &Arc<Configuration>, unfit: &'static str) {
+        let context = &mut self.context;
+        let refusal = if self.groups.contains_key(&configuration.group) {
+            Some(Refusal::Exists)
+        } else if self.groups.len() >= bounds::GROUPS_MAX {
+            Some(Refusal::Full("groups"))
+        } else if configuration.check().is_err() || configuration.index(context.node).is_none() {
+            Some(Refusal::Unfit(unfit))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            context.effect(Effect::Changed { token, result: Err(refusal) });
+            return;
+        }
+        context.persist(Record::Configured { configuration: configuration.clone() });
+        let group = Group::new(context, configuration.clone(), &RecoveredGroup::default());
+        self.groups.insert(configuration.group, group);
+        context.effect(Effect::Configured { configuration: configuration.clone() });
+        context.effect_when_durable(Effect::Changed { token, result: Ok(configuration.clone()) });
+        let peers = self.known_peers();
+        self.send_heartbeat(peers);
     }
 }

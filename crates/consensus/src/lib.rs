@@ -10,18 +10,29 @@
 pub mod bounds;
 
 mod ballot;
+#[cfg(test)]
+mod cluster;
 mod configuration;
+mod context;
+mod control;
 mod core;
 mod effect;
 mod entry;
+mod group;
 mod id_window;
 mod ids;
 mod input;
+mod log;
+mod membership;
 mod message;
 mod options;
+mod peers;
+mod random;
 mod record;
 mod recovered;
 mod status;
+#[cfg(test)]
+mod tests;
 mod time;
 
 pub use crate::core::Core;

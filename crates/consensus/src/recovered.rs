@@ -90,6 +90,7 @@ impl Recovered {
             }
             Record::Trimmed { group, log, up_to } => {
                 let log = self.group(*group).log(*log);
+                log.close(*up_to);
                 log.trimmed = log.trimmed.max(*up_to);
             }
             Record::PeerSeen { node, start, position } => {

@@ -1,0 +1,388 @@
+//! A few cores with a network and disks that tests hold in their hands. Everything stands still until a test moves it.
+
+use crate::{
+    Ballot, Change, Configuration, Core, CoreOptions, Effect, Entry, GroupId, GroupMessage, Input, LogId, Member, Message, NodeId,
+    OperationId, ProposalOutcome, Record, Recovered, Refusal, Role, Sequence, Slot, Start, StopReason, Time, Token,
+};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) const GROUP: GroupId = GroupId(0xa);
+
+pub(crate) struct TestNode {
+    pub(crate) core: Core,
+    pub(crate) start: u64,
+    pub(crate) disk: Vec<(Sequence, Record)>,
+    /// Written, not yet synced; only used while the disk is held.
+    pub(crate) writing: VecDeque<(Sequence, Record)>,
+    pub(crate) hold_disk: bool,
+    pub(crate) delivered: Vec<(Slot, Entry)>,
+    /// What the face holds durably: delivery begins after it at a restart.
+    pub(crate) applied: Slot,
+    pub(crate) outcomes: BTreeMap<OperationId, ProposalOutcome>,
+    pub(crate) barriers: BTreeMap<Token, Result<Slot, Refusal>>,
+    pub(crate) changes: BTreeMap<Token, Result<Arc<Configuration>, Refusal>>,
+    pub(crate) needs_state: Option<Slot>,
+    pub(crate) stopped: Option<StopReason>,
+    pub(crate) up: bool,
+}
+
+pub(crate) struct Cluster {
+    pub(crate) nodes: BTreeMap<NodeId, TestNode>,
+    pub(crate) now: Time,
+    pub(crate) in_flight: VecDeque<(NodeId, NodeId, Arc<Message>)>,
+    /// Pairs (from, to) whose messages are lost.
+    pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
+    pub(crate) transcript: String,
+    pub(crate) show_heartbeats: bool,
+    next: u64,
+}
+
+pub(crate) fn node(number: u128) -> NodeId {
+    NodeId(number)
+}
+
+pub(crate) fn member(number: u128, role: Role) -> Member {
+    Member { node: node(number), address: format!("host{number}:1"), public_key: vec![1], role, label: String::new() }
+}
+
+pub(crate) fn configuration(epoch: u64, voters: &[u128]) -> Configuration {
+    let mut configuration = Configuration::first(GROUP, "test", "tables", "", member(voters[0], Role::Voter));
+    configuration.members = voters.iter().map(|number| member(*number, Role::Voter)).collect();
+    configuration.epoch = crate::Epoch(epoch);
+    configuration
+}
+
+impl Cluster {
+    /// Nodes 1 to `count`, all voters of one group, in contact with one another.
+    pub(crate) fn of(count: u128) -> Cluster {
+        let voters: Vec<u128> = (1..=count).collect();
+        Cluster::with(&Arc::new(configuration(1, &voters)), count)
+    }
+
+    pub(crate) fn with(configuration: &Arc<Configuration>, count: u128) -> Cluster {
+        let mut cluster = Cluster::empty();
+        for number in 1..=count {
+            let record = Record::Configured { configuration: configuration.clone() };
+            let has_it = configuration.index(node(number)).is_some();
+            let disk = if has_it { vec![(Sequence(1), record)] } else { Vec::new() };
+            cluster.add(number, disk);
+        }
+        cluster.settle();
+        cluster.transcript.clear();
+        cluster
+    }
+
+    pub(crate) fn empty() -> Cluster {
+        Cluster {
+            nodes: BTreeMap::new(),
+            now: Time(1_000_000),
+            in_flight: VecDeque::new(),
+            cut: BTreeSet::new(),
+            transcript: String::new(),
+            show_heartbeats: false,
+            next: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, number: u128, disk: Vec<(Sequence, Record)>) {
+        let id = node(number);
+        self.nodes.insert(id, TestNode::new(id, 1, disk, Slot::ZERO, self.now));
+        self.connect(id);
+    }
+
+    fn connect(&mut self, id: NodeId) {
+        let others: Vec<NodeId> = self.nodes.iter().filter(|(other, state)| **other != id && state.up).map(|(other, _)| *other).collect();
+        for other in others {
+            self.input(id, Input::Connected { node: other });
+            self.input(other, Input::Connected { node: id });
+        }
+    }
+
+    pub(crate) fn input(&mut self, id: NodeId, input: Input) {
+        let now = self.now;
+        let state = self.nodes.get_mut(&id).expect("the node exists");
+        if state.up && state.stopped.is_none() {
+            state.core.handle(now, input);
+        }
+    }
+
+    /// Takes the effects of one node; true if there were any.
+    pub(crate) fn poll(&mut self, id: NodeId) -> bool {
+        let now = self.now;
+        let mut any = false;
+        while let Some(effect) = self.nodes.get_mut(&id).filter(|state| state.up).and_then(|state| state.core.poll_effect()) {
+            any = true;
+            let state = self.nodes.get_mut(&id).expect("it exists");
+            match effect {
+                Effect::Persist { sequence, record } => {
+                    if state.hold_disk {
+                        state.writing.push_back((sequence, record));
+                    } else {
+                        state.disk.push((sequence, record));
+                        state.core.handle(now, Input::Persisted { sequence });
+                    }
+                }
+                Effect::Send { to, message } => {
+                    for to in to {
+                        self.in_flight.push_back((id, to, message.clone()));
+                    }
+                }
+                Effect::Deliver { slot, entry, .. } => {
+                    let expected = state.delivered.last().map_or(state.applied, |(slot, _)| (*slot).max(state.applied)).next();
+                    assert_eq!(slot, expected, "{id} delivers in order");
+                    state.delivered.push((slot, entry));
+                }
+                Effect::Proposed { id, outcome, .. } => {
+                    assert!(state.outcomes.insert(id, outcome).is_none(), "one answer per proposal");
+                }
+                Effect::Barrier { token, result } => {
+                    assert!(state.barriers.insert(token, result).is_none(), "one answer per read");
+                }
+                Effect::ReadEntries { token, from, up_to, .. } => {
+                    let entries = state.read(from, up_to);
+                    state.core.handle(now, Input::EntriesRead { token, entries });
+                }
+                Effect::NeedState { from, .. } => state.needs_state = Some(from),
+                Effect::Configured { .. } => {}
+                Effect::Changed { token, result } => {
+                    assert!(state.changes.insert(token, result).is_none(), "one answer per change");
+                }
+                Effect::Stop { reason } => state.stopped = Some(reason),
+            }
+        }
+        any
+    }
+
+    /// The disk of a node syncs what was written to it.
+    pub(crate) fn sync(&mut self, number: u128) {
+        let now = self.now;
+        let state = self.nodes.get_mut(&node(number)).expect("it exists");
+        let Some((sequence, _)) = state.writing.back().cloned() else { return };
+        state.disk.extend(state.writing.drain(..));
+        state.core.handle(now, Input::Persisted { sequence });
+    }
+
+    /// Delivers the oldest message on its way; false if there is none.
+    pub(crate) fn deliver_one(&mut self) -> bool {
+        let Some((from, to, message)) = self.in_flight.pop_front() else { return false };
+        let lost = self.cut.contains(&(from, to)) || !self.nodes.get(&to).is_some_and(|state| state.up) || !self.nodes[&from].up;
+        if !matches!(&*message, Message::Heartbeat(_)) || self.show_heartbeats {
+            let mark = if lost { "-x" } else { "->" };
+            writeln!(self.transcript, "{from} {mark} {to}: {}", show(&message)).expect("a string takes it");
+        }
+        if !lost {
+            let decoded = Message::decode(&message.encode()).expect("what is sent can be read");
+            assert_eq!(decoded, *message);
+            self.input(to, Input::Message { from, message: decoded });
+        }
+        true
+    }
+
+    /// Until nothing moves any more, at this moment of time.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+            let polled = ids.into_iter().fold(false, |any, id| self.poll(id) || any);
+            if !self.deliver_one() && !polled {
+                return;
+            }
+        }
+        panic!("it never settles:\n{}", &self.transcript[self.transcript.len().saturating_sub(4000)..]);
+    }
+
+    /// Lets time pass, with every deadline kept.
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            self.settle();
+            let next = self.nodes.values().filter(|state| state.up && state.stopped.is_none()).filter_map(|state| state.core.next_deadline()).min();
+            let next = next.unwrap_or(Time::NEVER).max(Time(self.now.0 + 1));
+            if next > end {
+                break;
+            }
+            self.now = next;
+            let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.input(id, Input::Tick));
+        }
+        self.now = end;
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.input(id, Input::Tick));
+        self.settle();
+    }
+
+    /// Proposes at a node; the id that names the operation.
+    pub(crate) fn propose(&mut self, number: u128, body: &str) -> OperationId {
+        self.next += 1;
+        let id = OperationId { node: node(number), start: Start(self.nodes[&node(number)].start), sequence: self.next };
+        let entry = Entry::operation(id, body.as_bytes());
+        let deadline = self.now + Duration::from_secs(5);
+        self.input(node(number), Input::Propose { group: GROUP, log: LogId::MAIN, entry, deadline });
+        id
+    }
+
+    pub(crate) fn read(&mut self, number: u128) -> Token {
+        self.next += 1;
+        let token = Token(self.next);
+        let deadline = self.now + Duration::from_secs(5);
+        self.input(node(number), Input::Read { group: GROUP, log: LogId::MAIN, token, deadline });
+        token
+    }
+
+    pub(crate) fn change(&mut self, number: u128, change: Change) -> Token {
+        self.next += 1;
+        let token = Token(self.next);
+        let deadline = self.now + Duration::from_secs(20);
+        self.input(node(number), Input::Change { token, group: GROUP, change, deadline });
+        token
+    }
+
+    pub(crate) fn kill(&mut self, number: u128) {
+        self.nodes.get_mut(&node(number)).expect("it exists").up = false;
+        self.in_flight.retain(|(from, to, _)| *from != node(number) && *to != node(number));
+    }
+
+    /// Starts a killed node again from what its disk holds.
+    pub(crate) fn restart(&mut self, number: u128) {
+        let id = node(number);
+        let old = self.nodes.remove(&id).expect("it exists");
+        let start = old.start + 1;
+        let mut fresh = TestNode::new(id, start, old.disk, old.applied, self.now);
+        fresh.delivered = old.delivered.into_iter().filter(|(slot, _)| *slot <= old.applied).collect();
+        fresh.outcomes = old.outcomes;
+        fresh.barriers = old.barriers;
+        self.nodes.insert(id, fresh);
+        self.connect(id);
+    }
+
+    /// Loses every message between the two, both ways.
+    pub(crate) fn cut(&mut self, one: u128, other: u128) {
+        self.cut.insert((node(one), node(other)));
+        self.cut.insert((node(other), node(one)));
+    }
+
+    pub(crate) fn isolate(&mut self, number: u128) {
+        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|other| *other != node(number)).collect();
+        others.into_iter().for_each(|other| self.cut(number, other.0));
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    pub(crate) fn state(&self, number: u128) -> &TestNode {
+        &self.nodes[&node(number)]
+    }
+
+    /// What a node has delivered, operations only.
+    pub(crate) fn bodies(&self, number: u128) -> Vec<String> {
+        let operations = self.state(number).delivered.iter().filter(|(_, entry)| entry.kind() == crate::EntryKind::Operation);
+        operations.map(|(_, entry)| String::from_utf8_lossy(entry.body()).into_owned()).collect()
+    }
+
+    pub(crate) fn main_status(&self, number: u128) -> crate::LogStatus {
+        let status = self.state(number).core.status(self.now);
+        status.groups[0].logs[0].clone()
+    }
+
+    pub(crate) fn owners(&self) -> Vec<NodeId> {
+        self.nodes.iter().filter(|(id, state)| state.up && !state.core.status(self.now).groups.is_empty() && self.main_status(id.0).is_owner).map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn take_transcript(&mut self) -> String {
+        std::mem::take(&mut self.transcript)
+    }
+
+    pub(crate) fn note(&mut self, text: &str) {
+        writeln!(self.transcript, "\n# {text}").expect("a string takes it");
+    }
+}
+
+impl TestNode {
+    fn new(id: NodeId, start: u64, disk: Vec<(Sequence, Record)>, applied: Slot, now: Time) -> TestNode {
+        let mut recovered = Recovered::default();
+        disk.iter().for_each(|(sequence, record)| recovered.apply(*sequence, record));
+        for group in recovered.groups.values_mut() {
+            group.log(LogId::MAIN).applied = applied;
+        }
+        let seed = u64::try_from(id.0).expect("small in tests") * 1000 + start;
+        TestNode {
+            core: Core::new(CoreOptions::default(), id, Start(start), recovered, seed, now),
+            start,
+            disk,
+            writing: VecDeque::new(),
+            hold_disk: false,
+            delivered: Vec::new(),
+            applied,
+            outcomes: BTreeMap::new(),
+            barriers: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            needs_state: None,
+            stopped: None,
+            up: true,
+        }
+    }
+
+    /// Chosen entries as storage would find them: the newest record of each slot.
+    fn read(&self, from: Slot, up_to: Slot) -> Vec<(Ballot, Entry)> {
+        let mut slots: BTreeMap<Slot, (Ballot, Entry)> = BTreeMap::new();
+        for (_, record) in &self.disk {
+            match record {
+                Record::Accepted { log: LogId::MAIN, ballot, first, entries, .. } => {
+                    let numbered = (first.0..).map(Slot).zip(entries.iter());
+                    slots.extend(numbered.map(|(slot, entry)| (slot, (*ballot, entry.clone()))));
+                }
+                Record::Learnt { log: LogId::MAIN, first, entries, .. } => {
+                    slots.extend((first.0..).map(Slot).zip(entries.iter().cloned()));
+                }
+                Record::Installed { log: LogId::MAIN, slot, .. } | Record::Trimmed { log: LogId::MAIN, up_to: slot, .. } => {
+                    slots = slots.split_off(&slot.next());
+                }
+                _ => {}
+            }
+        }
+        (from.0..=up_to.0).map(Slot).map_while(|slot| slots.remove(&slot)).collect()
+    }
+}
+
+/// One line per message, as a protocol lesson would write it.
+fn show(message: &Message) -> String {
+    let log_name = |log: &LogId| if *log == LogId::CONTROL { "control " } else { "" };
+    let Message::Group { body, .. } = message else { return format!("{message:?}") };
+    match body {
+        GroupMessage::Prepare { log, ballot, closed } => format!("{}prepare {ballot} above {closed}", log_name(log)),
+        GroupMessage::Promise { log, ballot, closed, accepted, .. } => {
+            let found: Vec<String> = accepted.iter().map(|found| match &found.entry {
+                Some(entry) => format!("{}@{}={entry:?}", found.slot, found.ballot),
+                None => format!("{}@{} damaged", found.slot, found.ballot),
+            }).collect();
+            format!("{}promise {ballot} closed {closed} accepted [{}]", log_name(log), found.join(", "))
+        }
+        GroupMessage::Refused { log, ballot, promised, closed } => format!("{}refused {ballot}: promised {promised}, closed {closed}", log_name(log)),
+        GroupMessage::Accept { log, ballot, first, entries, chosen, .. } => {
+            let chosen = chosen.map(|range| format!(", chosen {}..{} under {}", range.first, range.last, range.ballot)).unwrap_or_default();
+            format!("{}accept {ballot} {first}: {entries:?}{chosen}", log_name(log))
+        }
+        GroupMessage::Accepted { log, ballot, first, last, .. } => format!("{}accepted {ballot} {first}..{last}", log_name(log)),
+        GroupMessage::Chosen { log, range } => format!("{}chosen {}..{} under {}", log_name(log), range.first, range.last, range.ballot),
+        GroupMessage::Forward { entries, hops, .. } => format!("forward {entries:?} hops {hops}"),
+        GroupMessage::NotProposed { ids, reason, ballot, .. } => format!("not proposed {ids:?}: {reason:?}, highest ballot {ballot}"),
+        GroupMessage::ReadAsk { round, .. } => format!("read {round}?"),
+        GroupMessage::ReadAnswer { round, closed, highest, ballot, .. } => format!("read {round}: closed {closed}, highest {highest}@{ballot}"),
+        GroupMessage::Fetch { from, up_to, .. } => format!("fetch {from}..{up_to}"),
+        GroupMessage::Fetched { first, entries, closed, trimmed, .. } => {
+            format!("fetched from {first}: {} entries, closed {closed}, trimmed {trimmed}", entries.len())
+        }
+        GroupMessage::AskAccepted { from, up_to, .. } => format!("what was accepted in {from}..{up_to}?"),
+        GroupMessage::HasAccepted { closed, accepted, .. } => format!("accepted {:?}, closed {closed}", accepted.iter().map(|a| (a.slot, a.ballot)).collect::<Vec<_>>()),
+        GroupMessage::AskConfiguration => "configuration?".to_owned(),
+        GroupMessage::Configured { configuration } => format!("configuration {configuration:?}"),
+        GroupMessage::Fenced => "fenced".to_owned(),
+        GroupMessage::SyncAsk => "sync?".to_owned(),
+        GroupMessage::SyncAnswer { logs, votes } => format!("sync {:?}{}", logs.iter().map(|(_, closed, highest)| (closed, highest)).collect::<Vec<_>>(), if *votes { "" } else { " barred" }),
+        GroupMessage::Positions { logs } => format!("closed {:?}", logs.iter().map(|log| log.closed).collect::<Vec<_>>()),
+        GroupMessage::Invite { ballot, .. } => format!("invite to follow {ballot}"),
+    }
+}

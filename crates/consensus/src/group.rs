@@ -1,0 +1,254 @@
+//! One group on this node: its configuration in force, its logs, and who may do what in it.
+
+use crate::configuration::{Configuration, Role};
+use crate::context::Context;
+use crate::effect::{Effect, Refusal};
+use crate::ids::{Epoch, GroupId, LogId, NodeId, Slot};
+use crate::log::Log;
+use crate::message::{GroupMessage, LogPosition};
+use crate::record::Record;
+use crate::recovered::{RecoveredGroup, RecoveredLog};
+use crate::status::GroupStatus;
+use crate::time::Time;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the logs of a group need to know of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Scope {
+    pub(crate) group: GroupId,
+    pub(crate) configuration: Arc<Configuration>,
+    node: NodeId,
+    /// This node lost its promises and does not vote (rule 9).
+    pub(crate) barred: bool,
+}
+
+impl Scope {
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.configuration.epoch
+    }
+
+    pub(crate) fn is_member(&self) -> bool {
+        self.configuration.index(self.node).is_some()
+    }
+
+    /// Whether this node may promise, and be counted.
+    pub(crate) fn may_vote(&self) -> bool {
+        !self.barred && self.configuration.votes(self.node)
+    }
+
+    /// Whether this node takes accepted entries; a learner's count for nothing, but spare it a fetch.
+    pub(crate) fn may_accept(&self) -> bool {
+        !self.barred && self.is_member()
+    }
+
+    pub(crate) fn may_propose(&self) -> bool {
+        self.may_vote() && self.is_eligible(self.node)
+    }
+
+    /// Whether the node may own logs: a voter that stays.
+    pub(crate) fn is_eligible(&self, node: NodeId) -> bool {
+        self.configuration.member(node).is_some_and(|member| member.role == Role::Voter)
+    }
+
+    /// Why a deadline could not be kept.
+    pub(crate) fn why_late(&self, context: &Context) -> Refusal {
+        if self.configuration.is_quorum(context.peers.live_members(&self.configuration, context.now)) {
+            return Refusal::DeadlinePassed;
+        }
+        let (answering, silent) =
+            self.configuration.all_voters().into_iter().partition(|node| context.peers.is_live(*node, context.now));
+        Refusal::NoQuorum { answering, silent }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) scope: Scope,
+    pub(crate) logs: BTreeMap<LogId, Log>,
+    pub(crate) control: crate::control::Control,
+    pub(crate) changes: crate::membership::Changes,
+    /// When a member was last asked for the configuration.
+    asked_at: Option<Time>,
+}
+
+impl Group {
+    pub(crate) fn new(context: &Context, configuration: Arc<Configuration>, recovered: &RecoveredGroup) -> Group {
+        let scope = Scope { group: configuration.group, configuration, node: context.node, barred: false };
+        let mut logs: BTreeMap<LogId, Log> =
+            recovered.logs.iter().filter(|(id, _)| **id != LogId::CONTROL).map(|(id, log)| (*id, Log::new(*id, log))).collect();
+        logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
+        let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
+        Group { scope, logs, control, changes: crate::membership::Changes::default(), asked_at: None }
+    }
+
+    /// The log and the scope it works in. Logs come into being with their first use.
+    pub(crate) fn log(&mut self, id: LogId) -> (&mut Log, &Scope) {
+        assert!(id != LogId::CONTROL, "the control log is the group's own");
+        let log = self.logs.entry(id).or_insert_with(|| Log::new(id, &RecoveredLog::default()));
+        (log, &self.scope)
+    }
+
+    pub(crate) fn receive(&mut self, context: &mut Context, from: NodeId, epoch: Epoch, body: GroupMessage) {
+        if epoch > self.scope.epoch() {
+            self.ask_configuration(context, from);
+        } else if epoch < self.scope.epoch() && !matches!(body, GroupMessage::AskConfiguration) {
+            self.tell_configuration(context, from);
+        }
+        if self.scope.configuration.index(from).is_none() && !is_open_to_all(&body) {
+            // A removed node, or one that is not known here yet, is told the configuration and nothing else.
+            self.tell_configuration(context, from);
+            return;
+        }
+        if is_fenced(&body) && epoch != self.scope.epoch() {
+            return;
+        }
+        match body {
+            GroupMessage::AskConfiguration => self.tell_configuration(context, from),
+            GroupMessage::Configured { configuration } => {
+                self.configured(context, &configuration);
+                if configuration.epoch == self.scope.epoch() && self.scope.is_member() {
+                    context.send_when_durable(&self.scope, from, GroupMessage::Fenced);
+                }
+            }
+            GroupMessage::Positions { logs } => logs.iter().for_each(|position| self.saw_position(context, from, position)),
+            GroupMessage::Fenced => self.on_fenced(context, from, epoch),
+            GroupMessage::SyncAsk => self.on_sync_ask(context, from),
+            GroupMessage::SyncAnswer { logs, votes } => self.on_sync_answer(context, from, logs, votes),
+            body => match log_of(&body) {
+                LogId::CONTROL => self.receive_control(context, from, body),
+                id => {
+                    let (log, scope) = self.log(id);
+                    log.receive(context, scope, from, body);
+                }
+            },
+        }
+    }
+
+    /// Where a log of another member stands.
+    pub(crate) fn saw_position(&mut self, context: &mut Context, from: NodeId, position: &LogPosition) {
+        if position.epoch > self.scope.epoch() {
+            self.ask_configuration(context, from);
+        } else if position.epoch < self.scope.epoch() {
+            self.tell_configuration(context, from);
+        }
+        if self.scope.configuration.index(from).is_none() || position.log == LogId::CONTROL || position.group != self.scope.group {
+            return;
+        }
+        let (log, scope) = self.log(position.log);
+        log.saw_position(context, scope, from, position);
+    }
+
+    /// A chosen configuration, from whoever told it. Newer than the own one, it is in force from here on: no vote of an older epoch.
+    pub(crate) fn configured(&mut self, context: &mut Context, configuration: &Arc<Configuration>) {
+        if configuration.epoch <= self.scope.epoch() || configuration.group != self.scope.group {
+            return;
+        }
+        context.persist(Record::Configured { configuration: configuration.clone() });
+        self.scope.configuration = configuration.clone();
+        context.effect(Effect::Configured { configuration: configuration.clone() });
+        self.control.epoch_changed(configuration.epoch);
+        self.asked_at = None;
+        for log in self.logs.values_mut() {
+            log.epoch_changed(context, &self.scope);
+        }
+        self.changes_epoch_changed(context);
+    }
+
+    fn ask_configuration(&mut self, context: &mut Context, from: NodeId) {
+        let pause = context.options.failure_timeout / 20;
+        if self.asked_at.is_none_or(|at| context.now - at >= pause) {
+            self.asked_at = Some(context.now);
+            context.send(&self.scope, [from], GroupMessage::AskConfiguration);
+        }
+    }
+
+    fn tell_configuration(&self, context: &mut Context, to: NodeId) {
+        let configuration = self.scope.configuration.clone();
+        context.send(&self.scope, [to], GroupMessage::Configured { configuration });
+    }
+
+    /// A peer came into or went out of contact; coming in, both tell each other where they stand.
+    pub(crate) fn contact_changed(&mut self, context: &mut Context, node: NodeId, live: bool, restarted: bool) {
+        if self.scope.configuration.index(node).is_none() || !self.scope.is_member() {
+            return;
+        }
+        if live {
+            let logs = self.logs.values().map(|log| log.position(&self.scope)).collect();
+            context.send(&self.scope, [node], GroupMessage::Positions { logs });
+        }
+        for log in self.logs.values_mut() {
+            log.contact_changed(context, &self.scope, node, restarted);
+        }
+        context.dirty_groups.insert(self.scope.group);
+    }
+
+    pub(crate) fn next_deadline(&self, now: Time) -> Time {
+        let logs = self.logs.values().map(|log| log.next_deadline(now)).min().unwrap_or(Time::NEVER);
+        logs.min(self.change_deadline())
+    }
+
+    pub(crate) fn status(&self, context: &Context) -> GroupStatus {
+        let configuration = self.scope.configuration.clone();
+        GroupStatus {
+            group: self.scope.group,
+            is_member: self.scope.is_member(),
+            may_vote: self.scope.may_vote(),
+            has_quorum: configuration.is_quorum(context.peers.live_members(&configuration, context.now)),
+            configuration,
+            logs: self.logs.values().map(|log| log.status(context, &self.scope)).collect(),
+        }
+    }
+
+    /// The lowest closed-up-to over a member's logs compared with the own: zero lag if it knows as much.
+    pub(crate) fn main_closed(&self) -> Slot {
+        self.logs.get(&LogId::MAIN).map(Log::closed).unwrap_or_default()
+    }
+}
+
+/// Votes and reads are fenced by the epoch; learning never is (rule 6).
+fn is_fenced(body: &GroupMessage) -> bool {
+    matches!(
+        body,
+        GroupMessage::Prepare { .. }
+            | GroupMessage::Promise { .. }
+            | GroupMessage::Refused { .. }
+            | GroupMessage::Accept { .. }
+            | GroupMessage::Accepted { .. }
+            | GroupMessage::ReadAsk { .. }
+            | GroupMessage::ReadAnswer { .. }
+            | GroupMessage::SyncAsk
+            | GroupMessage::SyncAnswer { .. }
+            | GroupMessage::Fenced
+    )
+}
+
+fn is_open_to_all(body: &GroupMessage) -> bool {
+    matches!(body, GroupMessage::AskConfiguration | GroupMessage::Configured { .. })
+}
+
+fn log_of(body: &GroupMessage) -> LogId {
+    match body {
+        GroupMessage::Prepare { log, .. }
+        | GroupMessage::Promise { log, .. }
+        | GroupMessage::Refused { log, .. }
+        | GroupMessage::Accept { log, .. }
+        | GroupMessage::Accepted { log, .. }
+        | GroupMessage::Chosen { log, .. }
+        | GroupMessage::Forward { log, .. }
+        | GroupMessage::NotProposed { log, .. }
+        | GroupMessage::ReadAsk { log, .. }
+        | GroupMessage::ReadAnswer { log, .. }
+        | GroupMessage::Fetch { log, .. }
+        | GroupMessage::Fetched { log, .. }
+        | GroupMessage::AskAccepted { log, .. }
+        | GroupMessage::HasAccepted { log, .. }
+        | GroupMessage::Invite { log, .. } => *log,
+        GroupMessage::AskConfiguration
+        | GroupMessage::Configured { .. }
+        | GroupMessage::Fenced
+        | GroupMessage::SyncAsk
+        | GroupMessage::SyncAnswer { .. }
+        | GroupMessage::Positions { .. } => LogId::CONTROL,
+    }
+}

@@ -1,0 +1,295 @@
+//! The acceptor: promises and accepted entries (rules 1 to 4, 9).
+//!
+//! Its state changes when the record enters the log's queue; its answers leave when that is durable (rule 3).
+
+use super::Log;
+use crate::ballot::Ballot;
+use crate::bounds;
+use crate::context::Context;
+use crate::effect::{Effect, StopReason};
+use crate::entry::Entry;
+use crate::group::Scope;
+use crate::ids::{NodeId, Sequence, Slot};
+use crate::message::{Accepted, GroupMessage};
+use crate::record::Record;
+use crate::recovered::RecoveredLog;
+use crate::time::Time;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// What stands in a slot here.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) ballot: Ballot,
+    /// None if its content was damaged on the disk (rule 9).
+    pub(super) entry: Option<Entry>,
+}
+
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    /// The log's own promise; the effective one is the higher of this and the group's floor (rule 4).
+    promised: Ballot,
+    /// Accepted entries above closed-up-to, and below it those still kept in memory for delivery and for members that fetch.
+    slots: BTreeMap<Slot, Held>,
+    /// Bytes of the entries in memory at or below closed-up-to.
+    cached_bytes: usize,
+    /// Up to here `cached_bytes` counts.
+    cached_up_to: Slot,
+    /// Acceptances on their way to the disk: record, highest slot of it, ballot.
+    not_durable: VecDeque<(Sequence, Slot, Ballot)>,
+    /// Highest slot accepted durably and its ballot: what a read is told.
+    durable_highest: (Slot, Ballot),
+    /// Since when open slots wait without anything happening.
+    pub(super) open_since: Option<Time>,
+    pub(super) settle_at: Time,
+}
+
+impl Acceptor {
+    pub(super) fn new(recovered: &RecoveredLog, closed: Slot) -> Acceptor {
+        let slots: BTreeMap<Slot, Held> = recovered
+            .accepted
+            .iter()
+            .filter(|(slot, _)| **slot > closed)
+            .map(|(slot, found)| (*slot, Held { ballot: found.ballot, entry: found.entry.clone() }))
+            .collect();
+        let durable_highest = slots.last_key_value().map(|(slot, held)| (*slot, held.ballot)).unwrap_or_default();
+        Acceptor {
+            promised: recovered.promised,
+            slots,
+            cached_bytes: 0,
+            cached_up_to: closed,
+            not_durable: VecDeque::new(),
+            durable_highest,
+            open_since: None,
+            settle_at: Time::NEVER,
+        }
+    }
+
+    pub(super) fn promise(&self, scope: &Scope) -> Ballot {
+        self.promised.max(Ballot::floor(scope.epoch()))
+    }
+
+    pub(super) fn held(&self, slot: Slot) -> Option<&Held> {
+        self.slots.get(&slot)
+    }
+
+    pub(super) fn highest(&self) -> Slot {
+        self.slots.last_key_value().map(|(slot, _)| *slot).unwrap_or_default()
+    }
+
+    pub(super) fn has_damage(&self) -> bool {
+        self.slots.values().any(|held| held.entry.is_none())
+    }
+
+    pub(super) fn durable_highest(&self) -> (Slot, Ballot) {
+        self.durable_highest
+    }
+
+    pub(super) fn above(&self, slot: Slot) -> impl Iterator<Item = (Slot, &Held)> {
+        self.slots.range(slot.next()..).map(|(slot, held)| (*slot, held))
+    }
+
+    pub(super) fn between(&self, from: Slot, up_to: Slot) -> impl Iterator<Item = (Slot, &Held)> {
+        let up_to = up_to.max(from);
+        self.slots.range(from..=up_to).map(|(slot, held)| (*slot, held))
+    }
+
+    pub(super) fn put(&mut self, slot: Slot, ballot: Ballot, entry: Entry) {
+        self.slots.insert(slot, Held { ballot, entry: Some(entry) });
+    }
+
+    /// Forgets everything at or below a state's slot.
+    pub(super) fn drop_up_to(&mut self, slot: Slot) {
+        self.slots = self.slots.split_off(&slot.next());
+        self.cached_bytes = 0;
+        self.cached_up_to = slot;
+        if self.durable_highest.0 <= slot {
+            self.durable_highest = self.slots.last_key_value().map(|(slot, held)| (*slot, held.ballot)).unwrap_or_default();
+        }
+    }
+
+    /// Lets go of the oldest chosen entries in memory beyond the cache's bounds; only what was delivered.
+    pub(super) fn shrink(&mut self, closed: Slot, delivered: Slot) {
+        if closed > self.cached_up_to {
+            let grown: usize = self.between(self.cached_up_to.next(), closed).map(|(_, held)| size(held)).sum();
+            self.cached_bytes += grown;
+            self.cached_up_to = closed;
+        }
+        while let Some((slot, held)) = self.slots.first_key_value() {
+            let over = self.cached_bytes > bounds::CACHE_BYTES_MAX
+                || closed.0.saturating_sub(slot.0) >= bounds::CACHE_ENTRIES_MAX as u64;
+            if !over || *slot > delivered || *slot > closed {
+                break;
+            }
+            self.cached_bytes = self.cached_bytes.saturating_sub(size(held));
+            self.slots.pop_first();
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Time {
+        self.settle_at
+    }
+}
+
+fn size(held: &Held) -> usize {
+    held.entry.as_ref().map_or(0, Entry::len) + 64
+}
+
+impl Log {
+    /// Phase 1. A promise covers every slot of the log that is not closed.
+    pub(super) fn on_prepare(&mut self, context: &mut Context, scope: &Scope, from: NodeId, ballot: Ballot, closed: Slot) {
+        if !scope.may_vote() {
+            return;
+        }
+        self.saw_closed(from, closed);
+        let promise = self.acceptor.promise(scope);
+        if ballot < promise || ballot.epoch != scope.epoch() {
+            self.refuse(context, scope, from, ballot);
+            return;
+        }
+        if ballot > self.acceptor.promised {
+            self.acceptor.promised = ballot;
+            context.persist(Record::Promised { group: scope.group, log: self.id, ballot });
+            self.saw_ballot(context, scope, ballot);
+            self.step_down_below(context, scope, ballot);
+        }
+        assert!(self.acceptor.promised == ballot, "a promise is kept before it is answered");
+        self.answer_prepare(context, scope, from, ballot, closed);
+    }
+
+    fn answer_prepare(&mut self, context: &mut Context, scope: &Scope, to: NodeId, ballot: Ballot, closed: Slot) {
+        let above = closed.max(self.learner.closed);
+        let mut parts: Vec<Vec<Accepted>> = vec![Vec::new()];
+        let mut bytes = 0;
+        for (slot, held) in self.acceptor.above(above) {
+            let length = held.entry.as_ref().map_or(0, Entry::len);
+            let part = parts.last().expect("there is one part at least");
+            if !part.is_empty() && (bytes + length > bounds::BATCH_BYTES_MAX || part.len() >= bounds::BATCH_ENTRIES_MAX) {
+                parts.push(Vec::new());
+                bytes = 0;
+            }
+            bytes += length;
+            let accepted = Accepted { slot, ballot: held.ballot, entry: held.entry.clone() };
+            parts.last_mut().expect("there is one part at least").push(accepted);
+        }
+        let count = parts.len();
+        for (number, accepted) in parts.into_iter().enumerate() {
+            let body = GroupMessage::Promise {
+                log: self.id,
+                ballot,
+                closed: self.learner.closed,
+                part: u32::try_from(number).expect("parts are bounded by the accept window"),
+                last: number + 1 == count,
+                accepted,
+                position: context.required(),
+            };
+            context.send_when_durable(scope, to, body);
+        }
+    }
+
+    fn refuse(&mut self, context: &mut Context, scope: &Scope, to: NodeId, ballot: Ballot) {
+        let promised = self.acceptor.promise(scope);
+        let body = GroupMessage::Refused { log: self.id, ballot, promised, closed: self.learner.closed };
+        context.send(scope, [to], body);
+    }
+
+    /// Phase 2. Slots that are closed here are not accepted again; if they hold the same ballot they count, as they did.
+    pub(super) fn on_accept(&mut self, context: &mut Context, scope: &Scope, ballot: Ballot, first: Slot, entries: &Arc<[Entry]>, answer_to: NodeId) {
+        if !scope.may_accept() {
+            return;
+        }
+        let last = first.plus(entries.len() as u64 - 1);
+        if ballot < self.acceptor.promise(scope) || ballot.epoch != scope.epoch() {
+            self.refuse(context, scope, answer_to, ballot);
+            return;
+        }
+        if last.0 > self.learner.closed.0 + bounds::ACCEPT_WINDOW_SLOTS {
+            // Too far ahead of what is known chosen here: catch-up brings it.
+            self.catch_up.aim(first.previous());
+            return;
+        }
+        let mut fresh = false;
+        for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
+            match self.acceptor.held(slot) {
+                Some(held) if held.ballot == ballot => match &held.entry {
+                    Some(known) if known != entry => {
+                        self.stop_two_values(context, scope, slot);
+                        return;
+                    }
+                    Some(_) => {}
+                    None => fresh = true,
+                },
+                _ if slot <= self.learner.closed => {
+                    self.refuse(context, scope, answer_to, ballot);
+                    return;
+                }
+                _ => fresh = true,
+            }
+        }
+        if ballot > self.acceptor.promised {
+            self.acceptor.promised = ballot;
+            self.step_down_below(context, scope, ballot);
+            fresh = true;
+        }
+        self.saw_ballot(context, scope, ballot);
+        if fresh {
+            self.accept(context, scope, ballot, first, entries);
+        }
+        let body = GroupMessage::Accepted { log: self.id, ballot, first, last, closed: self.learner.closed, position: context.required() };
+        context.send_when_durable(scope, answer_to, body);
+    }
+
+    fn accept(&mut self, context: &mut Context, scope: &Scope, ballot: Ballot, first: Slot, entries: &Arc<[Entry]>) {
+        let closed = self.learner.closed;
+        let (first, entries) = if first > closed {
+            (first, entries.clone())
+        } else {
+            let skip = usize::try_from(closed.0 - first.0 + 1).expect("a batch fits memory");
+            if skip >= entries.len() {
+                return;
+            }
+            (closed.next(), entries[skip..].to_vec().into())
+        };
+        assert!(ballot >= self.acceptor.promise(scope), "nothing is accepted below the promise");
+        assert!(first > closed, "nothing is accepted at or below closed-up-to");
+        let sequence = context.persist(Record::Accepted { group: scope.group, log: self.id, ballot, first, entries: entries.clone() });
+        for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
+            self.acceptor.put(slot, ballot, entry.clone());
+        }
+        let last = first.plus(entries.len() as u64 - 1);
+        self.acceptor.not_durable.push_back((sequence, last, ballot));
+        self.acceptor.open_since = Some(context.now);
+    }
+
+    /// Records that became durable count for readers now.
+    pub(crate) fn note_durable(&mut self, context: &Context) {
+        let durable = context.durable();
+        while self.acceptor.not_durable.front().is_some_and(|(sequence, ..)| *sequence <= durable) {
+            let (_, slot, ballot) = self.acceptor.not_durable.pop_front().expect("it has a front");
+            let known = &mut self.acceptor.durable_highest;
+            if slot > known.0 || (slot == known.0 && ballot > known.1) {
+                *known = (slot, ballot);
+            }
+        }
+    }
+
+    pub(super) fn stop_two_values(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        context.effect(Effect::Stop { reason: StopReason::TwoValues { group: scope.group, log: self.id, slot } });
+        context.stopped = true;
+    }
+
+    /// What was accepted here, chosen or not, for a member that finishes it.
+    pub(super) fn on_ask_accepted(&mut self, context: &mut Context, scope: &Scope, from: NodeId, first: Slot, up_to: Slot) {
+        let mut accepted = Vec::new();
+        let mut bytes = 0;
+        for (slot, held) in self.acceptor.between(first.max(self.learner.closed.next()), up_to) {
+            bytes += held.entry.as_ref().map_or(0, Entry::len);
+            if !accepted.is_empty() && (bytes > bounds::BATCH_BYTES_MAX || accepted.len() >= bounds::BATCH_ENTRIES_MAX) {
+                break;
+            }
+            accepted.push(Accepted { slot, ballot: held.ballot, entry: held.entry.clone() });
+        }
+        let body = GroupMessage::HasAccepted { log: self.id, closed: self.learner.closed, accepted };
+        context.send(scope, [from], body);
+    }
+}

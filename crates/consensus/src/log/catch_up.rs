@@ -1,0 +1,254 @@
+//! Catch-up: chosen entries by slot range, from any member that has them; learning is never fenced (rule 6).
+//!
+//! A member that finds no log reaching back far enough needs a copy of the state.
+
+use super::Log;
+use crate::ballot::Ballot;
+use crate::bounds;
+use crate::context::Context;
+use crate::effect::Effect;
+use crate::entry::Entry;
+use crate::group::Scope;
+use crate::ids::{NodeId, Slot, Token};
+use crate::message::GroupMessage;
+use crate::record::Record;
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct CatchUp {
+    /// The highest slot known to be chosen somewhere.
+    target: Slot,
+    /// A chosen slot whose content is missing here: fetched again.
+    healing: Option<Slot>,
+    /// The fetch under way: from whom, its first slot, since when.
+    asked: Option<(NodeId, Slot, Time)>,
+    not_before: Time,
+    attempts: usize,
+    /// Members whose log does not reach back.
+    trimmed_at: BTreeSet<NodeId>,
+    said_need_state: Option<Time>,
+    /// Reads from the disk for members that fetch.
+    peer_reads: BTreeMap<Token, (NodeId, Slot)>,
+    wanting: bool,
+}
+
+impl Default for CatchUp {
+    fn default() -> Self {
+        CatchUp {
+            target: Slot::ZERO,
+            healing: None,
+            asked: None,
+            not_before: Time(0),
+            attempts: 0,
+            trimmed_at: BTreeSet::new(),
+            said_need_state: None,
+            peer_reads: BTreeMap::new(),
+            wanting: false,
+        }
+    }
+}
+
+impl CatchUp {
+    /// Somebody knows every slot up to this one chosen.
+    pub(super) fn aim(&mut self, target: Slot) {
+        self.target = self.target.max(target);
+    }
+
+    pub(super) fn heal(&mut self, slot: Slot) {
+        self.healing = Some(slot);
+    }
+
+    pub(super) fn is_healing(&self, slot: Slot) -> bool {
+        self.healing == Some(slot)
+    }
+
+    pub(super) fn needs_state(&self) -> bool {
+        self.said_need_state.is_some()
+    }
+
+    pub(super) fn state_installed(&mut self) {
+        self.healing = None;
+        self.asked = None;
+        self.trimmed_at.clear();
+        self.said_need_state = None;
+    }
+
+    pub(super) fn next_deadline(&self) -> Time {
+        if self.wanting { self.not_before } else { Time::NEVER }
+    }
+}
+
+impl Log {
+    /// Asks the next member for what is missing, one request at a time; the answer asks for the next.
+    pub(super) fn fetch_missing(&mut self, context: &mut Context, scope: &Scope) {
+        let closed = self.learner.closed;
+        let range = match self.catch_up.healing {
+            Some(slot) if slot > self.learner.delivered => Some((slot, closed.max(slot))),
+            _ => (self.catch_up.target > closed).then_some((closed.next(), self.catch_up.target)),
+        };
+        self.catch_up.wanting = range.is_some();
+        let Some((first, up_to)) = range else {
+            self.catch_up.asked = None;
+            return;
+        };
+        if context.now < self.catch_up.not_before {
+            return;
+        }
+        let heard: Vec<NodeId> = scope
+            .configuration
+            .members
+            .iter()
+            .map(|member| member.node)
+            .filter(|node| *node != context.node && context.peers.hears(*node, context.now))
+            .collect();
+        let useful: Vec<NodeId> =
+            heard.iter().copied().filter(|node| !self.catch_up.trimmed_at.contains(node) && self.known_closed(*node) >= first).collect();
+        self.catch_up.not_before = context.now + context.options.retry_interval();
+        if useful.is_empty() {
+            if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
+                if self.learner.delivered > closed {
+                    // The face holds it already: only the log was behind.
+                    let slot = self.learner.delivered;
+                    self.skip_to(context, scope, slot);
+                } else {
+                    self.say_need_state(context, scope, first);
+                }
+            }
+            return;
+        }
+        let source = useful[self.catch_up.attempts % useful.len()];
+        self.catch_up.attempts += 1;
+        self.catch_up.asked = Some((source, first, context.now));
+        context.send(scope, [source], GroupMessage::Fetch { log: self.id, from: first, up_to });
+    }
+
+    fn say_need_state(&mut self, context: &mut Context, scope: &Scope, from: Slot) {
+        let pause = context.options.failure_timeout;
+        let due = self.catch_up.said_need_state.is_none_or(|at| context.now - at >= pause);
+        if due {
+            self.catch_up.said_need_state = Some(context.now);
+            // Asked again next time: a member that was away may still have it.
+            let donors = std::mem::take(&mut self.catch_up.trimmed_at).into_iter().collect();
+            context.effect(Effect::NeedState { group: scope.group, log: self.id, from, donors });
+        }
+        self.catch_up.not_before = context.now + pause;
+    }
+
+    pub(super) fn on_fetch(&mut self, context: &mut Context, scope: &Scope, to: NodeId, first: Slot, up_to: Slot) {
+        self.saw_closed(to, first.previous());
+        let up_to = up_to.min(self.learner.closed);
+        if first > up_to || first <= self.learner.trimmed {
+            self.answer_fetch(context, scope, to, first, Vec::new());
+            return;
+        }
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for (slot, held) in self.acceptor.between(first, up_to) {
+            let Some(entry) = &held.entry else { break };
+            bytes += entry.len();
+            let full = entries.len() >= bounds::BATCH_ENTRIES_MAX || bytes > bounds::BATCH_BYTES_MAX;
+            if slot != first.plus(entries.len() as u64) || (full && !entries.is_empty()) {
+                break;
+            }
+            entries.push((held.ballot, entry.clone()));
+        }
+        if !entries.is_empty() {
+            self.answer_fetch(context, scope, to, first, entries);
+        } else if self.catch_up.peer_reads.len() < bounds::PEER_READS_MAX {
+            let token = context.reading(scope.group, self.id);
+            self.catch_up.peer_reads.insert(token, (to, first));
+            let bytes_max = bounds::BATCH_BYTES_MAX;
+            context.effect(Effect::ReadEntries { token, group: scope.group, log: self.id, from: first, up_to, bytes_max });
+        }
+    }
+
+    fn answer_fetch(&mut self, context: &mut Context, scope: &Scope, to: NodeId, first: Slot, entries: Vec<(Ballot, Entry)>) {
+        let (closed, trimmed) = (self.learner.closed, self.learner.trimmed);
+        context.send(scope, [to], GroupMessage::Fetched { log: self.id, first, entries: entries.into(), closed, trimmed });
+    }
+
+    pub(super) fn answer_fetch_read(&mut self, context: &mut Context, scope: &Scope, token: Token, mut entries: Vec<(Ballot, Entry)>) {
+        let Some((to, first)) = self.catch_up.peer_reads.remove(&token) else { return };
+        entries.truncate(bounds::BATCH_ENTRIES_MAX);
+        self.answer_fetch(context, scope, to, first, entries);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn on_fetched(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        first: Slot,
+        entries: &Arc<[(Ballot, Entry)]>,
+        closed: Slot,
+        trimmed: Slot,
+    ) {
+        self.catch_up.aim(closed);
+        if self.catch_up.asked.is_some_and(|(node, slot, _)| node == from && slot == first) {
+            self.catch_up.asked = None;
+            if !entries.is_empty() {
+                self.catch_up.not_before = context.now;
+            }
+        }
+        if entries.is_empty() {
+            if trimmed >= first {
+                self.catch_up.trimmed_at.insert(from);
+                self.catch_up.not_before = context.now;
+            }
+            return;
+        }
+        self.catch_up.trimmed_at.clear();
+        self.catch_up.said_need_state = None;
+        self.heal_from(context, scope, first, entries);
+        self.learn(context, scope, first, entries);
+    }
+
+    /// Content that the disk had lost below closed-up-to.
+    fn heal_from(&mut self, context: &mut Context, scope: &Scope, first: Slot, entries: &Arc<[(Ballot, Entry)]>) {
+        if self.catch_up.healing != Some(first) || first > self.learner.closed {
+            return;
+        }
+        self.catch_up.healing = None;
+        context.persist(Record::Learnt { group: scope.group, log: self.id, first, entries: entries.clone() });
+        for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries.iter()) {
+            if slot <= self.learner.closed && self.acceptor.held(slot).is_none_or(|held| held.entry.is_none()) {
+                self.acceptor.put(slot, *ballot, entry.clone());
+            }
+        }
+    }
+
+    /// Entries known chosen by the member that sent them: kept as such, durably, with the ballot that it named.
+    fn learn(&mut self, context: &mut Context, scope: &Scope, first: Slot, entries: &Arc<[(Ballot, Entry)]>) {
+        let closed = self.learner.closed;
+        let last = first.plus(entries.len() as u64 - 1);
+        if first > closed.next() || last <= closed {
+            return;
+        }
+        let skip = usize::try_from(closed.next().0 - first.0).expect("within a batch");
+        let fresh = &entries[skip..];
+        let mut known = true;
+        for (slot, (ballot, entry)) in (closed.next().0..).map(Slot).zip(fresh) {
+            match self.acceptor.held(slot) {
+                Some(held) if held.ballot == *ballot => match &held.entry {
+                    Some(mine) if mine != entry => {
+                        self.stop_two_values(context, scope, slot);
+                        return;
+                    }
+                    Some(_) => {}
+                    None => known = false,
+                },
+                _ => known = false,
+            }
+        }
+        if !known {
+            context.persist(Record::Learnt { group: scope.group, log: self.id, first: closed.next(), entries: fresh.into() });
+            for (slot, (ballot, entry)) in (closed.next().0..).map(Slot).zip(fresh) {
+                self.acceptor.put(slot, *ballot, entry.clone());
+            }
+        }
+        self.close(context, scope, last);
+    }
+}

@@ -1,0 +1,207 @@
+//! The learner: what is known chosen, and its delivery to the face, in order, once.
+//!
+//! Rule 1: an own entry counts as chosen only if it was accepted under the very ballot that a notice names.
+
+use super::Log;
+use crate::ballot::Ballot;
+use crate::bounds;
+use crate::context::Context;
+use crate::effect::Effect;
+use crate::entry::Entry;
+use crate::group::Scope;
+use crate::ids::{NodeId, Slot, Token};
+use crate::message::ChosenRange;
+use crate::record::Record;
+use std::collections::BTreeMap;
+
+/// Every so many slots the bytes of the log so far are noted, to know how much a trim would leave.
+const SAMPLE_SLOTS: u64 = 1024;
+
+#[derive(Debug)]
+pub(super) struct Learner {
+    /// Closed-up-to: every slot at or below is known chosen.
+    pub(super) closed: Slot,
+    /// Delivered to the face.
+    pub(super) delivered: Slot,
+    /// Held durably by the face.
+    pub(super) held: Slot,
+    /// No longer in the log.
+    pub(super) trimmed: Slot,
+    /// The closed-up-to last written down.
+    recorded: Slot,
+    /// A read from the disk under way, and its first slot.
+    reading: Option<(Token, Slot)>,
+    /// Bytes delivered since the start, and samples of it.
+    bytes: u64,
+    samples: BTreeMap<Slot, u64>,
+}
+
+impl Learner {
+    pub(super) fn new(closed: Slot, applied: Slot, trimmed: Slot) -> Learner {
+        Learner {
+            closed,
+            delivered: applied,
+            held: applied,
+            trimmed,
+            recorded: closed,
+            reading: None,
+            bytes: 0,
+            samples: BTreeMap::new(),
+        }
+    }
+}
+
+impl Log {
+    /// A chosen notice (rule 1). What is not here under that ballot must be fetched.
+    pub(super) fn on_chosen(&mut self, context: &mut Context, scope: &Scope, from: NodeId, range: ChosenRange) {
+        self.saw_closed(from, range.last);
+        self.saw_ballot(context, scope, range.ballot);
+        self.take_chosen(context, scope, range);
+        if range.last > self.learner.closed {
+            self.catch_up.aim(range.last);
+        }
+    }
+
+    pub(super) fn take_chosen(&mut self, context: &mut Context, scope: &Scope, range: ChosenRange) {
+        if range.first > self.learner.closed.next() || range.last <= self.learner.closed {
+            return;
+        }
+        let mut closed = self.learner.closed;
+        for (slot, held) in self.acceptor.between(closed.next(), range.last) {
+            if slot != closed.next() || held.ballot != range.ballot || held.entry.is_none() {
+                break;
+            }
+            closed = slot;
+        }
+        self.close(context, scope, closed);
+    }
+
+    /// Every slot up to `closed` is chosen, and stands here as chosen.
+    pub(super) fn close(&mut self, context: &mut Context, scope: &Scope, closed: Slot) {
+        if closed <= self.learner.closed {
+            return;
+        }
+        self.learner.closed = closed;
+        self.acceptor.open_since = (self.acceptor.highest() > closed).then_some(context.now);
+        self.closed_moved(context, scope);
+        self.wake(context, scope);
+    }
+
+    /// Hands over what is chosen and not yet delivered; reads from the disk what is not in memory.
+    pub(super) fn deliver(&mut self, context: &mut Context, scope: &Scope) {
+        while self.learner.delivered < self.learner.closed && self.learner.reading.is_none() {
+            let slot = self.learner.delivered.next();
+            let entry = self.acceptor.held(slot).and_then(|held| held.entry.clone());
+            match entry {
+                Some(entry) => self.deliver_one(context, scope, slot, entry),
+                None if slot <= self.learner.trimmed => {
+                    self.catch_up.heal(slot);
+                    break;
+                }
+                None if self.catch_up.is_healing(slot) => break,
+                None => self.read_to_deliver(context, scope, slot),
+            }
+        }
+        let (closed, delivered) = (self.learner.closed, self.learner.delivered);
+        self.acceptor.shrink(closed, delivered);
+    }
+
+    fn deliver_one(&mut self, context: &mut Context, scope: &Scope, slot: Slot, entry: Entry) {
+        assert!(slot == self.learner.delivered.next() && slot <= self.learner.closed, "slots are delivered in order, chosen ones only");
+        self.learner.delivered = slot;
+        self.learner.bytes += entry.len() as u64;
+        if slot.0 % SAMPLE_SLOTS == 0 {
+            self.learner.samples.insert(slot, self.learner.bytes);
+        }
+        let id = entry.id();
+        context.effect(Effect::Deliver { group: scope.group, log: self.id, slot, entry });
+        self.proposal_chosen(context, scope, id, slot);
+    }
+
+    fn read_to_deliver(&mut self, context: &mut Context, scope: &Scope, from: Slot) {
+        let closed = self.learner.closed;
+        let in_memory = self.acceptor.between(from, closed).next().map(|(slot, _)| slot.previous());
+        let up_to = in_memory.unwrap_or(closed).max(from);
+        let token = context.reading(scope.group, self.id);
+        self.learner.reading = Some((token, from));
+        let bytes_max = bounds::DELIVERY_READ_BYTES;
+        context.effect(Effect::ReadEntries { token, group: scope.group, log: self.id, from, up_to, bytes_max });
+    }
+
+    /// The disk's answer, to a delivery or to a member that fetches.
+    pub(super) fn on_entries_read(&mut self, context: &mut Context, scope: &Scope, token: Token, entries: Vec<(Ballot, Entry)>) {
+        match self.learner.reading {
+            Some((expected, from)) if expected == token => {
+                self.learner.reading = None;
+                if from != self.learner.delivered.next() {
+                    return;
+                }
+                if entries.is_empty() {
+                    self.catch_up.heal(from);
+                }
+                for (_, entry) in entries {
+                    let slot = self.learner.delivered.next();
+                    if slot > self.learner.closed {
+                        break;
+                    }
+                    self.deliver_one(context, scope, slot, entry);
+                }
+            }
+            _ => self.answer_fetch_read(context, scope, token, entries),
+        }
+    }
+
+    /// The face installed a copy of the state: everything up to its slot is chosen, and void here (rule 2).
+    pub(crate) fn installed(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        if slot <= self.learner.delivered {
+            return;
+        }
+        self.learner.delivered = slot;
+        self.learner.held = self.learner.held.max(slot);
+        self.learner.reading = None;
+        self.skip_to(context, scope, slot);
+        self.touch(context, scope);
+    }
+
+    /// The face holds everything up to `slot`, so it is chosen; what the log holds there, if anything, is void.
+    pub(super) fn skip_to(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        self.catch_up.state_installed();
+        if slot > self.learner.closed {
+            context.persist(Record::Installed { group: scope.group, log: self.id, slot });
+            self.acceptor.drop_up_to(slot);
+            self.learner.trimmed = slot;
+            self.learner.recorded = slot;
+        }
+        self.close(context, scope, slot);
+    }
+
+    /// The face holds everything up to `slot` durably: trims what no member needs, or what is beyond the bound for laggards.
+    pub(crate) fn face_holds(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        let learner = &mut self.learner;
+        learner.held = learner.held.max(slot.min(learner.delivered));
+        let laggard = scope
+            .configuration
+            .members
+            .iter()
+            .filter(|member| member.node != context.node)
+            .map(|member| self.member_closed.get(&member.node).copied().unwrap_or_default())
+            .min()
+            .unwrap_or(Slot::LARGEST);
+        let kept_entries = Slot(learner.delivered.0.saturating_sub(context.options.log_keep_entries));
+        let oldest_bytes = learner.bytes.saturating_sub(context.options.log_keep_bytes);
+        let kept_bytes = learner.samples.iter().take_while(|(_, bytes)| **bytes <= oldest_bytes).last().map_or(Slot::ZERO, |(slot, _)| *slot);
+        let up_to = laggard.max(kept_entries).max(kept_bytes).min(learner.held);
+        if up_to > learner.trimmed {
+            learner.trimmed = up_to;
+            learner.samples = learner.samples.split_off(&up_to);
+            context.persist(Record::Trimmed { group: scope.group, log: self.id, up_to });
+        }
+    }
+
+    pub(super) fn record_closed(&mut self, context: &mut Context, scope: &Scope) {
+        if self.learner.closed > self.learner.recorded {
+            self.learner.recorded = self.learner.closed;
+            context.persist(Record::Chosen { group: scope.group, log: self.id, up_to: self.learner.closed });
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! One sequence log of one group, as one member sees it. A file for each concern of the protocol.
+
+mod acceptor;
+mod admission;
+mod catch_up;
+mod learner;
+mod ownership;
+mod proposer;
+mod reader;
+
+use crate::ballot::Ballot;
+use crate::context::Context;
+use crate::entry::Entry;
+use crate::group::Scope;
+use crate::ids::{LogId, NodeId, Slot, Token};
+use crate::message::{ChosenRange, GroupMessage, LogPosition};
+use crate::recovered::RecoveredLog;
+use crate::status::LogStatus;
+use crate::time::Time;
+use std::collections::BTreeMap;
+
+use acceptor::Acceptor;
+use admission::Admission;
+use catch_up::CatchUp;
+use learner::Learner;
+use ownership::Ownership;
+use proposer::Proposer;
+use reader::Reader;
+
+/// A log's state, divided by concern; each part's rules stand in its own file.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) id: LogId,
+    acceptor: Acceptor,
+    learner: Learner,
+    catch_up: CatchUp,
+    proposer: Proposer,
+    ownership: Ownership,
+    admission: Admission,
+    reader: Reader,
+    /// Closed-up-to of the other members, as last heard.
+    member_closed: BTreeMap<NodeId, Slot>,
+    /// When something last happened here: busy logs travel with heartbeats, idle ones cost nothing.
+    busy_at: Option<Time>,
+}
+
+impl Log {
+    pub(crate) fn new(id: LogId, recovered: &RecoveredLog) -> Log {
+        // What the face holds beyond the log's own closed-up-to is chosen, but what the log holds there may be something else:
+        // it is fetched first, and until then the acceptor answers as it always would.
+        let closed = recovered.closed;
+        let mut catch_up = CatchUp::default();
+        catch_up.aim(recovered.applied);
+        Log {
+            id,
+            acceptor: Acceptor::new(recovered, closed),
+            learner: Learner::new(closed, recovered.applied, recovered.trimmed),
+            catch_up,
+            proposer: Proposer::default(),
+            ownership: Ownership::new(recovered.promised),
+            admission: Admission::default(),
+            reader: Reader::default(),
+            member_closed: BTreeMap::new(),
+            busy_at: None,
+        }
+    }
+
+    /// A message about this log. `entries` and their like were checked when it was decoded.
+    pub(crate) fn receive(&mut self, context: &mut Context, scope: &Scope, from: NodeId, body: GroupMessage) {
+        self.touch(context, scope);
+        match body {
+            GroupMessage::Prepare { ballot, closed, .. } => self.on_prepare(context, scope, from, ballot, closed),
+            GroupMessage::Promise { ballot, closed, part, last, accepted, position, .. } => {
+                context.peers.saw_position(from, position);
+                self.on_promise(context, scope, from, ballot, closed, (part, last), accepted);
+            }
+            GroupMessage::Refused { ballot, promised, closed, .. } => self.on_refused(context, scope, from, ballot, promised, closed),
+            GroupMessage::Accept { ballot, first, entries, chosen, answer_to, .. } => {
+                self.on_accept(context, scope, ballot, first, &entries, answer_to);
+                if let Some(range) = chosen {
+                    self.on_chosen(context, scope, from, range);
+                }
+            }
+            GroupMessage::Accepted { ballot, first, last, closed, position, .. } => {
+                context.peers.saw_position(from, position);
+                self.saw_closed(from, closed);
+                self.on_accepted(context, scope, from, ballot, first, last);
+                self.on_finish_accepted(context, scope, from, ballot, first, last);
+            }
+            GroupMessage::Chosen { range, .. } => self.on_chosen(context, scope, from, range),
+            GroupMessage::Forward { entries, origin, hops, .. } => self.on_forward(context, scope, entries, origin, hops),
+            GroupMessage::NotProposed { ids, reason, ballot, .. } => self.on_not_proposed(context, scope, from, &ids, reason, ballot),
+            GroupMessage::ReadAsk { round, .. } => self.on_read_ask(context, scope, from, round),
+            GroupMessage::ReadAnswer { round, closed, highest, ballot, promised, .. } => {
+                self.saw_closed(from, closed);
+                self.on_read_answer(context, scope, from, round, reader::Answer { closed, highest, ballot, promised });
+            }
+            GroupMessage::Fetch { from: first, up_to, .. } => self.on_fetch(context, scope, from, first, up_to),
+            GroupMessage::Fetched { first, entries, closed, trimmed, .. } => {
+                self.saw_closed(from, closed);
+                self.on_fetched(context, scope, from, first, &entries, closed, trimmed);
+            }
+            GroupMessage::AskAccepted { from: first, up_to, .. } => self.on_ask_accepted(context, scope, from, first, up_to),
+            GroupMessage::HasAccepted { closed, accepted, .. } => {
+                self.saw_closed(from, closed);
+                self.on_has_accepted(context, scope, from, closed, accepted);
+            }
+            GroupMessage::Invite { ballot, .. } => self.on_invite(context, scope, ballot),
+            GroupMessage::AskConfiguration
+            | GroupMessage::Configured { .. }
+            | GroupMessage::Fenced
+            | GroupMessage::SyncAsk
+            | GroupMessage::SyncAnswer { .. }
+            | GroupMessage::Positions { .. } => unreachable!("handled by the group"),
+        }
+    }
+
+    /// Marks the log for the next flush, and as busy.
+    pub(crate) fn touch(&mut self, context: &mut Context, scope: &Scope) {
+        self.busy_at = Some(context.now);
+        self.wake(context, scope);
+    }
+
+    pub(crate) fn wake(&self, context: &mut Context, scope: &Scope) {
+        context.dirty.insert((scope.group, self.id));
+    }
+
+    fn saw_closed(&mut self, node: NodeId, closed: Slot) {
+        let known = self.member_closed.entry(node).or_default();
+        *known = (*known).max(closed);
+    }
+
+    /// Where another member's log stands: learn of its ballot, and fetch what it knows chosen.
+    pub(crate) fn saw_position(&mut self, context: &mut Context, scope: &Scope, from: NodeId, position: &LogPosition) {
+        self.saw_closed(from, position.closed);
+        self.saw_ballot(context, scope, position.ballot);
+        if position.closed > self.learner.closed {
+            self.catch_up.aim(position.closed);
+            self.wake(context, scope);
+        }
+    }
+
+    /// The group's epoch moved: ballots of older epochs are refused now, by this member too.
+    pub(crate) fn epoch_changed(&mut self, context: &mut Context, scope: &Scope) {
+        self.member_closed.retain(|node, _| scope.configuration.index(*node).is_some());
+        self.carry_over(context, scope);
+        self.restart_reads(context, scope);
+        self.wake(context, scope);
+    }
+
+    /// A peer came into or went out of contact.
+    pub(crate) fn contact_changed(&mut self, context: &mut Context, scope: &Scope, node: NodeId, restarted: bool) {
+        self.forget_forwards(node, restarted);
+        self.wake(context, scope);
+    }
+
+    /// Does everything that is due: once per poll for logs that something happened to, and whenever a timer runs out.
+    pub(crate) fn flush(&mut self, context: &mut Context, scope: &Scope) {
+        self.expire(context, scope);
+        self.route_pending(context, scope);
+        self.seek_ownership(context, scope);
+        self.propose_queued(context, scope);
+        self.flush_reads(context, scope);
+        self.note_durable(context);
+        self.fetch_missing(context, scope);
+        self.deliver(context, scope);
+        self.record_closed(context, scope);
+        self.settle_open_slots(context, scope);
+    }
+
+    /// When to flush at the latest.
+    pub(crate) fn next_deadline(&self, now: Time) -> Time {
+        let _ = now;
+        [
+            self.proposer.next_deadline(),
+            self.ownership.next_deadline(),
+            self.admission.next_deadline(),
+            self.reader.next_deadline(),
+            self.catch_up.next_deadline(),
+            self.acceptor.next_deadline(),
+        ]
+        .into_iter()
+        .min()
+        .unwrap_or(Time::NEVER)
+    }
+
+    pub(crate) fn position(&self, scope: &Scope) -> LogPosition {
+        LogPosition { group: scope.group, epoch: scope.epoch(), log: self.id, ballot: self.ownership.highest, closed: self.learner.closed }
+    }
+
+    pub(crate) fn is_busy(&self, now: Time, within: std::time::Duration) -> bool {
+        self.busy_at.is_some_and(|at| now - at < within)
+    }
+
+    pub(crate) fn closed(&self) -> Slot {
+        self.learner.closed
+    }
+
+    /// Highest slot known accepted here, chosen or not.
+    pub(crate) fn highest(&self) -> Slot {
+        self.acceptor.highest().max(self.learner.closed)
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.acceptor.has_damage()
+    }
+
+    pub(crate) fn known_closed(&self, node: NodeId) -> Slot {
+        self.member_closed.get(&node).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn entries_read(&mut self, context: &mut Context, scope: &Scope, token: Token, entries: Vec<(Ballot, Entry)>) {
+        self.on_entries_read(context, scope, token, entries);
+        self.wake(context, scope);
+    }
+
+    pub(crate) fn status(&self, context: &Context, scope: &Scope) -> LogStatus {
+        let ballot = self.ownership.highest;
+        LogStatus {
+            log: self.id,
+            ballot,
+            owner: ballot.is_proposed().then_some(ballot.node),
+            is_owner: self.proposer.owned_ballot().is_some_and(|owned| owned.epoch == scope.epoch()),
+            closed: self.learner.closed,
+            delivered: self.learner.delivered,
+            held: self.learner.held,
+            trimmed: self.learner.trimmed,
+            in_flight: self.proposer.in_flight_slots(),
+            pending: self.admission.len(),
+            members: scope
+                .configuration
+                .members
+                .iter()
+                .filter(|member| member.node != context.node)
+                .map(|member| (member.node, self.known_closed(member.node)))
+                .collect(),
+            needs_state: self.catch_up.needs_state(),
+        }
+    }
+
+    /// A notice about slots that are all known chosen here, if this node accepted them under one ballot from `first` on.
+    fn chosen_range(&self, first: Slot, ballot: Ballot) -> Option<ChosenRange> {
+        (self.learner.closed >= first).then_some(ChosenRange { first, last: self.learner.closed, ballot })
+    }
+}

@@ -1,0 +1,513 @@
+//! The proposer: phase 1 over the open slots, then phase 2, pipelined, for as long as its ballot is the highest (rules 2 and 4).
+
+use super::Log;
+use crate::ballot::Ballot;
+use crate::bounds;
+use crate::configuration::MemberSet;
+use crate::context::Context;
+use crate::entry::Entry;
+use crate::group::Scope;
+use crate::ids::{NodeId, OperationId, Slot};
+use crate::message::{Accepted, GroupMessage};
+use crate::time::Time;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+#[derive(Debug, Default)]
+pub(super) struct Proposer {
+    pub(super) stage: Stage,
+    /// Entries admitted for proposing here, in the order of their arrival.
+    pub(super) queue: VecDeque<Entry>,
+    pub(super) queue_bytes: usize,
+    /// Ids that are in the queue or in flight, so that a repeated forward does not take a second slot.
+    pub(super) known_ids: BTreeSet<OperationId>,
+    /// A chosen notice is owed to the members.
+    notice_due: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) enum Stage {
+    #[default]
+    Idle,
+    /// Phase 1 under way.
+    Preparing(Preparing),
+    /// Owner.
+    Owning(Owning),
+}
+
+#[derive(Debug)]
+pub(super) struct Preparing {
+    pub(super) ballot: Ballot,
+    answers: BTreeMap<NodeId, Answer>,
+    pub(super) began: Time,
+    pub(super) asked_at: Time,
+}
+
+#[derive(Debug, Default)]
+struct Answer {
+    closed: Slot,
+    parts: BTreeSet<u32>,
+    last_part: Option<u32>,
+    accepted: BTreeMap<Slot, (Ballot, Option<Entry>)>,
+}
+
+impl Answer {
+    fn is_complete(&self) -> bool {
+        self.last_part.is_some_and(|last| self.parts.len() == last as usize + 1)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Owning {
+    pub(super) ballot: Ballot,
+    /// The first slot proposed under the ballot.
+    pub(super) base: Slot,
+    next: Slot,
+    batches: VecDeque<Batch>,
+    slots: usize,
+    bytes: usize,
+    /// When what is unanswered goes out again.
+    pub(super) again_at: Time,
+    /// Handing over: nothing new is proposed until then.
+    pub(super) yielding_until: Option<Time>,
+}
+
+#[derive(Debug)]
+struct Batch {
+    first: Slot,
+    last: Slot,
+    entries: Arc<[Entry]>,
+    bytes: usize,
+    acks: MemberSet,
+    chosen: bool,
+    sent_at: Time,
+}
+
+/// What phase 1 came to.
+enum Findings {
+    Wait,
+    Learn(Slot),
+    TwoValues(Slot),
+    Free(Vec<(Slot, Entry)>),
+}
+
+impl Proposer {
+    pub(super) fn owned_ballot(&self) -> Option<Ballot> {
+        match &self.stage {
+            Stage::Owning(owning) => Some(owning.ballot),
+            _ => None,
+        }
+    }
+
+    pub(super) fn in_flight_slots(&self) -> usize {
+        match &self.stage {
+            Stage::Owning(owning) => owning.slots,
+            _ => 0,
+        }
+    }
+
+    /// The ballot under which this node proposes or tries to.
+    pub(super) fn ballot(&self) -> Option<Ballot> {
+        match &self.stage {
+            Stage::Idle => None,
+            Stage::Preparing(preparing) => Some(preparing.ballot),
+            Stage::Owning(owning) => Some(owning.ballot),
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Time {
+        match &self.stage {
+            Stage::Idle => Time::NEVER,
+            Stage::Preparing(preparing) => preparing.asked_at,
+            Stage::Owning(owning) => {
+                let again = if owning.batches.is_empty() { Time::NEVER } else { owning.again_at };
+                again.min(owning.yielding_until.unwrap_or(Time::NEVER))
+            }
+        }
+    }
+
+    /// Takes an entry to propose; false if there is no room. One that is here already is taken as it is.
+    pub(super) fn enqueue(&mut self, entry: Entry) -> bool {
+        let id = entry.id();
+        if id != OperationId::NONE && self.known_ids.contains(&id) {
+            return true;
+        }
+        if self.queue.len() >= bounds::PENDING_ENTRIES_MAX || self.queue_bytes + entry.len() > bounds::PENDING_BYTES_MAX {
+            return false;
+        }
+        if id != OperationId::NONE {
+            self.known_ids.insert(id);
+        }
+        self.queue_bytes += entry.len();
+        self.queue.push_back(entry);
+        true
+    }
+}
+
+impl Log {
+    /// Phase 1 under a ballot above every other seen.
+    pub(super) fn start_phase_one(&mut self, context: &mut Context, scope: &Scope) {
+        assert!(scope.may_propose(), "only a voter proposes");
+        let highest = self.ownership.highest.max(self.acceptor.promise(scope));
+        let round = if highest.epoch == scope.epoch() { highest.round + 1 } else { 1 };
+        let ballot = Ballot { epoch: scope.epoch(), round, node: context.node, start: context.start };
+        assert!(ballot > highest, "a new ballot is above every ballot seen");
+        self.ownership.highest = ballot;
+        let now = context.now;
+        self.proposer.stage = Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), began: now, asked_at: now });
+        self.ask_promises(context, scope);
+    }
+
+    /// Asks (again) every voter that has not answered.
+    pub(super) fn ask_promises(&mut self, context: &mut Context, scope: &Scope) {
+        let Stage::Preparing(preparing) = &mut self.proposer.stage else { return };
+        if context.now < preparing.asked_at {
+            return;
+        }
+        preparing.asked_at = context.now + context.options.retry_interval();
+        let unanswered = |node: &NodeId| !preparing.answers.get(node).is_some_and(Answer::is_complete);
+        let to: Vec<NodeId> = scope.configuration.all_voters().into_iter().filter(unanswered).collect();
+        let body = GroupMessage::Prepare { log: self.id, ballot: preparing.ballot, closed: self.learner.closed };
+        context.send(scope, to, body);
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn on_promise(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        ballot: Ballot,
+        closed: Slot,
+        (part, last): (u32, bool),
+        accepted: Vec<Accepted>,
+    ) {
+        self.saw_closed(from, closed);
+        let Stage::Preparing(preparing) = &mut self.proposer.stage else { return };
+        if preparing.ballot != ballot || !scope.configuration.votes(from) {
+            return;
+        }
+        let answer = preparing.answers.entry(from).or_default();
+        answer.closed = answer.closed.max(closed);
+        answer.parts.insert(part);
+        if last {
+            answer.last_part = Some(part);
+        }
+        answer.accepted.extend(accepted.into_iter().map(|found| (found.slot, (found.ballot, found.entry))));
+        self.try_finish_phase_one(context, scope);
+    }
+
+    /// Once a quorum has answered, and every slot that it knows chosen is known here too: phase 2.
+    pub(super) fn try_finish_phase_one(&mut self, context: &mut Context, scope: &Scope) {
+        let Stage::Preparing(preparing) = &self.proposer.stage else { return };
+        match self.findings(scope, preparing) {
+            Findings::Wait => {}
+            Findings::Learn(slot) => {
+                self.catch_up.aim(slot);
+                self.wake(context, scope);
+            }
+            Findings::TwoValues(slot) => self.stop_two_values(context, scope, slot),
+            Findings::Free(values) => self.become_owner(context, scope, values),
+        }
+    }
+
+    fn findings(&self, scope: &Scope, preparing: &Preparing) -> Findings {
+        let complete: BTreeMap<NodeId, &Answer> =
+            preparing.answers.iter().filter(|(_, answer)| answer.is_complete()).map(|(node, answer)| (*node, answer)).collect();
+        let quorum = |counted: &BTreeMap<NodeId, &Answer>| scope.configuration.is_quorum(scope.configuration.set_of(counted.keys().copied()));
+        if !quorum(&complete) {
+            return Findings::Wait;
+        }
+        let known = complete.values().map(|answer| answer.closed).max().unwrap_or_default();
+        if known > self.learner.closed {
+            return Findings::Learn(known);
+        }
+        let closed = self.learner.closed;
+        // The value of each ballot found, on any node: an intact copy makes a damaged one whole (rule 9).
+        let mut found: BTreeMap<(Slot, Ballot), Entry> = BTreeMap::new();
+        for answer in preparing.answers.values() {
+            for (slot, (ballot, entry)) in answer.accepted.range(closed.next()..) {
+                let Some(entry) = entry else { continue };
+                match found.get(&(*slot, *ballot)) {
+                    Some(other) if other != entry => return Findings::TwoValues(*slot),
+                    _ => {
+                        found.insert((*slot, *ballot), entry.clone());
+                    }
+                }
+            }
+        }
+        let mut counted = complete;
+        loop {
+            let mut highest: BTreeMap<Slot, Ballot> = BTreeMap::new();
+            for answer in counted.values() {
+                for (slot, (ballot, _)) in answer.accepted.range(closed.next()..) {
+                    let known = highest.entry(*slot).or_default();
+                    *known = (*known).max(*ballot);
+                }
+            }
+            let Some((slot, ballot)) = highest.iter().find(|(slot, ballot)| !found.contains_key(&(**slot, **ballot))) else {
+                return Findings::Free(fill_gaps(closed, &highest, &found));
+            };
+            // Damaged, and no intact copy: such answers do not count until a higher ballot is found or the copy is.
+            counted.retain(|_, answer| !answer.accepted.get(slot).is_some_and(|(theirs, entry)| theirs == ballot && entry.is_none()));
+            if !quorum(&counted) {
+                return Findings::Wait;
+            }
+        }
+    }
+
+    fn become_owner(&mut self, context: &mut Context, scope: &Scope, values: Vec<(Slot, Entry)>) {
+        let Stage::Preparing(preparing) = &self.proposer.stage else { unreachable!("only phase 1 leads to ownership") };
+        let ballot = preparing.ballot;
+        let base = self.learner.closed.next();
+        self.proposer.stage = Stage::Owning(Owning {
+            ballot,
+            base,
+            next: base,
+            batches: VecDeque::new(),
+            slots: 0,
+            bytes: 0,
+            again_at: Time::NEVER,
+            yielding_until: None,
+        });
+        self.ownership.won();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for (_, entry) in values {
+            if !batch.is_empty() && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX) {
+                self.send_batch(context, scope, std::mem::take(&mut batch));
+                bytes = 0;
+            }
+            bytes += entry.len();
+            if entry.id() != OperationId::NONE {
+                self.proposer.known_ids.insert(entry.id());
+            }
+            batch.push(entry);
+        }
+        if !batch.is_empty() {
+            self.send_batch(context, scope, batch);
+        }
+        let Proposer { stage: Stage::Owning(owning), queue, queue_bytes, .. } = &mut self.proposer else { return };
+        // What phase 1 found needs no second slot.
+        let carried: BTreeSet<OperationId> = owning.batches.iter().flat_map(|batch| batch.entries.iter().map(Entry::id)).collect();
+        queue.retain(|entry| !carried.contains(&entry.id()) || entry.id() == OperationId::NONE);
+        *queue_bytes = queue.iter().map(Entry::len).sum();
+        self.wake(context, scope);
+    }
+
+    /// Sends queued entries, as many together as there are, as far as the bounds on what is in flight allow.
+    pub(super) fn propose_queued(&mut self, context: &mut Context, scope: &Scope) {
+        let has_quorum = scope.configuration.is_quorum(context.peers.live_members(&scope.configuration, context.now));
+        loop {
+            let Stage::Owning(owning) = &self.proposer.stage else { return };
+            assert!(owning.ballot.epoch == scope.epoch(), "an owner's ballot is of the current epoch");
+            if owning.yielding_until.is_some_and(|until| context.now < until) || !has_quorum {
+                break;
+            }
+            let full = owning.batches.len() >= bounds::IN_FLIGHT_BATCHES_MAX || owning.slots >= bounds::IN_FLIGHT_SLOTS_MAX;
+            let Some(next) = self.proposer.queue.front() else { break };
+            if full || (owning.bytes > 0 && owning.bytes + next.len() > bounds::IN_FLIGHT_BYTES_MAX) {
+                break;
+            }
+            let mut batch = Vec::new();
+            let mut bytes = 0;
+            while let Some(entry) = self.proposer.queue.front() {
+                let too_much = bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX;
+                if !batch.is_empty() && too_much {
+                    break;
+                }
+                bytes += entry.len();
+                batch.extend(self.proposer.queue.pop_front());
+            }
+            self.proposer.queue_bytes -= bytes;
+            self.mark_proposed(&batch);
+            self.send_batch(context, scope, batch);
+        }
+        self.send_again(context, scope);
+        self.send_notice(context, scope);
+    }
+
+    fn send_batch(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>) {
+        let chosen_base = {
+            let Stage::Owning(owning) = &self.proposer.stage else { unreachable!("only an owner proposes") };
+            (owning.base, owning.ballot)
+        };
+        let chosen = self.chosen_range(chosen_base.0, chosen_base.1);
+        let Stage::Owning(owning) = &mut self.proposer.stage else { unreachable!("only an owner proposes") };
+        assert!(owning.next > self.learner.closed, "nothing is proposed at or below closed-up-to");
+        let entries: Arc<[Entry]> = entries.into();
+        let bytes = entries.iter().map(Entry::len).sum();
+        let first = owning.next;
+        let last = first.plus(entries.len() as u64 - 1);
+        owning.next = last.next();
+        owning.slots += entries.len();
+        owning.bytes += bytes;
+        if owning.batches.is_empty() {
+            owning.again_at = context.now + context.options.retry_interval();
+        }
+        let acks = MemberSet::EMPTY;
+        owning.batches.push_back(Batch { first, last, entries: entries.clone(), bytes, acks, chosen: false, sent_at: context.now });
+        let ballot = owning.ballot;
+        let to = self.audience(context, scope);
+        self.proposer.notice_due = false;
+        let body = GroupMessage::Accept { log: self.id, ballot, first, entries, chosen, answer_to: context.node };
+        context.send(scope, to, body);
+    }
+
+    /// Members worth sending to: this node and all that are heard. Others fetch when they come back.
+    fn audience(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
+        let heard = |node: &NodeId| context.peers.hears(*node, context.now);
+        scope.configuration.members.iter().map(|member| member.node).filter(heard).collect()
+    }
+
+    pub(super) fn on_accepted(&mut self, context: &mut Context, scope: &Scope, from: NodeId, ballot: Ballot, first: Slot, last: Slot) {
+        let Some(index) = scope.configuration.index(from) else { return };
+        let Stage::Owning(owning) = &mut self.proposer.stage else { return };
+        if owning.ballot != ballot {
+            return;
+        }
+        let start = owning.batches.partition_point(|batch| batch.first < first);
+        for batch in owning.batches.iter_mut().skip(start).take_while(|batch| batch.last <= last) {
+            batch.acks.insert(index);
+            batch.chosen = batch.chosen || scope.configuration.is_quorum(batch.acks);
+        }
+        let mut closed = self.learner.closed;
+        for batch in owning.batches.iter().take_while(|batch| batch.chosen) {
+            closed = closed.max(batch.last);
+        }
+        self.close(context, scope, closed);
+    }
+
+    /// Closed-up-to moved: what is in flight below it is done.
+    pub(super) fn closed_moved(&mut self, context: &mut Context, scope: &Scope) {
+        let closed = self.learner.closed;
+        let Proposer { stage, known_ids, notice_due, .. } = &mut self.proposer;
+        match stage {
+            Stage::Owning(owning) => {
+                while owning.batches.front().is_some_and(|batch| batch.last <= closed) {
+                    let batch = owning.batches.pop_front().expect("it has a front");
+                    owning.slots -= batch.entries.len();
+                    owning.bytes -= batch.bytes;
+                    for entry in batch.entries.iter() {
+                        known_ids.remove(&entry.id());
+                    }
+                    *notice_due = true;
+                }
+                if owning.next <= closed {
+                    // Somebody else got further: this ballot is no longer the highest, or the notice came from elsewhere.
+                    owning.next = closed.next();
+                }
+            }
+            Stage::Preparing(_) => self.try_finish_phase_one(context, scope),
+            Stage::Idle => {}
+        }
+    }
+
+    fn send_notice(&mut self, context: &mut Context, scope: &Scope) {
+        if !std::mem::take(&mut self.proposer.notice_due) {
+            return;
+        }
+        let Stage::Owning(owning) = &self.proposer.stage else { return };
+        let Some(range) = self.chosen_range(owning.base, owning.ballot) else { return };
+        let to: Vec<NodeId> = self.audience(context, scope).into_iter().filter(|node| *node != context.node).collect();
+        context.send(scope, to, GroupMessage::Chosen { log: self.id, range });
+    }
+
+    /// What a live member has not answered for a while goes to it again, oldest first, within one message's bytes.
+    fn send_again(&mut self, context: &mut Context, scope: &Scope) {
+        let audience = self.audience(context, scope);
+        let id = self.id;
+        let Stage::Owning(owning) = &mut self.proposer.stage else { return };
+        if owning.batches.is_empty() || context.now < owning.again_at {
+            return;
+        }
+        let pause = context.options.retry_interval();
+        owning.again_at = context.now + pause;
+        let mut budget = bounds::BATCH_BYTES_MAX * 4;
+        for batch in &mut owning.batches {
+            if batch.chosen || context.now - batch.sent_at < pause {
+                continue;
+            }
+            let missing = |node: &NodeId| scope.configuration.index(*node).is_some_and(|index| !batch.acks.contains(index));
+            let to: Vec<NodeId> = audience.iter().copied().filter(missing).collect();
+            batch.sent_at = context.now;
+            let body = GroupMessage::Accept {
+                log: id,
+                ballot: owning.ballot,
+                first: batch.first,
+                entries: batch.entries.clone(),
+                chosen: None,
+                answer_to: context.node,
+            };
+            context.send(scope, to, body);
+            budget = budget.saturating_sub(batch.bytes);
+            if budget == 0 {
+                break;
+            }
+        }
+    }
+
+    /// A higher ballot is out: stops proposing under a lower one. What was in flight is the new owner's to finish;
+    /// what was queued goes to it by the nodes where it began.
+    pub(super) fn step_down_below(&mut self, context: &mut Context, scope: &Scope, ballot: Ballot) {
+        if self.proposer.ballot().is_some_and(|mine| mine < ballot) {
+            self.leave_stage();
+            self.proposer.queue.clear();
+            self.proposer.queue_bytes = 0;
+            self.proposer.known_ids.clear();
+            self.reconsider_pending();
+            self.wake(context, scope);
+        }
+    }
+
+    /// A new epoch: phase 1 again with its quorums; in-flight entries are carried over (rule 4).
+    pub(super) fn carry_over(&mut self, context: &mut Context, scope: &Scope) {
+        let was_busy = match &mut self.proposer.stage {
+            Stage::Idle => false,
+            Stage::Preparing(_) => true,
+            Stage::Owning(owning) => {
+                let entries: Vec<Entry> = owning.batches.iter().flat_map(|batch| batch.entries.iter().cloned()).collect();
+                let busy = !entries.is_empty();
+                for entry in entries.into_iter().rev().filter(|entry| entry.id() != OperationId::NONE) {
+                    self.proposer.queue_bytes += entry.len();
+                    self.proposer.queue.push_front(entry);
+                }
+                busy
+            }
+        };
+        self.leave_stage();
+        if !scope.may_propose() {
+            self.proposer.queue.clear();
+            self.proposer.queue_bytes = 0;
+            self.proposer.known_ids.clear();
+        }
+        self.reconsider_pending();
+        if was_busy {
+            self.ownership.must_try = true;
+        }
+        self.wake(context, scope);
+    }
+
+    fn leave_stage(&mut self) {
+        self.proposer.stage = Stage::Idle;
+        self.proposer.notice_due = false;
+    }
+
+    pub(super) fn abandon_phase_one(&mut self) {
+        if matches!(self.proposer.stage, Stage::Preparing(_)) {
+            self.leave_stage();
+        }
+    }
+}
+
+/// Every slot from closed-up-to to the highest accepted: the highest ballot's value, no-ops between (rule 2).
+fn fill_gaps(closed: Slot, highest: &BTreeMap<Slot, Ballot>, found: &BTreeMap<(Slot, Ballot), Entry>) -> Vec<(Slot, Entry)> {
+    let last = highest.last_key_value().map_or(closed, |(slot, _)| *slot);
+    (closed.next().0..=last.0)
+        .map(Slot)
+        .map(|slot| {
+            let value = highest.get(&slot).map(|ballot| found[&(slot, *ballot)].clone());
+            (slot, value.unwrap_or_else(Entry::no_op))
+        })
+        .collect()
+}

@@ -1,0 +1,3 @@
+//! Tests of the protocol on small clusters. Each file shows some of the rules, and fails when they are broken.
+
+mod replication;

@@ -1,0 +1,114 @@
+//! Replication while everything is well: creation, one round trip, pipelining, forwarding.
+
+use crate::cluster::{member, node, Cluster, GROUP};
+use crate::{Input, ProposalOutcome, Role, Slot, Token};
+use expect_test::expect;
+use std::time::Duration;
+
+#[test]
+fn a_group_of_one_chooses_alone() {
+    let mut cluster = Cluster::empty();
+    cluster.add(1, Vec::new());
+    let create = Input::CreateGroup {
+        token: Token(7),
+        group: GROUP,
+        name: "g".into(),
+        kind: "tables".into(),
+        detail: String::new(),
+        member: member(1, Role::Voter),
+    };
+    cluster.input(node(1), create);
+    cluster.settle();
+    assert!(cluster.state(1).changes[&Token(7)].is_ok());
+
+    let id = cluster.propose(1, "x");
+    cluster.settle();
+    assert_eq!(cluster.state(1).outcomes[&id], ProposalOutcome::Chosen(Slot(1)));
+    assert_eq!(cluster.bodies(1), ["x"]);
+
+    let token = cluster.read(1);
+    cluster.settle();
+    assert_eq!(cluster.state(1).barriers[&token], Ok(Slot(1)));
+}
+
+#[test]
+fn three_nodes_first_write_then_fast_path() {
+    let mut cluster = Cluster::of(3);
+    cluster.note("The first write needs both phases.");
+    cluster.propose(1, "first");
+    cluster.settle();
+    cluster.note("The owner's next write takes one round trip.");
+    cluster.propose(1, "second");
+    cluster.settle();
+    cluster.note("Another node's write goes through the owner.");
+    cluster.propose(2, "third");
+    cluster.settle();
+    expect![[r#"
+
+        # The first write needs both phases.
+        n1 -> n2: prepare 1.1.1.1 above 0
+        n1 -> n3: prepare 1.1.1.1 above 0
+        n2 -> n1: promise 1.1.1.1 closed 0 accepted []
+        n3 -> n1: promise 1.1.1.1 closed 0 accepted []
+        n1 -> n2: accept 1.1.1.1 1: [1.1.1="first"]
+        n1 -> n3: accept 1.1.1.1 1: [1.1.1="first"]
+        n2 -> n1: accepted 1.1.1.1 1..1
+        n3 -> n1: accepted 1.1.1.1 1..1
+        n1 -> n2: chosen 1..1 under 1.1.1.1
+        n1 -> n3: chosen 1..1 under 1.1.1.1
+
+        # The owner's next write takes one round trip.
+        n1 -> n2: accept 1.1.1.1 2: [1.1.2="second"], chosen 1..1 under 1.1.1.1
+        n1 -> n3: accept 1.1.1.1 2: [1.1.2="second"], chosen 1..1 under 1.1.1.1
+        n2 -> n1: accepted 1.1.1.1 2..2
+        n3 -> n1: accepted 1.1.1.1 2..2
+        n1 -> n2: chosen 1..2 under 1.1.1.1
+        n1 -> n3: chosen 1..2 under 1.1.1.1
+
+        # Another node's write goes through the owner.
+        n2 -> n1: forward [2.1.3="third"] hops 0
+        n1 -> n2: accept 1.1.1.1 3: [2.1.3="third"], chosen 1..2 under 1.1.1.1
+        n1 -> n3: accept 1.1.1.1 3: [2.1.3="third"], chosen 1..2 under 1.1.1.1
+        n2 -> n1: accepted 1.1.1.1 3..3
+        n3 -> n1: accepted 1.1.1.1 3..3
+        n1 -> n2: chosen 1..3 under 1.1.1.1
+        n1 -> n3: chosen 1..3 under 1.1.1.1
+    "#]].assert_eq(&cluster.take_transcript());
+    for number in 1..=3 {
+        assert_eq!(cluster.bodies(number), ["first", "second", "third"]);
+    }
+}
+
+#[test]
+fn what_arrives_together_travels_together() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "warm");
+    cluster.settle();
+    cluster.take_transcript();
+    for number in 0..100 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.settle();
+    let accepts = cluster.take_transcript().lines().filter(|line| line.contains(": accept ")).count();
+    assert_eq!(accepts, 2, "one accept per peer");
+    for number in 1..=3 {
+        assert_eq!(cluster.bodies(number).len(), 101);
+    }
+}
+
+#[test]
+fn writes_on_every_node_at_once() {
+    let mut cluster = Cluster::of(5);
+    for round in 0..20 {
+        for number in 1..=5 {
+            cluster.propose(number, &format!("{number}.{round}"));
+        }
+        cluster.run(Duration::from_millis(1));
+    }
+    cluster.run(Duration::from_secs(3));
+    for number in 1..=5 {
+        assert_eq!(cluster.bodies(number), cluster.bodies(1));
+        assert_eq!(cluster.state(number).outcomes.len(), 20);
+    }
+    assert!(cluster.bodies(1).len() >= 100);
+}
