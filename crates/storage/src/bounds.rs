@@ -43,3 +43,6 @@ pub const CARRY_BYTES_MAX: u64 = 1 << 20;
 
 /// Empty segments kept ready; more are removed. Two, so that a burst can roll while the next is being made.
 pub const SPARE_SEGMENTS_MAX: usize = 2;
+
+/// Wait before trying again to prepare a segment that could not be made: a full disk may have room again.
+pub const SPARE_RETRY: Duration = Duration::from_secs(1);

@@ -10,10 +10,18 @@ pub mod bounds;
 mod bytes_reader;
 mod checkpoints;
 mod disk;
+mod frame;
 mod log;
 mod log_reader;
+mod log_state;
 mod node_directory;
+mod record_identity;
 mod recovery;
+mod segment_header;
+mod segment_pool;
+mod segment_scan;
+mod segmented_log;
+mod writer;
 
 pub use checkpoints::{Checkpoint, CheckpointError, Checkpoints, CHECKPOINT_BYTES_MAX};
 pub use disk::{Disk, DiskFile, RealDisk};
@@ -21,3 +29,6 @@ pub use log::{Completion, CompletionCallback, Log, LogOptions, SubmitError, Usag
 pub use log_reader::{LogReader, ReadError, StoredEntry};
 pub use node_directory::{DirectoryError, NodeDirectory, ENVIRONMENT_BYTES_MAX};
 pub use recovery::RecoveryError;
+
+#[cfg(test)]
+mod tests;

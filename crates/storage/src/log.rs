@@ -5,12 +5,14 @@
 //! failed write or sync stops the log for good (a retried fsync may report success for pages that the kernel dropped).
 
 use crate::bounds;
-use crate::disk::Disk;
+use crate::disk::{Disk, RealDisk};
 use crate::log_reader::LogReader;
 use crate::node_directory::NodeDirectory;
-use crate::recovery::RecoveryError;
+use crate::recovery::{self, RecoveryError};
+use crate::writer::{Shared, Writer};
 use consensus::{NodeId, Record, Recovered, Sequence, Start};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// What an operator may set.
@@ -93,7 +95,8 @@ pub struct Usage {
 
 /// The log. Dropping it writes what was submitted, then ends the writer thread.
 pub struct Log {
-    never: std::convert::Infallible,
+    shared: Arc<Shared>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Log {
@@ -107,8 +110,9 @@ impl Log {
         options: LogOptions,
         completion: CompletionCallback,
     ) -> Result<(Log, Recovered), RecoveryError> {
-        let _ = (directory, options, completion);
-        unimplemented!("storage::Log comes with the next commit")
+        let path = directory.path().join("log");
+        let disk = RealDisk::open(&path).map_err(|source| RecoveryError::io("make directory", &path, source))?;
+        Log::open_on(Arc::new(disk), directory.node(), directory.start(), options, completion)
     }
 
     /// The same on any disk; for tests and simulations.
@@ -122,8 +126,10 @@ impl Log {
         options: LogOptions,
         completion: CompletionCallback,
     ) -> Result<(Log, Recovered), RecoveryError> {
-        let _ = (disk, node, start, options, completion);
-        unimplemented!("storage::Log comes with the next commit")
+        let (segmented, recovered) = recovery::open(disk, node, start, options)?;
+        let shared = Arc::new(Shared::new(options, segmented.state(), recovered.position));
+        let writer = Writer::spawn(shared.clone(), segmented, completion)?;
+        Ok((Log { shared, writer: Some(writer) }, recovered))
     }
 
     /// Hands records to the writer thread, in the order of their sequences, which must follow those submitted before.
@@ -132,24 +138,37 @@ impl Log {
     /// # Errors
     /// The log failed, or its queue is full; nothing was taken.
     pub fn submit(&self, records: Vec<(Sequence, Record)>) -> Result<(), SubmitError> {
-        let _ = records;
-        match self.never {}
+        self.shared.submit(records)
     }
 
     /// For reading entries, from any thread.
     #[must_use]
     pub fn reader(&self) -> LogReader {
-        match self.never {}
+        self.shared.reader()
     }
 
     /// Figures for metrics and for bounding retention.
     #[must_use]
     pub fn usage(&self) -> Usage {
-        match self.never {}
+        self.shared.usage()
     }
 
     /// Writes and syncs everything submitted, then ends the writer thread.
-    pub fn close(self) {
-        match self.never {}
+    pub fn close(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        self.shared.close();
+        if let Some(writer) = self.writer.take() {
+            // A panic of the writer was reported as a failure already.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.finish();
     }
 }

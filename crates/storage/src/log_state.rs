@@ -1,0 +1,408 @@
+//! What the log says at this moment, in memory: for every log of every group its promise and positions, and where each
+//! entry stands on the disk; and for every segment what in it is still current.
+//!
+//! The writer brings it up to date after each sync, so it only ever shows what is durable. Recovery fills it by the same
+//! code. Readers look places up in it from other threads.
+
+use crate::disk::DiskFile;
+use crate::frame::{EntryPlace, Frame, FrameKind};
+use consensus::{Ballot, Configuration, Epoch, GroupId, LogId, NodeId, Sequence, Slot, Start};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Place in the log of a segment; consecutive from 1. 2^32 segments of 16 MiB are 64 PiB of writing.
+pub(crate) type SegmentSequence = u32;
+
+/// The state, shared by the writer and readers.
+#[derive(Clone, Default)]
+pub(crate) struct SharedState(Arc<Mutex<LogState>>);
+
+impl SharedState {
+    pub(crate) fn new(state: LogState) -> SharedState {
+        SharedState(Arc::new(Mutex::new(state)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LogState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where an entry stands. 24 bytes: there is one for every entry that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub segment: SegmentSequence,
+    pub offset: u32,
+    pub bytes: u32,
+    pub checksum: u32,
+    ballot: u32,
+    flags: u8,
+}
+
+const LEARNT: u8 = 1;
+const DAMAGED: u8 = 2;
+
+impl Place {
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.flags & DAMAGED != 0
+    }
+
+    pub(crate) fn is_learnt(&self) -> bool {
+        self.flags & LEARNT != 0
+    }
+}
+
+/// An entry of a frame that landed on the disk; `None` in its place stands for damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LandedEntry {
+    pub offset: u32,
+    pub bytes: u32,
+    pub checksum: u32,
+}
+
+impl LandedEntry {
+    /// An entry of the frame that starts at `frame` of its segment.
+    pub(crate) fn at(frame: u64, place: &EntryPlace) -> LandedEntry {
+        let offset = u32::try_from(frame + place.offset).expect("segments are no larger than 4 GiB");
+        LandedEntry { offset, bytes: place.bytes, checksum: place.checksum }
+    }
+}
+
+/// A durable frame.
+#[derive(Debug)]
+pub(crate) struct Landed<'a> {
+    pub kind: FrameKind,
+    pub segment: SegmentSequence,
+    pub group: GroupId,
+    pub log: LogId,
+    pub slot: Slot,
+    pub ballot: Ballot,
+    pub configuration: Option<&'a Arc<Configuration>>,
+    pub entries: &'a [Option<LandedEntry>],
+}
+
+/// A value and the segment that holds the record it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept<T> {
+    pub value: T,
+    pub segment: SegmentSequence,
+}
+
+impl<T: PartialOrd> Kept<T> {
+    /// Takes a value at least as high, so that a copy carried forward takes over from its original.
+    fn raise(kept: &mut Option<Kept<T>>, value: T, segment: SegmentSequence) {
+        if kept.as_ref().is_none_or(|old| old.value <= value) {
+            *kept = Some(Kept { value, segment });
+        }
+    }
+}
+
+/// Consecutive slots of which a segment holds, or held, entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub group: GroupId,
+    pub log: LogId,
+    pub first: Slot,
+    pub count: u64,
+}
+
+/// A segment that belongs to the log.
+pub(crate) struct Segment {
+    pub file: Arc<dyn DiskFile>,
+    pub name: String,
+    pub bytes: u64,
+    /// Bytes of records and identities in it.
+    pub used_bytes: u64,
+    pub live_bytes: u64,
+    pub live_entries: u64,
+    pub runs: Vec<Run>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct GroupState {
+    pub configuration: Option<(Arc<Configuration>, SegmentSequence)>,
+    pub barred: Option<Kept<Epoch>>,
+    pub promises_lost: Option<SegmentSequence>,
+    pub logs: BTreeMap<LogId, OneLogState>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct OneLogState {
+    pub promised: Option<Kept<Ballot>>,
+    pub closed: Option<Kept<Slot>>,
+    pub trimmed: Option<Kept<Slot>>,
+    ballots: Vec<Ballot>,
+    pub entries: BTreeMap<Slot, Place>,
+}
+
+/// Records that a recovery found missing: numbers `first..end` of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Hole {
+    pub segment: SegmentSequence,
+    pub first: u64,
+    pub end: u64,
+}
+
+impl Hole {
+    pub(crate) fn contains(&self, other: &Hole) -> bool {
+        self.segment == other.segment && self.first <= other.first && other.end <= self.end
+    }
+}
+
+/// All of it.
+#[derive(Default)]
+pub(crate) struct LogState {
+    pub groups: BTreeMap<GroupId, GroupState>,
+    pub peers: BTreeMap<NodeId, Kept<(Start, Sequence)>>,
+    pub segments: BTreeMap<SegmentSequence, Segment>,
+    pub noted: BTreeMap<Hole, SegmentSequence>,
+}
+
+impl LogState {
+    /// Takes in a durable frame.
+    pub(crate) fn land(&mut self, landed: &Landed<'_>) {
+        let (group, segment) = (landed.group, landed.segment);
+        match landed.kind {
+            FrameKind::Configured => self.configured(landed),
+            FrameKind::Promised => Kept::raise(&mut self.log(group, landed.log).promised, landed.ballot, segment),
+            FrameKind::Accepted => {
+                Kept::raise(&mut self.log(group, landed.log).promised, landed.ballot, segment);
+                self.insert_entries(landed);
+            }
+            FrameKind::Learnt | FrameKind::Lost => self.insert_entries(landed),
+            FrameKind::Chosen => Kept::raise(&mut self.log(group, landed.log).closed, landed.slot, segment),
+            FrameKind::Installed => {
+                Kept::raise(&mut self.log(group, landed.log).closed, landed.slot, segment);
+                self.trim(landed);
+            }
+            FrameKind::Trimmed => self.trim(landed),
+            FrameKind::PeerSeen => {
+                let mut kept = self.peers.get(&landed.ballot.node).copied();
+                Kept::raise(&mut kept, (landed.ballot.start, Sequence(landed.slot.0)), segment);
+                self.peers.insert(landed.ballot.node, kept.expect("just raised"));
+            }
+            FrameKind::VotingBarred => {
+                let state = self.groups.entry(group).or_default();
+                Kept::raise(&mut state.barred, landed.ballot.epoch, segment);
+                state.promises_lost = None;
+            }
+            FrameKind::Forgotten => self.forget(group),
+            FrameKind::PromisesLost => self.groups.entry(group).or_default().promises_lost = Some(segment),
+            FrameKind::DamageNoted => {
+                let of = SegmentSequence::try_from(landed.slot.0).unwrap_or(SegmentSequence::MAX);
+                let hole = Hole { segment: of, first: landed.ballot.round, end: landed.ballot.start.0 };
+                self.noted.insert(hole, segment);
+            }
+        }
+    }
+
+    fn log(&mut self, group: GroupId, log: LogId) -> &mut OneLogState {
+        self.groups.entry(group).or_default().logs.entry(log).or_default()
+    }
+
+    fn configured(&mut self, landed: &Landed<'_>) {
+        let state = self.groups.entry(landed.group).or_default();
+        let Some(configuration) = landed.configuration else {
+            // Its content is lost; the fence that it was cannot be kept.
+            state.promises_lost = Some(landed.segment);
+            return;
+        };
+        if state.configuration.as_ref().is_none_or(|(known, _)| known.epoch <= configuration.epoch) {
+            state.configuration = Some((configuration.clone(), landed.segment));
+        }
+        let control = self.log(landed.group, LogId::CONTROL);
+        Kept::raise(&mut control.closed, configuration.epoch.slot(), landed.segment);
+    }
+
+    fn insert_entries(&mut self, landed: &Landed<'_>) {
+        let learnt = landed.kind == FrameKind::Learnt;
+        let state = self.groups.entry(landed.group).or_default().logs.entry(landed.log).or_default();
+        let ballot = state.ballot_index(landed.ballot);
+        let trimmed = state.trimmed.map_or(Slot::ZERO, |kept| kept.value);
+        let segments = &mut self.segments;
+        for (distance, entry) in landed.entries.iter().enumerate() {
+            let slot = landed.slot.plus(distance as u64);
+            let keep = slot > trimmed
+                && match state.entries.get(&slot) {
+                    None => true,
+                    Some(_) if learnt => true,
+                    Some(old) => {
+                        let known = state.ballots[old.ballot as usize];
+                        // A whole copy heals a damaged one; a damaged one never replaces its equal.
+                        known < landed.ballot || old.is_damaged() || (known == landed.ballot && entry.is_some())
+                    }
+                };
+            if !keep {
+                continue;
+            }
+            let mut flags = if learnt { LEARNT } else { 0 };
+            if entry.is_none() {
+                flags |= DAMAGED;
+            }
+            let LandedEntry { offset, bytes, checksum } =
+                entry.unwrap_or(LandedEntry { offset: 0, bytes: 0, checksum: 0 });
+            let place = Place { segment: landed.segment, offset, bytes, checksum, ballot, flags };
+            let replaced = state.entries.insert(slot, place);
+            release(segments, replaced);
+            if let Some(segment) = segments.get_mut(&landed.segment) {
+                segment.live_entries += 1;
+                segment.live_bytes += u64::from(bytes);
+                segment.note_run(landed.group, landed.log, slot);
+            }
+        }
+    }
+
+    fn trim(&mut self, landed: &Landed<'_>) {
+        let state = self.groups.entry(landed.group).or_default().logs.entry(landed.log).or_default();
+        Kept::raise(&mut state.trimmed, landed.slot, landed.segment);
+        let kept = state.entries.split_off(&landed.slot.plus(1));
+        for place in std::mem::replace(&mut state.entries, kept).into_values() {
+            release(&mut self.segments, Some(place));
+        }
+        if state.entries.is_empty() {
+            state.ballots.clear();
+        }
+    }
+
+    fn forget(&mut self, group: GroupId) {
+        let Some(state) = self.groups.remove(&group) else { return };
+        for place in state.logs.into_values().flat_map(|log| log.entries.into_values()) {
+            release(&mut self.segments, Some(place));
+        }
+    }
+
+    /// Takes closed slots that stand in segments up to `segment` out of the index: a record that replaced them may have
+    /// been lost there, so they no longer prove what was chosen. They are fetched from peers instead.
+    pub(crate) fn distrust_closed(&mut self, segment: SegmentSequence) {
+        for log in self.groups.values_mut().flat_map(|group| group.logs.values_mut()) {
+            let closed = log.closed.map_or(Slot::ZERO, |kept| kept.value);
+            let distrusted: Vec<Slot> =
+                log.entries.range(..=closed).filter(|(_, place)| place.segment <= segment).map(|(slot, _)| *slot).collect();
+            for slot in distrusted {
+                let place = log.entries.remove(&slot);
+                release(&mut self.segments, place);
+            }
+        }
+    }
+
+    /// Where an entry stands, under which ballot, and in which file.
+    pub(crate) fn place(&self, group: GroupId, log: LogId, slot: Slot) -> Option<(Place, Ballot, Arc<dyn DiskFile>)> {
+        let log = self.groups.get(&group)?.logs.get(&log)?;
+        let place = *log.entries.get(&slot)?;
+        let file = self.segments.get(&place.segment)?.file.clone();
+        Some((place, log.ballots[place.ballot as usize], file))
+    }
+
+    /// The oldest segment.
+    pub(crate) fn oldest(&self) -> SegmentSequence {
+        *self.segments.keys().next().expect("the segment in use is always there")
+    }
+
+    /// Bytes of all segments that belong to the log.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.bytes).sum()
+    }
+
+    /// Bytes used from the oldest segment that must stay to the end of the log.
+    pub(crate) fn oldest_kept_bytes(&self) -> u64 {
+        self.segments.values().skip_while(|segment| segment.live_entries == 0).map(|segment| segment.used_bytes).sum()
+    }
+
+    /// Bytes of entries that are kept.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.segments.values().map(|segment| segment.live_bytes).sum()
+    }
+
+    /// Whether the segment must stay: some record in it is the only durable one that says what it says.
+    pub(crate) fn holds_anything_current(&self, sequence: SegmentSequence) -> bool {
+        if self.segments[&sequence].live_entries > 0 {
+            return true;
+        }
+        let mut frames = Vec::new();
+        self.carry_small(sequence, Sequence(0), &mut frames);
+        !frames.is_empty()
+    }
+
+    /// Writes again whatever of promises, fences, positions and the like has its current record in this segment.
+    pub(crate) fn carry_small(&self, segment: SegmentSequence, position: Sequence, frames: &mut Vec<Frame>) {
+        for (group, state) in &self.groups {
+            state.carry_small(*group, segment, position, frames);
+        }
+        for (node, kept) in self.peers.iter().filter(|(_, kept)| kept.segment == segment) {
+            frames.push(Frame::peer_seen(position, *node, kept.value.0, kept.value.1));
+        }
+        let noted = self.noted.iter().filter(|(_, of)| **of == segment);
+        frames.extend(noted.map(|(hole, _)| Frame::damage_noted(position, hole)));
+    }
+
+    /// Slots whose entry now stands in this segment, in runs.
+    pub(crate) fn live_in(&self, sequence: SegmentSequence) -> BTreeSet<(GroupId, LogId, Slot)> {
+        let mut live = BTreeSet::new();
+        let Some(segment) = self.segments.get(&sequence) else { return live };
+        for run in &segment.runs {
+            let Some(log) = self.groups.get(&run.group).and_then(|group| group.logs.get(&run.log)) else { continue };
+            let slots = log.entries.range(run.first..run.first.plus(run.count));
+            live.extend(slots.filter(|(_, place)| place.segment == sequence).map(|(slot, _)| (run.group, run.log, *slot)));
+        }
+        live
+    }
+}
+
+impl GroupState {
+    fn carry_small(&self, group: GroupId, segment: SegmentSequence, position: Sequence, frames: &mut Vec<Frame>) {
+        if let Some((configuration, _)) = self.configuration.as_ref().filter(|(_, of)| *of == segment) {
+            frames.push(Frame::configured(position, configuration));
+        }
+        let barred = self.barred.filter(|kept| kept.segment == segment);
+        if let Some(kept) = barred {
+            let floor = Ballot::floor(kept.value);
+            frames.push(Frame::bare(FrameKind::VotingBarred, position, group, LogId::CONTROL, Slot::ZERO, floor));
+        }
+        // A bar ends the suspicion before it, so one that is later must be written again behind it.
+        if self.promises_lost.is_some_and(|of| of == segment || barred.is_some()) {
+            frames.push(Frame::bare(FrameKind::PromisesLost, position, group, LogId::CONTROL, Slot::ZERO, Ballot::ZERO));
+        }
+        for (log, state) in &self.logs {
+            let mut carry = |kind, slot, ballot| frames.push(Frame::bare(kind, position, group, *log, slot, ballot));
+            if let Some(kept) = state.promised.filter(|kept| kept.segment == segment) {
+                carry(FrameKind::Promised, Slot::ZERO, kept.value);
+            }
+            if let Some(kept) = state.closed.filter(|kept| kept.segment == segment) {
+                carry(FrameKind::Chosen, kept.value, Ballot::ZERO);
+            }
+            if let Some(kept) = state.trimmed.filter(|kept| kept.segment == segment) {
+                carry(FrameKind::Trimmed, kept.value, Ballot::ZERO);
+            }
+        }
+    }
+}
+
+impl OneLogState {
+    /// Ballots change rarely, so entries refer to them by number.
+    fn ballot_index(&mut self, ballot: Ballot) -> u32 {
+        let index = self.ballots.iter().rposition(|known| *known == ballot).unwrap_or_else(|| {
+            self.ballots.push(ballot);
+            self.ballots.len() - 1
+        });
+        u32::try_from(index).expect("fewer ballots than entries")
+    }
+}
+
+impl Segment {
+    fn note_run(&mut self, group: GroupId, log: LogId, slot: Slot) {
+        if let Some(last) = self.runs.last_mut() {
+            if (last.group, last.log, last.first.plus(last.count)) == (group, log, slot) {
+                last.count += 1;
+                return;
+            }
+        }
+        self.runs.push(Run { group, log, first: slot, count: 1 });
+    }
+}
+
+fn release(segments: &mut BTreeMap<SegmentSequence, Segment>, place: Option<Place>) {
+    let Some(place) = place else { return };
+    let Some(segment) = segments.get_mut(&place.segment) else { return };
+    assert!(segment.live_entries > 0, "an entry is released once");
+    segment.live_entries -= 1;
+    segment.live_bytes -= u64::from(place.bytes);
+}

@@ -1,0 +1,90 @@
+//! Finds every record of a segment whose bytes may be damaged anywhere.
+//!
+//! Each record is known from either copy of its identity. The copies apart stand at fixed places, by number. The copies
+//! at the records form a chain; where a link is broken and the copy apart is broken too, every aligned place up to the
+//! next known record is tried, so that what follows damage is still found.
+
+use crate::record_identity::{IdentityCopy, RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
+use crate::segment_header::{SegmentHeader, HEADER_BLOCK_BYTES};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// A record, found by at least one copy of its identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FoundRecord {
+    pub identity: RecordIdentity,
+    /// The bytes where its value should be; what they are worth is for `frame.rs` to say.
+    pub value: Bytes,
+}
+
+/// Where the second copy of record `number` stands in a segment of this size.
+pub(crate) fn apart_offset(segment_bytes: u64, number: u32) -> Option<u64> {
+    let from_end = HEADER_BLOCK_BYTES + (u64::from(number) + 1) * IDENTITY_BYTES as u64;
+    segment_bytes.checked_sub(from_end).filter(|offset| *offset >= HEADER_BLOCK_BYTES)
+}
+
+/// Every record of the segment, in order of its number. `bytes` is the whole file.
+pub(crate) fn scan(bytes: &Bytes, header: &SegmentHeader) -> Vec<FoundRecord> {
+    let apart = scan_apart(bytes, header);
+    let mut found = Vec::new();
+    let mut number = 0u32;
+    let mut offset = HEADER_BLOCK_BYTES;
+    loop {
+        let here = at_record(bytes, header, offset).filter(|identity| identity.number == number);
+        let identity = match here.or_else(|| apart.get(&number).copied()) {
+            Some(identity) => identity,
+            None => {
+                let next_apart = apart.range(number..).next().map(|(_, identity)| *identity);
+                let limit = next_apart.map_or(bytes.len() as u64, |identity| identity.offset());
+                match search(bytes, header, offset, limit, number).or(next_apart) {
+                    Some(identity) => identity,
+                    None => return found,
+                }
+            }
+        };
+        offset = (identity.offset() + IDENTITY_BYTES as u64 + u64::from(identity.value_bytes)).next_multiple_of(ALIGNMENT);
+        let Some(next) = identity.number.checked_add(1) else { return found };
+        number = next;
+        found.push(FoundRecord { value: value(bytes, &identity), identity });
+    }
+}
+
+fn at_record(bytes: &Bytes, header: &SegmentHeader, offset: u64) -> Option<RecordIdentity> {
+    let from = usize::try_from(offset).ok()?;
+    RecordIdentity::decode(bytes.get(from..)?, IdentityCopy::AtRecord, header.id, offset)
+}
+
+fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIdentity> {
+    let mut apart = BTreeMap::new();
+    for number in 0.. {
+        let Some(offset) = apart_offset(bytes.len() as u64, number) else { break };
+        let block = &bytes[offset as usize..offset as usize + IDENTITY_BYTES];
+        if let Some(identity) = RecordIdentity::decode(block, IdentityCopy::Apart, header.id, offset) {
+            if identity.number == number && identity.offset() >= HEADER_BLOCK_BYTES {
+                apart.insert(number, identity);
+            }
+        }
+    }
+    apart
+}
+
+/// The first whole identity between two offsets of a record not before `number`.
+fn search(bytes: &Bytes, header: &SegmentHeader, from: u64, limit: u64, number: u32) -> Option<RecordIdentity> {
+    let mut offset = from;
+    while offset < limit {
+        if let Some(identity) = at_record(bytes, header, offset).filter(|identity| identity.number >= number) {
+            return Some(identity);
+        }
+        offset += ALIGNMENT;
+    }
+    None
+}
+
+fn value(bytes: &Bytes, identity: &RecordIdentity) -> Bytes {
+    let from = identity.offset() + IDENTITY_BYTES as u64;
+    let until = from + u64::from(identity.value_bytes);
+    if until > bytes.len() as u64 {
+        return Bytes::new();
+    }
+    bytes.slice(from as usize..until as usize)
+}
