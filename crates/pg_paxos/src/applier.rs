@@ -16,7 +16,7 @@ use pgrx::prelude::*;
 use tables::WriteSet;
 
 use crate::shared::{ApplierState, Area, Group, Turn};
-use crate::{barrier, commit, engine_connection, row_apply};
+use crate::{barrier, commit, engine_connection, origins, row_apply};
 
 /// Entries that one local transaction replays at most: enough to make its commit cheap, few enough that readers who
 /// wait for the first do not notice the last.
@@ -57,25 +57,16 @@ const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 14] = [
     (c"bytea_output", c"hex"),
 ];
 
-/// The name of a group's replication origin.
-pub fn origin_name(group: GroupId) -> String {
-    format!("pg_paxos_{:032x}", group.0)
-}
-
-/// The group of a replication origin of that name.
-pub fn group_of_origin(name: &str) -> Option<GroupId> {
-    let digits = name.strip_prefix("pg_paxos_")?;
-    u128::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 32).map(GroupId)
-}
-
 /// The group's replication origin, made if it is missing. In a transaction.
 pub fn origin_of(group: GroupId) -> pg_sys::RepOriginId {
-    let name = std::ffi::CString::new(origin_name(group)).expect("the name has no NUL");
-    // SAFETY: in a transaction, on the main thread.
-    unsafe {
-        match pg_sys::replorigin_by_name(name.as_ptr(), true) {
-            0 => pg_sys::replorigin_create(name.as_ptr()),
-            origin => origin,
+    match origins::origin_of(group) {
+        Ok(origin) => origin,
+        Err(error) => {
+            ereport!(
+                ERROR,
+                PgSqlErrorCode::ERRCODE_IO_ERROR,
+                format!("cannot note the replication origin of a group in pg_paxos.data_directory: {error}")
+            );
         }
     }
 }

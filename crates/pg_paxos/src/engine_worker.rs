@@ -15,6 +15,7 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTi
 use pgrx::prelude::*;
 
 use crate::applier;
+use crate::origins;
 use crate::conflict::Watchdog;
 use crate::settings;
 use crate::shared::{ApplierState, Area, Group};
@@ -31,10 +32,6 @@ const HELD_EVERY: Duration = Duration::from_millis(100);
 
 /// How long to wait before the applier of a group is started again.
 const RELAUNCH_AFTER: Duration = Duration::from_secs(1);
-
-/// The highest number of a replication origin that is looked for. PostgreSQL gives out the lowest free ones, and
-/// `max_replication_slots`, which bounds them, is ten by default.
-const ORIGIN_MAX: u16 = 4096;
 
 /// Set by the engine's threads when the engine has failed.
 static FAILED: AtomicBool = AtomicBool::new(false);
@@ -64,7 +61,10 @@ pub extern "C-unwind" fn pg_paxos_engine_main(_argument: pg_sys::Datum) {
     area.set_engine_process(unsafe { pg_sys::MyProcPid }, unsafe { pg_sys::MyLatch });
     // SAFETY: the callback is static.
     unsafe { pg_sys::on_shmem_exit(Some(engine_gone), pg_sys::Datum::from(0usize)) };
-    let engine = start(applied_progress());
+    let progress = origins::progress().unwrap_or_else(|error| {
+        fatal_setting(format!("cannot read how far each group was applied: {error}"), "Check pg_paxos.data_directory.")
+    });
+    let engine = start(progress);
     area.set_engine(engine.node(), engine.start());
     log!("pg_paxos engine: node {}, start {}", engine.node(), engine.start());
     serve(&engine);
@@ -104,28 +104,6 @@ fn refuse_unsafe_settings() {
         .set_hint("It keeps a replication origin for each group, for which PostgreSQL needs this setting.".to_string())
         .report(PgLogLevel::FATAL);
     }
-}
-
-/// How far each group was applied, as PostgreSQL's replication origins have it.
-fn applied_progress() -> Progress {
-    let mut progress = BTreeMap::new();
-    // SAFETY: on the main thread, outside a transaction; the catalog of origins is shared by all databases.
-    unsafe {
-        pg_sys::SetCurrentStatementStartTimestamp();
-        pg_sys::StartTransactionCommand();
-        for origin in 1..=ORIGIN_MAX {
-            let mut name = std::ptr::null_mut();
-            if !pg_sys::replorigin_by_oid(origin, true, &mut name) {
-                continue;
-            }
-            let name = std::ffi::CStr::from_ptr(name).to_string_lossy();
-            if let Some(group) = applier::group_of_origin(&name) {
-                progress.insert(group, Slot(pg_sys::replorigin_get_progress(origin, false)));
-            }
-        }
-        pg_sys::CommitTransactionCommand();
-    }
-    progress
 }
 
 fn start(progress: Progress) -> EngineHandle {
@@ -260,6 +238,7 @@ fn keep_appliers(area: &'static Area, launches: &mut BTreeMap<GroupId, Instant>)
         }
         if group.applier_state() == ApplierState::Leaving {
             group.vacate();
+            origins::forget(identity);
             launches.remove(&identity);
             continue;
         }
