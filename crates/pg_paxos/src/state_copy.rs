@@ -27,7 +27,7 @@ use crate::join::raise_remote;
 use crate::remote::{CopyData, Remote, RemoteError};
 use crate::replicate_table::{self, qualified_name};
 use crate::rounds::slot_for_sql;
-use crate::shared::Area;
+use crate::shared::{ApplierState, Area};
 use crate::{applier, capture, commit, engine_connection, settings, table_definition};
 
 /// How often a long copy says how far it is.
@@ -88,6 +88,10 @@ struct DonorTable {
 /// Copies the group's state from the member that `existing` reaches; `control` is a connection to it.
 pub fn copy(group: GroupId, existing: &ConnectionString, control: &mut Remote) {
     let started = Instant::now();
+    if let Some(place) = Area::attached().group(group) {
+        // The applier stays away; installing the checkpoint lets it go on.
+        place.set_applier_state(ApplierState::Copying);
+    }
     prepare(control);
     run(control, "begin", "BEGIN");
     let rows = ask(control.query(
@@ -115,12 +119,12 @@ pub fn copy(group: GroupId, existing: &ConnectionString, control: &mut Remote) {
     let copied = transaction(|| {
         let copied = copy_tables(group, &mut reader);
         applier::install(group, slot);
-        // This commit must be on disk before the engine counts the state as installed and trims its log by it.
-        SetLocal::synchronous();
         copied
     });
+    // The copy must be on disk before the engine counts the state as installed and trims its log by it.
+    // SAFETY: the end of the commit just done.
+    unsafe { pg_sys::XLogFlush(pg_sys::XactLastCommitEnd) };
     install_checkpoint(group, slot, &checkpoint);
-    resume(group, slot);
     run(
         control,
         "release the snapshot",
@@ -190,10 +194,6 @@ impl SetLocal {
         Self::set(c"lock_timeout", c"0");
         Self::set(c"datestyle", c"ISO, DMY");
         Self::set(c"intervalstyle", c"postgres");
-    }
-
-    fn synchronous() {
-        Self::set(c"synchronous_commit", c"local");
     }
 }
 
@@ -513,13 +513,6 @@ fn install_checkpoint(group: GroupId, slot: Slot, checkpoint: &[u8]) {
         if offset == checkpoint.len() {
             return;
         }
-    }
-}
-
-/// Lets the applier go on from the copied slot.
-fn resume(group: GroupId, slot: Slot) {
-    if let Some(place) = Area::attached().group(group) {
-        applier::resume(place, slot);
     }
 }
 
