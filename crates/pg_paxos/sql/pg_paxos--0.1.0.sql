@@ -50,6 +50,12 @@ CREATE TABLE pgp_metadata.raw_round (
     UNIQUE (group_id, slot)
 );
 
+-- The trigger that records what is changed in a replicated table. paxos_replicate_table puts it there; nobody else may.
+CREATE FUNCTION pgp_metadata.capture()
+    RETURNS trigger LANGUAGE c
+    AS 'MODULE_PATHNAME', 'paxos_capture_wrapper';
+REVOKE ALL ON FUNCTION pgp_metadata.capture() FROM PUBLIC;
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Groups.
 

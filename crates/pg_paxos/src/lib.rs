@@ -7,12 +7,23 @@ use pgrx::prelude::*;
 
 pgrx::pg_module_magic!();
 
+pub mod capture;
+pub mod catalog;
+pub mod column_codec;
 pub mod connection_string;
 pub mod engine_connection;
+pub mod guard;
+pub mod keys;
 pub mod libpq;
+pub mod list;
+pub mod refusal;
 pub mod remote;
+pub mod row_codec;
+pub mod row_locks;
 pub mod settings;
 pub mod shared;
+pub mod table_definition;
+pub mod write_set;
 
 /// Called by PostgreSQL when the library is loaded.
 #[pg_guard]
@@ -29,4 +40,9 @@ pub extern "C-unwind" fn _PG_init() {
     }
     settings::register();
     shared::request();
+    // SAFETY: once, while the postmaster loads the library.
+    unsafe {
+        capture::install();
+        guard::install();
+    }
 }

@@ -66,7 +66,11 @@ impl Row {
         builder.finish()
     }
 
-    /// Checks bytes that came from elsewhere.
+    /// A row of bytes that came from elsewhere, once they are known to be well-formed.
+    pub fn from_bytes(bytes: Bytes) -> Result<Row, DecodeError> {
+        Row::decode(bytes)
+    }
+
     pub(crate) fn decode(bytes: Bytes) -> Result<Row, DecodeError> {
         let mut reader = Reader::new(bytes.clone());
         let columns = reader.u16("a row's number of columns")?;
