@@ -36,6 +36,8 @@ pub(crate) enum FrameKind {
     /// Storage's own: what is missing in segments up to `slot` was seen by an earlier recovery, which wrote
     /// [`FrameKind::PromisesLost`] for every group.
     DamageNoted = 13,
+    /// Storage's own: says nothing; its being there proves that the batch before it was synced.
+    Confirmed = 14,
 }
 
 impl FrameKind {
@@ -54,6 +56,7 @@ impl FrameKind {
             11 => FrameKind::Lost,
             12 => FrameKind::PromisesLost,
             13 => FrameKind::DamageNoted,
+            14 => FrameKind::Confirmed,
             _ => return None,
         })
     }
@@ -156,6 +159,11 @@ impl Frame {
     pub(crate) fn damage_noted(position: Sequence, hole: &Hole) -> Frame {
         let ballot = Ballot { epoch: Epoch(0), round: hole.first, node: NodeId(0), start: Start(hole.end) };
         Frame::bare(FrameKind::DamageNoted, position, GroupId(0), LogId(0), Slot(u64::from(hole.segment)), ballot)
+    }
+
+    /// Proof that the batch before was synced.
+    pub(crate) fn confirmed(position: Sequence) -> Frame {
+        Frame::bare(FrameKind::Confirmed, position, GroupId(0), LogId(0), Slot::ZERO, Ballot::ZERO)
     }
 
     /// Another node's position.

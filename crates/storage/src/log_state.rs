@@ -192,6 +192,7 @@ impl LogState {
                 let hole = Hole { segment: of, first: landed.ballot.round, end: landed.ballot.start.0 };
                 self.noted.insert(hole, segment);
             }
+            FrameKind::Confirmed => {}
         }
     }
 

@@ -336,26 +336,31 @@ impl Replay {
         let counted: Vec<FoundRecord> =
             found.into_iter().filter(|record| end.is_none_or(|end| record.identity.batch < end)).collect();
         let last_batch = counted.iter().map(|record| record.identity.batch).max().unwrap_or(header.first_batch - 1);
-        let gaps = gaps(header.first_batch, &counted, if newest { last_batch + 1 } else { end.unwrap_or(last_batch + 1) });
+        // What a recovery writes is synced before the header of its segment is.
+        let proven = header.first_batch - u64::from(!header.opened_at_start);
+        let gaps = gaps(header.first_batch, &counted, end.unwrap_or(last_batch.max(proven) + 1));
         // Only the last batch of the newest segment can be unfinished.
-        let (torn, damage): (Vec<Gap>, Vec<Gap>) = gaps.into_iter().partition(|gap| newest && gap.only_of(last_batch));
+        let unproven = newest && last_batch > proven;
+        let (torn, damage): (Vec<Gap>, Vec<Gap>) = gaps.into_iter().partition(|gap| unproven && gap.only_of(last_batch));
         self.holes.extend(damage.iter().map(|gap| Hole { segment: sequence, first: gap.first, end: gap.end }));
-        let torn_from = torn.iter().map(|gap| gap.first).min();
+        let of_last = |record: &&FoundRecord| unproven && record.identity.batch == last_batch;
+        let torn_fences = counted.iter().filter(of_last).filter(|record| is_damaged_fence(record));
+        let first_torn = torn.iter().map(|gap| gap.first).chain(torn_fences.map(|record| u64::from(record.identity.number))).min();
         for record in &counted {
-            let unfinished = torn_from.is_some() && record.identity.batch == last_batch;
-            let behind_gap = torn_from.is_some_and(|from| u64::from(record.identity.number) > from);
-            self.read_record(sequence, record, unfinished, behind_gap);
+            let unfinished = first_torn.is_some() && record.identity.batch == last_batch;
+            let behind = first_torn.is_some_and(|first| u64::from(record.identity.number) >= first);
+            self.read_record(sequence, record, unfinished, behind);
         }
         if newest {
-            self.next_batch = last_batch + 1;
-            self.cut_batch = if torn_from.is_some() { last_batch } else { last_batch + 1 };
+            self.next_batch = last_batch.max(proven) + 1;
+            self.cut_batch = if first_torn.is_some() { last_batch } else { self.next_batch };
         }
     }
 
-    fn read_record(&mut self, segment: SegmentSequence, record: &FoundRecord, unfinished: bool, behind_gap: bool) {
+    fn read_record(&mut self, segment: SegmentSequence, record: &FoundRecord, unfinished: bool, behind: bool) {
         let identity = &record.identity;
         let kind = FrameKind::of(identity.kind).expect("checked for the whole segment");
-        if unfinished && behind_gap && !kind.stands_alone() {
+        if unfinished && ((behind && !kind.stands_alone()) || is_damaged_fence(record)) {
             return;
         }
         self.position = self.position.max(Sequence(identity.position));
@@ -396,7 +401,7 @@ impl Replay {
                 None => return,
             },
             FrameKind::Promised | FrameKind::Accepted => Record::Promised { group, log, ballot },
-            FrameKind::Learnt | FrameKind::Lost | FrameKind::PromisesLost | FrameKind::DamageNoted => {
+            FrameKind::Learnt | FrameKind::Lost | FrameKind::PromisesLost | FrameKind::DamageNoted | FrameKind::Confirmed => {
                 self.fold_entries(decoded);
                 return;
             }
@@ -449,6 +454,7 @@ impl Replay {
                 frames.push(Frame::bare(lost, self.position, group, LogId::CONTROL, Slot::ZERO, Ballot::ZERO));
             }
         }
+        frames.push(Frame::confirmed(self.position));
         let mut recovered = self.recovered;
         recovered.position = self.position;
         detach(&mut recovered);
@@ -486,6 +492,14 @@ fn end_batch(headers: &BTreeMap<SegmentSequence, SegmentHeader>, sequence: Segme
 fn used_bytes(found: &[FoundRecord]) -> u64 {
     let records: u64 = found.iter().map(|record| crate::frame::frame_bytes(record.identity.value_bytes)).sum();
     records + found.len() as u64 * crate::record_identity::IDENTITY_BYTES as u64 + 2 * HEADER_BLOCK_BYTES
+}
+
+/// A configuration without its content. In the last batch it was never acknowledged, because a fence is acknowledged
+/// only once a later batch stands behind it.
+fn is_damaged_fence(record: &FoundRecord) -> bool {
+    let kind = FrameKind::of(record.identity.kind);
+    kind == Some(FrameKind::Configured)
+        && read_content(FrameKind::Configured, &record.identity, &record.value) == FrameContent::Damaged
 }
 
 /// Record numbers `first..end` that are missing, and the batches to which they can belong.

@@ -32,6 +32,8 @@ pub(crate) struct SegmentHeader {
     pub node: u128,
     /// Which start of the node took the segment into use.
     pub start: u64,
+    /// Whether recovery opened it: then its first batch was synced before this header was written.
+    pub opened_at_start: bool,
     /// Number of the first batch in it.
     pub first_batch: u64,
     /// The oldest segment that still belonged to the log when this one was taken into use.
@@ -61,7 +63,7 @@ impl SegmentHeader {
         let mut bytes = [0u8; HEADER_BYTES];
         put(&mut bytes, 0, &MAGIC);
         put(&mut bytes, 8, &VERSION.to_le_bytes());
-        // 12..16 is zero.
+        put(&mut bytes, 12, &u32::from(self.opened_at_start).to_le_bytes());
         put(&mut bytes, 16, &self.bytes.to_le_bytes());
         put(&mut bytes, 24, &self.sequence.to_le_bytes());
         put(&mut bytes, 32, &self.id.to_le_bytes());
@@ -95,13 +97,18 @@ impl SegmentHeader {
         if version != VERSION {
             return HeaderBlock::UnknownVersion(version);
         }
-        let _zero = reader.u32();
+        let opened_at_start = match reader.u32() {
+            0 => false,
+            1 => true,
+            _ => return HeaderBlock::Damaged,
+        };
         HeaderBlock::Valid(SegmentHeader {
             bytes: reader.u64(),
             sequence: reader.u64(),
             id: reader.u64(),
             node: reader.u128(),
             start: reader.u64(),
+            opened_at_start,
             first_batch: reader.u64(),
             oldest: reader.u64(),
             cut_segment: reader.u64(),
@@ -121,6 +128,7 @@ mod tests {
             id: 0x0123_4567_89ab_cdef,
             node: 42,
             start: 3,
+            opened_at_start: true,
             first_batch: 99,
             oldest: 5,
             cut_segment: 6,

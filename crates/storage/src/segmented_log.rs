@@ -60,7 +60,7 @@ pub(crate) struct Continuation {
     pub position: Sequence,
     pub cut_segment: SegmentSequence,
     pub cut_batch: u64,
-    /// What must stand in the new segment before its header does.
+    /// What must stand in the new segment before its header does; never empty.
     pub frames: Vec<Frame>,
 }
 
@@ -87,6 +87,7 @@ impl SegmentedLog {
             id: random_id().map_err(failed("get random bytes for a segment"))?,
             node: node.0,
             start: start.0,
+            opened_at_start: true,
             first_batch: found.next_batch,
             oldest: u64::from(found.oldest.unwrap_or(sequence)),
             cut_segment: u64::from(found.cut_segment),
@@ -112,10 +113,8 @@ impl SegmentedLog {
             position: found.position,
             cooling: Vec::new(),
         };
-        if !found.frames.is_empty() {
-            log.write_frames(&found.frames).map_err(failed("write what recovery kept"))?;
-            log.land(&found.frames, HEADER_BLOCK_BYTES);
-        }
+        log.write_frames(&found.frames).map_err(failed("write what recovery kept"))?;
+        log.land(&found.frames, HEADER_BLOCK_BYTES);
         log.current.write_header().map_err(failed("write a segment's header"))?;
         log.current.file.sync().map_err(failed("sync a segment's header"))?;
         log.state.lock().noted.retain(|hole, _| hole.segment >= found.oldest.unwrap_or(sequence));
@@ -134,14 +133,24 @@ impl SegmentedLog {
             return Ok(0);
         }
         let written = frames.iter().map(|frame| frame.bytes() + IDENTITY_BYTES as u64).sum();
-        if !self.current.has_room_for(&frames) {
-            self.roll(&frames)?;
+        self.append_frames(&frames)?;
+        if frames.iter().any(|frame| frame.kind == FrameKind::Configured) {
+            // A fence whose content is damaged must never be taken for one that was never finished, or the other way
+            // round: nobody is told of it before a later batch proves that it was synced. Fences are rare.
+            self.append_frames(&[Frame::confirmed(self.position)])?;
         }
-        let front = self.current.front;
-        self.write_frames(&frames).map_err(|source| self.failed("write or sync a batch", source))?;
-        self.land(&frames, front);
         self.retire()?;
         Ok(written)
+    }
+
+    fn append_frames(&mut self, frames: &[Frame]) -> Result<(), WriteError> {
+        if !self.current.has_room_for(frames) {
+            self.roll(frames)?;
+        }
+        let front = self.current.front;
+        self.write_frames(frames).map_err(|source| self.failed("write or sync a batch", source))?;
+        self.land(frames, front);
+        Ok(())
     }
 
     /// What the log says, for readers.
@@ -165,6 +174,7 @@ impl SegmentedLog {
             id,
             node: self.node.0,
             start: self.start.0,
+            opened_at_start: false,
             first_batch: self.next_batch,
             oldest: u64::from(state.oldest()),
             cut_segment: 0,

@@ -1,0 +1,305 @@
+//! A disk in memory that tells what was written from what is durable, and can be asked at every operation what a crash
+//! right there would leave: any subset of the 512-byte sectors written since the last sync, and any first part of the
+//! changes of names.
+
+use crate::disk::{Disk, DiskFile};
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+const SECTOR: usize = 512;
+
+/// Called after each operation, with the disk as it is then.
+pub(crate) type Observer = Box<dyn FnMut(&MemoryDisk) + Send>;
+
+/// What goes wrong, once or for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// This operation fails with an I/O error; a write has happened in part.
+    Error,
+    /// No new file can be made from this operation on.
+    Full,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct MemoryDisk {
+    inner: Arc<Mutex<Inner>>,
+    observer: Arc<Mutex<Option<Observer>>>,
+}
+
+#[derive(Clone, Default)]
+struct Inner {
+    names: BTreeMap<String, usize>,
+    durable_names: BTreeMap<String, usize>,
+    changes: Vec<Change>,
+    files: Vec<Content>,
+    operations: u64,
+    writes: u64,
+    syncs: u64,
+    fault: Option<(u64, Fault)>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Add(String, usize),
+    Rename(String, String),
+    Remove(String),
+}
+
+#[derive(Clone, Default)]
+struct Content {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<(usize, Vec<u8>)>,
+}
+
+impl MemoryDisk {
+    pub(crate) fn new() -> MemoryDisk {
+        MemoryDisk::default()
+    }
+
+    pub(crate) fn observe(&self, observer: Option<Observer>) {
+        *self.observer.lock().unwrap() = observer;
+    }
+
+    pub(crate) fn fail_at(&self, operation: u64, fault: Fault) {
+        self.inner.lock().unwrap().fault = Some((operation, fault));
+    }
+
+    pub(crate) fn operations(&self) -> u64 {
+        self.inner.lock().unwrap().operations
+    }
+
+    /// Writes and syncs of file contents so far.
+    pub(crate) fn writes_and_syncs(&self) -> (u64, u64) {
+        let inner = self.inner.lock().unwrap();
+        (inner.writes, inner.syncs)
+    }
+
+    /// What would be there after a crash now. `keep` is asked for each unsynced sector, then for each change of names
+    /// until it says no.
+    pub(crate) fn after_crash(&self, keep: &mut dyn FnMut() -> bool) -> MemoryDisk {
+        let mut inner = self.inner.lock().unwrap().clone();
+        for file in &mut inner.files {
+            for (offset, bytes) in std::mem::take(&mut file.pending) {
+                let mut at = offset;
+                while at < offset + bytes.len() {
+                    let end = ((at / SECTOR + 1) * SECTOR).min(offset + bytes.len());
+                    if keep() {
+                        file.durable[at..end].copy_from_slice(&bytes[at - offset..end - offset]);
+                    }
+                    at = end;
+                }
+            }
+            file.live = file.durable.clone();
+        }
+        for change in std::mem::take(&mut inner.changes) {
+            if !keep() {
+                break;
+            }
+            apply(&mut inner.durable_names, change);
+        }
+        inner.names = inner.durable_names.clone();
+        inner.fault = None;
+        MemoryDisk { inner: Arc::new(Mutex::new(inner)), observer: Arc::default() }
+    }
+
+    /// Names of the files, in order.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.inner.lock().unwrap().names.keys().cloned().collect()
+    }
+
+    /// Contents of a file, for looking at and spoiling; both images are changed.
+    pub(crate) fn with_file<T>(&self, name: &str, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let mut inner = self.inner.lock().unwrap();
+        let index = inner.names[name];
+        let file = &mut inner.files[index];
+        let result = change(&mut file.live);
+        file.durable = file.live.clone();
+        file.pending.clear();
+        result
+    }
+
+    /// A copy that nothing done to this one reaches.
+    pub(crate) fn copy(&self) -> MemoryDisk {
+        MemoryDisk { inner: Arc::new(Mutex::new(self.inner.lock().unwrap().clone())), observer: Arc::default() }
+    }
+
+    fn operate<T>(&self, work: impl FnOnce(&mut Inner, Option<Fault>) -> io::Result<T>) -> io::Result<T> {
+        let result = {
+            let mut inner = self.inner.lock().unwrap();
+            inner.operations += 1;
+            let now = inner.operations;
+            let fault = match inner.fault {
+                Some((at, Fault::Error)) if at == now => Some(Fault::Error),
+                Some((at, Fault::Full)) if at <= now => Some(Fault::Full),
+                _ => None,
+            };
+            work(&mut inner, fault)
+        };
+        // Taken out while it runs: it may look at this disk, but what it does itself is not observed.
+        let observer = self.observer.lock().unwrap().take();
+        if let Some(mut observer) = observer {
+            observer(self);
+            let mut place = self.observer.lock().unwrap();
+            if place.is_none() {
+                *place = Some(observer);
+            }
+        }
+        result
+    }
+}
+
+fn apply(names: &mut BTreeMap<String, usize>, change: Change) {
+    match change {
+        Change::Add(name, file) => {
+            names.insert(name, file);
+        }
+        Change::Rename(from, to) => {
+            let file = names.remove(&from).expect("renames follow what they rename");
+            names.insert(to, file);
+        }
+        Change::Remove(name) => {
+            names.remove(&name);
+        }
+    }
+}
+
+fn broken() -> io::Error {
+    io::Error::other("injected fault")
+}
+
+impl Disk for MemoryDisk {
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let inner = self.inner.lock().unwrap();
+        let file = *inner.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
+        let bytes = bytes as usize;
+        // The name first, with nothing or half of the zeroes behind it; then the rest, and the syncs.
+        let file = self.operate(|inner, fault| {
+            match fault {
+                Some(Fault::Full) => return Err(io::ErrorKind::StorageFull.into()),
+                Some(Fault::Error) => return Err(broken()),
+                None => {}
+            }
+            if inner.names.contains_key(name) {
+                return Err(io::ErrorKind::AlreadyExists.into());
+            }
+            let file = inner.files.len();
+            let half = vec![0; bytes / 2];
+            inner.files.push(Content { live: half.clone(), durable: half, pending: Vec::new() });
+            inner.names.insert(name.to_string(), file);
+            inner.changes.push(Change::Add(name.to_string(), file));
+            Ok(file)
+        })?;
+        self.operate(|inner, fault| {
+            if fault == Some(Fault::Error) {
+                return Err(broken());
+            }
+            inner.files[file].live.resize(bytes, 0);
+            inner.files[file].durable.resize(bytes, 0);
+            Ok(())
+        })?;
+        self.sync()?;
+        Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.names())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.operate(|inner, fault| {
+            if fault == Some(Fault::Error) {
+                return Err(broken());
+            }
+            let file = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            inner.names.insert(to.to_string(), file);
+            inner.changes.push(Change::Rename(from.to_string(), to.to_string()));
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.operate(|inner, fault| {
+            if fault == Some(Fault::Error) {
+                return Err(broken());
+            }
+            inner.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
+            inner.changes.push(Change::Remove(name.to_string()));
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.operate(|inner, fault| {
+            if fault == Some(Fault::Error) {
+                return Err(broken());
+            }
+            inner.changes.clear();
+            inner.durable_names = inner.names.clone();
+            Ok(())
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        PathBuf::from("memory")
+    }
+}
+
+struct MemoryFile {
+    disk: MemoryDisk,
+    file: usize,
+}
+
+impl DiskFile for MemoryFile {
+    fn bytes(&self) -> io::Result<u64> {
+        Ok(self.disk.inner.lock().unwrap().files[self.file].live.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let inner = self.disk.inner.lock().unwrap();
+        let from = offset as usize;
+        let bytes = inner.files[self.file].live.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        self.disk.operate(|inner, fault| {
+            inner.writes += 1;
+            if fault == Some(Fault::Error) {
+                bytes.truncate(bytes.len() / 2);
+            }
+            let file = &mut inner.files[self.file];
+            let from = offset as usize;
+            assert!(from + bytes.len() <= file.live.len(), "files are written inside what was made for them");
+            file.live[from..from + bytes.len()].copy_from_slice(&bytes);
+            file.pending.push((from, bytes));
+            if fault == Some(Fault::Error) {
+                return Err(broken());
+            }
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.operate(|inner, fault| {
+            inner.syncs += 1;
+            if fault == Some(Fault::Error) {
+                // As on Linux: the pages are marked clean, and the next sync would say that all is well.
+                inner.files[self.file].pending.clear();
+                return Err(broken());
+            }
+            let file = &mut inner.files[self.file];
+            file.pending.clear();
+            file.durable = file.live.clone();
+            Ok(())
+        })
+    }
+}
