@@ -198,6 +198,13 @@ pub fn call_with_progress(
     })
 }
 
+/// Asks for a barrier on a connection of its own and without a single PostgreSQL call, for the report of an error.
+/// `None` if there was no answer.
+pub fn ask_barrier(group: client::GroupId, wait: Duration) -> Option<client::Slot> {
+    let mut connection = Connection::connect(&socket_path(), wait).ok()?;
+    connection.barrier(group, wait).ok()
+}
+
 /// Waits until the engine serves, for instance while it is being restarted.
 pub fn await_engine(deadline: Instant) -> Result<(), Error> {
     while Area::attached().engine_incarnation().is_none() {

@@ -7,22 +7,42 @@ use pgrx::prelude::*;
 
 pgrx::pg_module_magic!();
 
+pub mod applier;
+pub mod barrier;
 pub mod capture;
 pub mod catalog;
 pub mod column_codec;
+pub mod commit;
+pub mod conflict;
 pub mod connection_string;
+pub mod copy_worker;
 pub mod engine_connection;
+pub mod engine_worker;
+pub mod error_rewrite;
+pub mod groups;
 pub mod guard;
+pub mod join;
+pub mod key_access;
 pub mod keys;
+pub mod latest;
 pub mod libpq;
 pub mod list;
+pub mod origins;
 pub mod refusal;
 pub mod remote;
+pub mod replicate_table;
+pub mod rounds;
+pub mod row_apply;
 pub mod row_codec;
 pub mod row_locks;
 pub mod settings;
 pub mod shared;
+pub mod state_copy;
+pub mod statement_hooks;
+pub mod status;
 pub mod table_definition;
+pub mod tables_face;
+pub mod target;
 pub mod write_set;
 
 /// Called by PostgreSQL when the library is loaded.
@@ -38,8 +58,13 @@ pub extern "C-unwind" fn _PG_init() {
         .set_hint("Add pg_paxos to shared_preload_libraries in postgresql.conf and restart the server.")
         .report(PgLogLevel::ERROR);
     }
+    // With RUST_BACKTRACE in the server's environment pgrx would append a backtrace to the DETAIL of every error.
+    std::env::set_var("RUST_LIB_BACKTRACE", "0");
     settings::register();
     shared::request();
+    commit::register();
+    statement_hooks::register();
+    engine_worker::register();
     // SAFETY: once, while the postmaster loads the library.
     unsafe {
         capture::install();

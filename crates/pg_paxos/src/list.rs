@@ -28,6 +28,15 @@ pub unsafe fn oids(list: *const pg_sys::List) -> impl Iterator<Item = Oid> {
     cells(list).iter().map(|cell| unsafe { cell.oid_value })
 }
 
+/// The integers in a list; none for NIL.
+///
+/// # Safety
+/// A list of integers that is not changed while it is walked.
+pub unsafe fn integers(list: *const pg_sys::List) -> impl Iterator<Item = i32> {
+    // SAFETY: the caller says that the cells hold integers.
+    cells(list).iter().map(|cell| unsafe { cell.int_value })
+}
+
 /// A list of the one pointer.
 ///
 /// # Safety

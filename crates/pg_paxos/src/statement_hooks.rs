@@ -6,8 +6,8 @@
 //! guarded functions that they call before.
 
 use std::cell::Cell;
-use std::ffi::{c_char, CStr};
-use std::time::Instant;
+use std::ffi::{c_char, c_void, CStr};
+use std::time::{Duration, Instant};
 
 use consensus::{GroupId, Slot};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -17,8 +17,12 @@ use crate::barrier;
 use crate::catalog;
 use crate::commit;
 use crate::conflict;
+use crate::engine_connection;
+use crate::error_rewrite;
+use crate::key_access;
+use crate::list;
 use crate::settings::{self, ConsistencyModel};
-use crate::shared::Area;
+use crate::shared::{self, Area};
 
 mod raw {
     //! PostgreSQL's functions without pgrx's guard, which would catch and rethrow every error.
@@ -50,9 +54,23 @@ static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 thread_local! {
     /// How many executor calls are under way: a statement inside a function is not at the top.
     static EXECUTOR_DEPTH: Cell<u32> = const { Cell::new(0) };
+    /// The certified statement under way at the top.
+    static CERTIFIED: Cell<Option<Certified>> = const { Cell::new(None) };
     /// Of utility statements.
     static UTILITY_DEPTH: Cell<u32> = const { Cell::new(0) };
 }
+
+/// A statement that runs without a barrier, because certification proves what it reads.
+#[derive(Clone, Copy)]
+struct Certified {
+    query: *mut pg_sys::QueryDesc,
+    group: GroupId,
+    /// What was applied when it began, at most as new as its snapshot or newer by what commits meanwhile.
+    applied: Slot,
+}
+
+/// How long a failed statement waits to learn whether it failed on an old state.
+const STALE_ERROR_WAIT: Duration = Duration::from_secs(1);
 
 /// Installs the hooks. Called once, from `_PG_init`.
 pub fn register() {
@@ -75,6 +93,7 @@ pub fn reset_depth() {
     if unsafe { pg_sys::ActivePortal.is_null() } {
         EXECUTOR_DEPTH.set(0);
         UTILITY_DEPTH.set(0);
+        CERTIFIED.set(None);
     }
 }
 
@@ -125,6 +144,9 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
         }
         pg_sys::error_context_stack = entry.previous;
         EXECUTOR_DEPTH.set(depth);
+        if depth == 0 {
+            CERTIFIED.set(None);
+        }
     }
 }
 
@@ -165,7 +187,7 @@ unsafe fn context_entry() -> pg_sys::ErrorContextCallback {
     pg_sys::ErrorContextCallback {
         // SAFETY: a plain pointer of this process.
         previous: unsafe { pg_sys::error_context_stack },
-        callback: Some(conflict::doom_callback),
+        callback: Some(statement_callback),
         arg: std::ptr::null_mut(),
     }
 }
@@ -197,11 +219,21 @@ unsafe extern "C-unwind" fn before_statement(query: *mut pg_sys::QueryDesc, flag
     if touched.is_direct && unsafe { pg_sys::XactIsoLevel } == pg_sys::XACT_SERIALIZABLE as i32 {
         refuse_serializable();
     }
+    if EXECUTOR_DEPTH.get() == 0 {
+        CERTIFIED.set(None);
+    }
     for group in touched.groups {
         if barrier::has_passed(group) || settings::consistency_model() == ConsistencyModel::Optimistic {
             continue;
         }
-        if is_certified_read(statement) {
+        // SAFETY: the plan is about to run.
+        if EXECUTOR_DEPTH.get() == 0 && unsafe { key_access::is_certified(statement) } {
+            let applied = shared::applied(group);
+            CERTIFIED.set(Some(Certified { query, group, applied }));
+            continue;
+        }
+        // Inside such a statement only checks of foreign keys run, whose keys are certified.
+        if EXECUTOR_DEPTH.get() > 0 && CERTIFIED.get().is_some_and(|certified| certified.group == group) {
             continue;
         }
         // SAFETY: the query is about to start.
@@ -279,7 +311,7 @@ impl Touched {
         let mut touched = Touched { groups: Vec::new(), is_direct: false, writes_local: false };
         // SAFETY: lists of a plan, which stays as it is while it runs.
         unsafe {
-            for entry in list_pointers::<pg_sys::RangeTblEntry>(statement.rtable) {
+            for entry in list::pointers::<pg_sys::RangeTblEntry>(statement.rtable) {
                 if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
                     if let Some(table) = catalog::of_relation((*entry).relid) {
                         touched.is_direct = true;
@@ -305,18 +337,11 @@ impl Touched {
     }
 }
 
-/// The elements of a list of pointers.
-unsafe fn list_pointers<T>(list: *mut pg_sys::List) -> impl Iterator<Item = *mut T> {
-    // SAFETY: the caller gives a list of pointers, or null for the empty one.
-    let count = if list.is_null() { 0 } else { unsafe { (*list).length } };
-    (0..count).map(move |place| unsafe { (*(*list).elements.add(place as usize)).ptr_value.cast::<T>() })
-}
-
 /// Whether the plan depends on a function that is not PostgreSQL's own.
 unsafe fn calls_user_function(statement: &pg_sys::PlannedStmt) -> bool {
     // SAFETY: a list of a plan.
     unsafe {
-        list_pointers::<pg_sys::PlanInvalItem>(statement.invalItems)
+        list::pointers::<pg_sys::PlanInvalItem>(statement.invalItems)
             .any(|item| (*item).cacheId == pg_sys::SysCacheIdentifier::PROCOID as i32)
     }
 }
@@ -342,14 +367,70 @@ fn groups_of_database() -> Vec<GroupId> {
     })
 }
 
-/// Whether all that the statement reads of replicated tables is the row that it changes, found by its full unique key:
-/// then certification proves that it was current, and no barrier is needed.
-fn is_certified_read(_statement: &pg_sys::PlannedStmt) -> bool {
-    false
+/// A statement that went without a barrier ended: if it changed no row, nothing is certified, and the barrier is asked
+/// for now.
+#[pg_guard]
+unsafe extern "C-unwind" fn after_statement(query: *mut pg_sys::QueryDesc) {
+    let Some(certified) = CERTIFIED.get().filter(|certified| certified.query == query) else { return };
+    // SAFETY: the query has run and was not ended yet.
+    unsafe {
+        let changed = !(*query).estate.is_null() && (*(*query).estate).es_processed > 0;
+        if changed || !key_access::needs_a_row(&*(*query).plannedstmt) {
+            // Its foreign keys are checked at its end.
+            return;
+        }
+        CERTIFIED.set(None);
+        let slot = barrier::required(certified.group, Instant::now() + settings::barrier_timeout());
+        if slot > certified.applied || !barrier::covers(certified.group, (*query).snapshot, slot) {
+            raise_too_old(slot);
+        }
+    }
+    barrier::note_passed(certified.group);
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn after_statement(_query: *mut pg_sys::QueryDesc) {}
+/// Words the errors of statements: of doomed transactions, and of those that went without a barrier and failed.
+unsafe extern "C-unwind" fn statement_callback(argument: *mut c_void) {
+    // SAFETY: PostgreSQL calls this while it reports.
+    unsafe {
+        conflict::doom_callback(argument);
+        let Some(certified) = CERTIFIED.get() else { return };
+        if !error_rewrite::is_error() || is_own_error(pg_sys::geterrcode()) {
+            return;
+        }
+        CERTIFIED.set(None);
+        // No PostgreSQL function may be called that could fail here; the engine is asked over its socket alone.
+        let slot = match settings::consistency_model() {
+            ConsistencyModel::Strong => engine_connection::ask_barrier(certified.group, STALE_ERROR_WAIT),
+            ConsistencyModel::Session => Some(barrier::session_position(certified.group)),
+            ConsistencyModel::Optimistic => Some(Slot::ZERO),
+        };
+        if slot.is_some_and(|slot| slot <= certified.applied) {
+            return;
+        }
+        error_rewrite::Rewrite {
+            code: PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            message: error_rewrite::text("could not serialize access: the statement failed on a state that is not the latest"),
+            detail: error_rewrite::text(format!("This server had applied the log up to slot {}.", certified.applied)),
+            hint: error_rewrite::text("Run the transaction again."),
+        }
+        .apply();
+    }
+}
+
+/// Errors that say nothing about the rows that were read.
+fn is_own_error(code: i32) -> bool {
+    [
+        PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
+        PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+        PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
+        PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+        PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+        PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+    ]
+    .into_iter()
+    .any(|own| own as i32 == code)
+}
 
 #[pg_guard]
 unsafe extern "C-unwind" fn before_utility(statement: *mut pg_sys::PlannedStmt) {
@@ -423,7 +504,7 @@ unsafe fn groups_of_lock(statement: *mut pg_sys::LockStmt) -> Vec<GroupId> {
     // SAFETY: a parse tree of a LOCK TABLE.
     unsafe {
         let mut groups: Vec<GroupId> =
-            list_pointers::<pg_sys::RangeVar>((*statement).relations).filter_map(|range| group_of_range(range)).collect();
+            list::pointers::<pg_sys::RangeVar>((*statement).relations).filter_map(|range| group_of_range(range)).collect();
         groups.dedup();
         groups
     }
