@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 /// Every so many slots the bytes of the log so far are noted, to know how much a trim would leave.
 const SAMPLE_SLOTS: u64 = 1024;
 
+/// And after so many bytes: a thousand large entries would be far more than any bound for laggards.
+const SAMPLE_BYTES: u64 = 1 << 20;
+
 #[derive(Debug)]
 pub(super) struct Learner {
     /// Closed-up-to: every slot at or below is known chosen.
@@ -110,7 +113,8 @@ impl Log {
         assert!(slot == self.learner.delivered.next() && slot <= self.learner.closed, "slots are delivered in order, chosen ones only");
         self.learner.delivered = slot;
         self.learner.bytes += entry.len() as u64;
-        if slot.0 % SAMPLE_SLOTS == 0 {
+        let sampled = self.learner.samples.last_key_value().map_or(0, |(_, bytes)| *bytes);
+        if slot.0 % SAMPLE_SLOTS == 0 || self.learner.bytes - sampled >= SAMPLE_BYTES {
             self.learner.samples.insert(slot, self.learner.bytes);
         }
         let id = entry.id();
