@@ -16,7 +16,7 @@ use pgrx::prelude::*;
 use tables::WriteSet;
 
 use crate::shared::{ApplierState, Area, Group, Turn};
-use crate::{barrier, commit, engine_connection, origins, row_apply};
+use crate::{barrier, capture, commit, engine_connection, origins, row_apply};
 
 /// Entries that one local transaction replays at most: enough to make its commit cheap, few enough that readers who
 /// wait for the first do not notice the last.
@@ -37,25 +37,6 @@ const IDLE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long to wait for a single entry that the engine has.
 const ENTRY_WAIT: Duration = Duration::from_secs(10);
-
-/// Settings that ALTER ROLE or ALTER DATABASE could change, and that must not change what replay does.
-const PINNED: [(&std::ffi::CStr, &std::ffi::CStr); 14] = [
-    (c"search_path", c"pg_catalog"),
-    (c"session_replication_role", c"replica"),
-    (c"default_transaction_isolation", c"read committed"),
-    (c"default_transaction_read_only", c"off"),
-    (c"default_transaction_deferrable", c"off"),
-    (c"statement_timeout", c"0"),
-    (c"idle_in_transaction_session_timeout", c"0"),
-    (c"lock_timeout", c"0"),
-    // The watchdog frees the applier's way; a deadlock check would make the applier its own victim.
-    (c"deadlock_timeout", c"3600000"),
-    (c"row_security", c"off"),
-    (c"DateStyle", c"ISO, YMD"),
-    (c"IntervalStyle", c"postgres"),
-    (c"extra_float_digits", c"3"),
-    (c"bytea_output", c"hex"),
-];
 
 /// The group's replication origin, made if it is missing. In a transaction.
 pub fn origin_of(group: GroupId) -> pg_sys::RepOriginId {
@@ -128,17 +109,8 @@ pub extern "C-unwind" fn pg_paxos_applier_main(argument: pg_sys::Datum) {
     let database = std::ffi::CString::new(group.database()).expect("names have no NUL");
     // SAFETY: once per worker, before anything else.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
-    for (name, value) in PINNED {
-        // SAFETY: static strings; the worker is a superuser.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
-    }
+    row_apply::pin_settings();
+    capture::bypass_for_process();
     let mut applier = Applier::new(group, identity);
     if applier.await_state() {
         applier.run();

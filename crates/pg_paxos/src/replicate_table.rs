@@ -69,10 +69,17 @@ fn paxos_replicate_table(current_group_id: &str, new_table_oid: pg_sys::Oid) {
 /// Tables bound to each other are so replicated in one transaction, in any order.
 pub fn check_before_commit() {
     let taken = TAKEN_IN.with_borrow(|taken| taken.clone());
+    if taken.is_empty() {
+        return;
+    }
+    // SAFETY: in a transaction, on the main thread; at its end there is no statement whose snapshot could serve.
+    unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
     let kept: Vec<pg_sys::Oid> = taken.into_iter().filter(|relation| is_registered(*relation)).collect();
     if !kept.is_empty() {
         table_definition::refuse_unsupported(&kept);
     }
+    // SAFETY: the one pushed above.
+    unsafe { pg_sys::PopActiveSnapshot() };
 }
 
 /// Forgets what the ended transaction took in. Never fails.
