@@ -83,3 +83,6 @@ pub const OUTCOME_BYTES_MAX: usize = 1024;
 
 /// Logs whose positions travel with one heartbeat: 80 bytes each, so 80 kB at most.
 pub const HEARTBEAT_LOGS_MAX: usize = 1024;
+
+/// A learner within this many slots of the group is near enough to be promoted: half of what an acceptor takes ahead.
+pub const PROMOTION_LAG_SLOTS: u64 = ACCEPT_WINDOW_SLOTS / 2;

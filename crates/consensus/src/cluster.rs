@@ -196,8 +196,12 @@ impl Cluster {
     /// Lets time pass, with every deadline kept.
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
-        loop {
+        for step in 0.. {
             self.settle();
+            if step > 20_000 {
+                let status: Vec<_> = self.nodes.values().map(|state| (state.core.next_deadline(), format!("{:?}", state.core))).collect();
+                panic!("time does not pass: {status:#?}");
+            }
             let next = self.nodes.values().filter(|state| state.up && state.stopped.is_none()).filter_map(|state| state.core.next_deadline()).min();
             let next = next.unwrap_or(Time::NEVER).max(Time(self.now.0 + 1));
             if next > end {
@@ -242,6 +246,19 @@ impl Cluster {
     pub(crate) fn kill(&mut self, number: u128) {
         self.nodes.get_mut(&node(number)).expect("it exists").up = false;
         self.in_flight.retain(|(from, to, _)| *from != node(number) && *to != node(number));
+    }
+
+    /// The same, but what it sent before still arrives.
+    pub(crate) fn kill_after_sending(&mut self, number: u128) {
+        self.deliver_from(node(number));
+        self.kill(number);
+    }
+
+    fn deliver_from(&mut self, id: NodeId) {
+        let (mine, others): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.in_flight).into_iter().partition(|(from, _, _)| *from == id);
+        self.in_flight = mine;
+        while self.deliver_one() {}
+        self.in_flight.extend(others);
     }
 
     /// Starts a killed node again from what its disk holds.

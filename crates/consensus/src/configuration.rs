@@ -50,6 +50,8 @@ pub struct Configuration {
     pub members: Vec<Member>,
     /// In a joint epoch: the voters of the old configuration, in order.
     pub old_voters: Option<Vec<NodeId>>,
+    /// Members that lost their promises before this change began, and vote again once it is final (rule 9).
+    pub renewed: Vec<NodeId>,
 }
 
 /// A set of members of one configuration: bit n stands for its n-th member.
@@ -97,6 +99,7 @@ impl Configuration {
             epoch: Epoch(1),
             members: vec![member],
             old_voters: None,
+            renewed: Vec::new(),
         }
     }
 
@@ -205,6 +208,9 @@ impl Configuration {
             if old.iter().collect::<BTreeSet<_>>().len() != old.len() {
                 return wrong("an old voter is named twice");
             }
+        }
+        if self.renewed.len() > bounds::MEMBERS_MAX {
+            return wrong("too many renewed members");
         }
         if self.old_voters.is_none() && self.members.iter().any(|member| member.role == Role::Leaving) {
             return wrong("a member is leaving outside a joint epoch");

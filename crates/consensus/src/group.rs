@@ -147,7 +147,7 @@ impl Group {
         context.persist(Record::Configured { configuration: configuration.clone() });
         self.scope.configuration = configuration.clone();
         context.effect(Effect::Configured { configuration: configuration.clone() });
-        self.control.epoch_changed(configuration.epoch);
+        self.control.epoch_changed();
         self.asked_at = None;
         for log in self.logs.values_mut() {
             log.epoch_changed(context, &self.scope);

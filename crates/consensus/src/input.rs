@@ -155,6 +155,6 @@ pub enum Change {
     Remove(NodeId),
     /// End a joint epoch by going back to the old voters.
     GoBack,
-    /// Renew the epoch with the same members, through a joint epoch, so that a voter that lost its promises votes again (rule 9).
-    Renew,
+    /// Renew the epoch with the same members, through a joint epoch, so that these voters, which lost their promises, vote again (rule 9).
+    Renew(Vec<NodeId>),
 }

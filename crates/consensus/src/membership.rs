@@ -1,27 +1,378 @@
-//! Changes of a group's members (rule 6).
+//! Changes of a group's members (rule 6): learner first, then a joint epoch with its fences and sync pass, then the new epoch.
+//!
+//! Nothing here is durable but the configurations themselves: any member can take a change up where another left it.
 
+use crate::bounds;
+use crate::configuration::{Configuration, Member, MemberSet, Role};
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
 use crate::group::Group;
 use crate::ids::{Epoch, LogId, NodeId, Slot, Token};
 use crate::input::Change;
+use crate::message::GroupMessage;
+use crate::record::Record;
 use crate::recovered::RecoveredGroup;
 use crate::time::Time;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
-pub(crate) struct Changes {}
+pub(crate) struct Changes {
+    /// Requests of this node's callers, served one after the other.
+    requests: VecDeque<Request>,
+    /// The joint epoch that this node sees through to its end.
+    pass: Option<Pass>,
+    /// When this node takes up a joint epoch that another began.
+    resume_at: Option<Time>,
+    again_at: Option<Time>,
+    /// An epoch in which the voting bar was noticed (rule 9).
+    barred_since: Option<Epoch>,
+}
+
+#[derive(Debug)]
+struct Request {
+    token: Token,
+    change: Change,
+    deadline: Time,
+    /// The epoch when it was taken up.
+    since: Epoch,
+}
+
+/// What this node knows of the joint epoch in force.
+#[derive(Debug, Default)]
+struct Pass {
+    fenced: MemberSet,
+    /// Where each member's logs stand, answered after its fence: closed-up-to and highest accepted.
+    answers: BTreeMap<NodeId, BTreeMap<LogId, (Slot, Slot)>>,
+    /// Per log the highest slot found in a quorum of the old configuration: what a quorum of the new one must hold.
+    goal: Option<BTreeMap<LogId, Slot>>,
+    /// When members were last asked, and whether it was for more than the fence.
+    asked: Option<(bool, Time)>,
+}
+
+impl Pass {
+    /// Whether to ask now; each of the two questions once per pause.
+    fn ask(&mut self, fenced: bool, now: Time, pause: std::time::Duration) -> bool {
+        let due = self.asked.is_none_or(|(before, at)| before != fenced || now - at >= pause);
+        if due {
+            self.asked = Some((fenced, now));
+        }
+        due
+    }
+}
 
 impl Group {
-    pub(crate) fn change(&mut self, context: &mut Context, token: Token, _change: Change, _deadline: Time) {
-        context.effect(Effect::Changed { token, result: Err(Refusal::Unfit("changes come with the control log")) });
+    pub(crate) fn change(&mut self, context: &mut Context, token: Token, change: Change, deadline: Time) {
+        if self.changes.requests.len() >= bounds::CHANGES_MAX {
+            context.effect(Effect::Changed { token, result: Err(Refusal::Full("changes")) });
+            return;
+        }
+        let since = self.scope.epoch();
+        self.changes.requests.push_back(Request { token, change, deadline, since });
+        context.dirty_groups.insert(self.scope.group);
     }
-    pub(crate) fn on_fenced(&mut self, _context: &mut Context, _from: NodeId, _epoch: Epoch) {}
-    pub(crate) fn on_sync_ask(&mut self, _context: &mut Context, _from: NodeId) {}
-    pub(crate) fn on_sync_answer(&mut self, _context: &mut Context, _from: NodeId, _logs: Vec<(LogId, Slot, Slot)>, _votes: bool) {}
-    pub(crate) fn changes_epoch_changed(&mut self, _context: &mut Context) {}
+
     pub(crate) fn change_deadline(&self) -> Time {
-        Time::NEVER
+        let requests = self.changes.requests.iter().map(|request| request.deadline).min().unwrap_or(Time::NEVER);
+        let again = self.changes.again_at.unwrap_or(Time::NEVER);
+        let resume = self.changes.resume_at.unwrap_or(Time::NEVER);
+        requests.min(again).min(resume).min(self.control.next_deadline())
     }
-    pub(crate) fn go_on(&mut self, _context: &mut Context) {}
-    pub(crate) fn bar_if_needed(&mut self, _context: &mut Context, _recovered: &RecoveredGroup) {}
+
+    /// Does what is due for requests, the joint epoch, and the control log's attempt.
+    pub(crate) fn go_on(&mut self, context: &mut Context) {
+        self.expire_changes(context);
+        self.control_ask(context);
+        self.resume_if_due(context);
+        self.serve_request(context);
+        self.drive_joint(context);
+        let busy = !self.changes.requests.is_empty() || self.changes.pass.is_some();
+        self.changes.again_at = busy.then(|| {
+            let usual = context.now + context.options.failure_timeout / 20;
+            if self.control.not_before() > context.now { usual.min(self.control.not_before()) } else { usual }
+        });
+    }
+
+    fn expire_changes(&mut self, context: &mut Context) {
+        let now = context.now;
+        let requests = std::mem::take(&mut self.changes.requests);
+        let (late, rest): (VecDeque<_>, VecDeque<_>) = requests.into_iter().partition(|request| request.deadline <= now);
+        self.changes.requests = rest;
+        for request in late {
+            let joint = self.scope.configuration.is_joint() && request.since == self.scope.epoch();
+            let why = if joint { Refusal::ChangeUnderWay(self.scope.epoch()) } else { self.scope.why_late(context) };
+            context.effect(Effect::Changed { token: request.token, result: Err(why) });
+        }
+    }
+
+    /// The first request: answered if it is in force or makes no sense, else proposed.
+    fn serve_request(&mut self, context: &mut Context) {
+        while let Some(request) = self.changes.requests.front_mut() {
+            let configuration = &self.scope.configuration;
+            let answer = if is_fulfilled(&request.change, request.since, configuration) {
+                Some(Ok(configuration.clone()))
+            } else if configuration.is_joint() && request.change != Change::GoBack {
+                if self.changes.pass.is_none() {
+                    // Somebody's change is under way: it is helped to its end first.
+                    self.changes.pass = Some(Pass::default());
+                }
+                None
+            } else {
+                match self.next_configuration(context) {
+                    Ok(next) => {
+                        self.propose_configuration(context, &next);
+                        None
+                    }
+                    Err(refusal) => Some(Err(refusal)),
+                }
+            };
+            let Some(result) = answer else { return };
+            let request = self.changes.requests.pop_front().expect("it has a front");
+            context.effect_when_durable(Effect::Changed { token: request.token, result });
+            if let Some(next) = self.changes.requests.front_mut() {
+                next.since = self.scope.epoch();
+            }
+        }
+    }
+
+    /// What the first request asks for, as the next configuration; or why it cannot be.
+    fn next_configuration(&self, context: &Context) -> Result<Configuration, Refusal> {
+        let change = &self.changes.requests.front().expect("asked only if there is one").change;
+        let mut next = (*self.scope.configuration).clone();
+        if !self.scope.is_member() {
+            return Err(Refusal::Removed(self.scope.epoch()));
+        }
+        if self.scope.barred {
+            return Err(Refusal::Barred);
+        }
+        if !self.scope.may_vote() {
+            return Err(Refusal::Unfit("only a voter can change the group: ask one"));
+        }
+        next.epoch = next.epoch.next();
+        next.renewed = Vec::new();
+        let old_voters: Vec<NodeId> = next.voters().collect();
+        let find = |next: &Configuration, node: NodeId| next.index(node).ok_or(Refusal::Unfit("no such member"));
+        match change {
+            Change::AddLearner(member) => add_learner(&mut next, member)?,
+            Change::Promote(node) => {
+                let index = find(&next, *node)?;
+                self.check_caught_up(context, *node)?;
+                next.members[index].role = Role::Voter;
+                next.old_voters = Some(old_voters);
+            }
+            Change::Remove(node) => {
+                let index = find(&next, *node)?;
+                if next.members[index].role == Role::Voter {
+                    if old_voters.len() == 1 {
+                        return Err(Refusal::Unfit("the last voter cannot be removed"));
+                    }
+                    next.members[index].role = Role::Leaving;
+                    next.old_voters = Some(old_voters);
+                } else {
+                    next.members.remove(index);
+                }
+            }
+            Change::GoBack => {
+                let old = next.old_voters.take().ok_or(Refusal::Unfit("no change is under way"))?;
+                for member in &mut next.members {
+                    member.role = if old.contains(&member.node) { Role::Voter } else { Role::Learner };
+                }
+            }
+            Change::Renew(nodes) => {
+                nodes.iter().try_for_each(|node| find(&next, *node).map(|_| ()))?;
+                next.renewed.clone_from(nodes);
+                next.old_voters = Some(old_voters);
+            }
+        }
+        next.check().map_err(|_| Refusal::Unfit("the members would break the bounds of a configuration"))?;
+        Ok(next)
+    }
+
+    /// A voter that is far behind would hold up the group: promoted only when it has caught up with what this node knows chosen.
+    fn check_caught_up(&self, context: &Context, node: NodeId) -> Result<(), Refusal> {
+        if !context.peers.is_live(node, context.now) {
+            return Err(Refusal::Unfit("the member is not in contact"));
+        }
+        for log in self.logs.values() {
+            let (held, closed) = (log.known_closed(node), log.closed());
+            if held.plus(bounds::PROMOTION_LAG_SLOTS) < closed {
+                return Err(Refusal::Behind { held, closed });
+            }
+        }
+        Ok(())
+    }
+
+    /// A joint epoch whose driver went silent is taken up by the next member in order.
+    fn resume_if_due(&mut self, context: &mut Context) {
+        if !self.scope.configuration.is_joint() || !self.scope.may_vote() {
+            self.changes.resume_at = None;
+            self.changes.pass = None;
+            return;
+        }
+        if self.changes.pass.is_some() {
+            self.changes.resume_at = None;
+            return;
+        }
+        let rank = u32::try_from(self.scope.configuration.index(context.node).unwrap_or(0)).expect("members are bounded");
+        let patience = context.options.failure_timeout * 2 + context.options.failure_timeout / 2 * rank;
+        let at = *self.changes.resume_at.get_or_insert(context.now + patience);
+        if context.now >= at {
+            self.changes.pass = Some(Pass::default());
+            self.changes.resume_at = None;
+        }
+    }
+
+    /// Fences, then the sync pass, then the new epoch.
+    fn drive_joint(&mut self, context: &mut Context) {
+        if !self.scope.configuration.is_joint() || !self.scope.may_vote() {
+            return;
+        }
+        let going_back = self.changes.requests.front().is_some_and(|request| request.change == Change::GoBack);
+        let pause = context.options.failure_timeout / 20;
+        let Some(pass) = &mut self.changes.pass else { return };
+        if going_back {
+            return;
+        }
+        let configuration = self.scope.configuration.clone();
+        if !configuration.is_quorum(pass.fenced) {
+            if !pass.ask(false, context.now, pause) {
+                return;
+            }
+            let fenced = pass.fenced;
+            let missing = |node: &NodeId| configuration.index(*node).is_some_and(|index| !fenced.contains(index));
+            let to: Vec<NodeId> = configuration.members.iter().map(|member| member.node).filter(missing).collect();
+            context.send(&self.scope, to, GroupMessage::Configured { configuration });
+            return;
+        }
+        let ask = pass.ask(true, context.now, pause);
+        if !self.pass_is_complete(context) {
+            if ask {
+                context.send(&self.scope, configuration.all_voters(), GroupMessage::SyncAsk);
+            }
+            return;
+        }
+        let mut next = (*configuration).clone();
+        next.epoch = next.epoch.next();
+        next.old_voters = None;
+        next.members.retain(|member| member.role != Role::Leaving);
+        self.propose_configuration(context, &next);
+    }
+
+    /// Whether a quorum of the new configuration holds all that a quorum of the old one had; sees to what is missing.
+    fn pass_is_complete(&mut self, context: &mut Context) -> bool {
+        let configuration = self.scope.configuration.clone();
+        let Some(pass) = &mut self.changes.pass else { return false };
+        if pass.goal.is_none() {
+            let answered = configuration.set_of(pass.answers.keys().copied());
+            if !configuration.is_old_quorum(answered) {
+                return false;
+            }
+            let mut goal: BTreeMap<LogId, Slot> = BTreeMap::new();
+            for (log, (closed, highest)) in pass.answers.values().flatten() {
+                let known = goal.entry(*log).or_default();
+                *known = (*known).max(*closed).max(*highest);
+            }
+            pass.goal = Some(goal);
+        }
+        let goal = pass.goal.clone().expect("set just now");
+        for (id, slot) in &goal {
+            let (log, scope) = self.log(*id);
+            log.see_to(context, scope, *slot);
+        }
+        let pass = self.changes.pass.as_ref().expect("it was there");
+        let holds = |answer: &BTreeMap<LogId, (Slot, Slot)>| {
+            goal.iter().all(|(log, slot)| answer.get(log).is_some_and(|(closed, _)| closed >= slot) || *slot == Slot::ZERO)
+        };
+        let holders = pass.answers.iter().filter(|(_, answer)| holds(answer)).map(|(node, _)| *node);
+        configuration.is_new_quorum(configuration.set_of(holders))
+    }
+
+    pub(crate) fn on_fenced(&mut self, context: &mut Context, from: NodeId, epoch: Epoch) {
+        if epoch != self.scope.epoch() {
+            return;
+        }
+        let Some(index) = self.scope.configuration.index(from) else { return };
+        if let Some(pass) = &mut self.changes.pass {
+            pass.fenced.insert(index);
+            context.dirty_groups.insert(self.scope.group);
+        }
+    }
+
+    /// Durable state only, after the fence; a node that lost its promises says so and counts in no sync pass (rule 9).
+    pub(crate) fn on_sync_ask(&mut self, context: &mut Context, from: NodeId) {
+        let logs = self.logs.iter().map(|(id, log)| (*id, log.closed(), log.highest())).collect();
+        let votes = self.scope.may_vote() && !self.logs.values().any(|log| log.is_damaged());
+        context.send_when_durable(&self.scope, from, GroupMessage::SyncAnswer { logs, votes });
+    }
+
+    pub(crate) fn on_sync_answer(&mut self, context: &mut Context, from: NodeId, logs: Vec<(LogId, Slot, Slot)>, votes: bool) {
+        let Some(pass) = &mut self.changes.pass else { return };
+        if !votes || self.scope.configuration.index(from).is_none() {
+            return;
+        }
+        pass.answers.insert(from, logs.into_iter().map(|(log, closed, highest)| (log, (closed, highest))).collect());
+        context.dirty_groups.insert(self.scope.group);
+    }
+
+    /// A new epoch is in force: whoever asked for it sees it through, or is answered.
+    pub(crate) fn changes_epoch_changed(&mut self, context: &mut Context) {
+        self.changes.resume_at = None;
+        let asked = self.changes.requests.front().is_some();
+        self.changes.pass = (self.scope.configuration.is_joint() && asked).then(Pass::default);
+        self.lift_bar_if_renewed(context);
+        context.dirty_groups.insert(self.scope.group);
+    }
+
+    /// A node that cannot know what it promised does not vote until a change begun afterwards is final (rule 9).
+    pub(crate) fn bar_if_needed(&mut self, context: &mut Context, recovered: &RecoveredGroup) {
+        if recovered.promises_lost {
+            let since = self.scope.epoch();
+            context.persist(Record::VotingBarred { group: self.scope.group, since });
+            self.changes.barred_since = Some(since.max(recovered.barred_since.unwrap_or_default()));
+        } else {
+            self.changes.barred_since = recovered.barred_since;
+        }
+        self.scope.barred = self.changes.barred_since.is_some();
+        self.lift_bar_if_renewed(context);
+    }
+
+    /// The joint epoch that named this node was begun after the bar, and is final: what was promised before concerns only older epochs.
+    fn lift_bar_if_renewed(&mut self, context: &mut Context) {
+        let Some(since) = self.changes.barred_since else { return };
+        let configuration = &self.scope.configuration;
+        let begun_after = configuration.epoch.0 > since.0 + 1;
+        if !configuration.is_joint() && begun_after && configuration.renewed.contains(&context.node) {
+            self.changes.barred_since = None;
+            self.scope.barred = false;
+            context.persist(Record::VotingRestored { group: self.scope.group });
+        }
+    }
+}
+
+fn add_learner(next: &mut Configuration, member: &Member) -> Result<(), Refusal> {
+    if let Some(index) = next.index(member.node) {
+        let role = next.members[index].role;
+        next.members[index] = Member { role, ..member.clone() };
+        return Ok(());
+    }
+    if next.members.len() >= bounds::MEMBERS_MAX {
+        return Err(Refusal::Full("members"));
+    }
+    let at = next.members.partition_point(|known| known.node < member.node);
+    next.members.insert(at, Member { role: Role::Learner, ..member.clone() });
+    Ok(())
+}
+
+/// Whether the configuration in force is what the request wanted.
+fn is_fulfilled(change: &Change, since: Epoch, configuration: &Arc<Configuration>) -> bool {
+    let settled = !configuration.is_joint();
+    match change {
+        Change::AddLearner(member) => {
+            settled && configuration.member(member.node).is_some_and(|known| Member { role: member.role, ..known.clone() } == *member)
+        }
+        Change::Promote(node) => settled && configuration.member(*node).is_some_and(|member| member.role == Role::Voter),
+        Change::Remove(node) => settled && configuration.index(*node).is_none(),
+        Change::GoBack => settled && configuration.epoch > since,
+        Change::Renew(nodes) => settled && configuration.epoch > since && nodes.iter().all(|node| configuration.renewed.contains(node)),
+    }
 }

@@ -124,6 +124,8 @@ pub enum GroupMessage {
         ballot: Ballot,
         /// The acceptor's closed-up-to.
         closed: Slot,
+        /// The parts carry what was accepted above this slot; only parts that agree in it belong together.
+        above: Slot,
         /// Number of this part, from zero.
         part: u32,
         /// Whether this is the last part.
@@ -222,7 +224,7 @@ pub enum GroupMessage {
         highest: Slot,
         /// Its ballot.
         ballot: Ballot,
-        /// The promise.
+        /// The promise, durable or not: a hint of who may own the log, no part of the answer.
         promised: Ballot,
     },
     /// Send me chosen entries.
@@ -375,8 +377,8 @@ impl Message {
         }
         let ok = match body {
             GroupMessage::Prepare { ballot, closed, .. } => slots_ok(&[*closed]) && ballots_ok(&[*ballot]),
-            GroupMessage::Promise { ballot, closed, accepted, .. } => {
-                slots_ok(&[*closed]) && ballots_ok(&[*ballot]) && accepted.iter().all(|a| slots_ok(&[a.slot]) && ballots_ok(&[a.ballot]))
+            GroupMessage::Promise { ballot, closed, above, accepted, .. } => {
+                slots_ok(&[*closed, *above]) && ballots_ok(&[*ballot]) && accepted.iter().all(|a| slots_ok(&[a.slot]) && ballots_ok(&[a.ballot]))
             }
             GroupMessage::Refused { ballot, promised, closed, .. } => slots_ok(&[*closed]) && ballots_ok(&[*ballot, *promised]),
             GroupMessage::Accept { ballot, first, entries, chosen, .. } => {

@@ -178,6 +178,7 @@ impl Log {
                 log: self.id,
                 ballot,
                 closed: self.learner.closed,
+                above,
                 part: u32::try_from(number).expect("parts are bounded by the accept window"),
                 last: number + 1 == count,
                 accepted,

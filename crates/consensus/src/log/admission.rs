@@ -42,7 +42,7 @@ enum Place {
     Unrouted,
     /// In this node's proposer, queued or in flight.
     Here,
-    Forwarded { to: NodeId, at: Time },
+    Forwarded { to: NodeId, again_at: Time },
 }
 
 impl Admission {
@@ -191,6 +191,7 @@ impl Log {
         let mut entries = Vec::new();
         let mut bytes = 0;
         let origin = context.node;
+        let timeout = context.options.failure_timeout;
         let send = |context: &mut Context, log: &Log, entries: Vec<Entry>| {
             let body = GroupMessage::Forward { log: log.id, entries, origin, hops: 0 };
             context.send(scope, [to], body);
@@ -202,7 +203,7 @@ impl Log {
                 continue;
             }
             pending.sent = true;
-            pending.place = Place::Forwarded { to, at: now };
+            pending.place = Place::Forwarded { to, again_at: now + timeout };
             let entry = pending.entry.clone();
             if !entries.is_empty() && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || entries.len() >= bounds::BATCH_ENTRIES_MAX) {
                 send(context, self, std::mem::take(&mut entries));
@@ -222,10 +223,9 @@ impl Log {
         if self.admission.resend_at.is_none_or(|at| context.now < at) {
             return;
         }
-        let timeout = context.options.failure_timeout;
-        self.unroute(|place| matches!(place, Place::Forwarded { at, .. } if context.now - at >= timeout));
+        self.unroute(|place| matches!(place, Place::Forwarded { again_at, .. } if context.now >= again_at));
         let forwarded = self.admission.pending.values().any(|pending| matches!(pending.place, Place::Forwarded { .. }));
-        self.admission.resend_at = forwarded.then_some(context.now + context.options.retry_interval());
+        self.admission.resend_at = forwarded.then_some(context.now + context.options.retry_interval() / 2);
     }
 
     fn unroute(&mut self, which: impl Fn(Place) -> bool) {
@@ -298,19 +298,16 @@ impl Log {
         if reason == NotProposed::NotOwner && ballot == self.ownership.highest && ballot.node == from {
             self.ownership.disown(ballot);
         }
+        let pause = context.options.failure_timeout / 20;
         for id in ids {
             let Some(pending) = self.admission.pending.get_mut(id) else { continue };
             if !matches!(pending.place, Place::Forwarded { .. }) {
                 continue;
             }
-            match reason {
-                NotProposed::Full => pending.place = Place::Forwarded { to: from, at: context.now },
-                NotProposed::NotOwner => {
-                    pending.place = Place::Unrouted;
-                    self.admission.unrouted.push_back(*id);
-                }
-            }
+            // Not at once: two members that know equally little would pass it to and fro.
+            pending.place = Place::Forwarded { to: from, again_at: context.now + pause };
         }
+        self.admission.resend_at = Some(self.admission.resend_at.map_or(context.now + pause, |at| at.min(context.now + pause)));
         self.wake(context, scope);
     }
 }

@@ -202,6 +202,8 @@ impl Log {
         }
         self.catch_up.trimmed_at.clear();
         self.catch_up.said_need_state = None;
+        let highest = entries.iter().map(|(ballot, _)| *ballot).max().unwrap_or_default();
+        self.saw_ballot(context, scope, highest);
         self.heal_from(context, scope, first, entries);
         self.learn(context, scope, first, entries);
     }

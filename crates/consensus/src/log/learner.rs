@@ -202,6 +202,21 @@ impl Log {
         }
     }
 
+    /// A sync pass needs everything up to `slot` chosen and held: fetches what is chosen elsewhere, has the rest finished.
+    pub(crate) fn see_to(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        if self.learner.closed >= slot {
+            return;
+        }
+        let elsewhere = self.member_closed.values().max().copied().unwrap_or_default();
+        if elsewhere > self.learner.closed {
+            self.catch_up.aim(elsewhere.min(slot));
+        }
+        if elsewhere < slot {
+            self.ownership.must_try = true;
+        }
+        self.wake(context, scope);
+    }
+
     pub(super) fn record_closed(&mut self, context: &mut Context, scope: &Scope) {
         if self.learner.closed > self.learner.recorded {
             self.learner.recorded = self.learner.closed;

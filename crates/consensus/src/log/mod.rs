@@ -70,9 +70,9 @@ impl Log {
         self.touch(context, scope);
         match body {
             GroupMessage::Prepare { ballot, closed, .. } => self.on_prepare(context, scope, from, ballot, closed),
-            GroupMessage::Promise { ballot, closed, part, last, accepted, position, .. } => {
+            GroupMessage::Promise { ballot, closed, above, part, last, accepted, position, .. } => {
                 context.peers.saw_position(from, position);
-                self.on_promise(context, scope, from, ballot, closed, (part, last), accepted);
+                self.on_promise(context, scope, from, ballot, closed, (above, part, last), accepted);
             }
             GroupMessage::Refused { ballot, promised, closed, .. } => self.on_refused(context, scope, from, ballot, promised, closed),
             GroupMessage::Accept { ballot, first, entries, chosen, answer_to, .. } => {

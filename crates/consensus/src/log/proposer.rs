@@ -45,6 +45,8 @@ pub(super) struct Preparing {
 
 #[derive(Debug, Default)]
 struct Answer {
+    /// What the answer covers begins after this slot. Parts of answers that differ in it are not put together.
+    above: Slot,
     closed: Slot,
     parts: BTreeSet<u32>,
     last_part: Option<u32>,
@@ -179,7 +181,7 @@ impl Log {
         from: NodeId,
         ballot: Ballot,
         closed: Slot,
-        (part, last): (u32, bool),
+        (above, part, last): (Slot, u32, bool),
         accepted: Vec<Accepted>,
     ) {
         self.saw_closed(from, closed);
@@ -188,6 +190,10 @@ impl Log {
             return;
         }
         let answer = preparing.answers.entry(from).or_default();
+        if answer.above != above {
+            // Between two answers closed-up-to may have moved, and with it where the parts divide. The later one stands alone.
+            *answer = Answer { above, ..Answer::default() };
+        }
         answer.closed = answer.closed.max(closed);
         answer.parts.insert(part);
         if last {

@@ -232,7 +232,12 @@ impl Log {
         if waiting && self.reader.finish.again_at.is_none() {
             self.reader.finish.again_at = Some(context.now + patience);
         }
-        let Some(up_to) = up_to.filter(|slot| *slot > self.learner.closed) else { return };
+        let Some(up_to) = up_to.filter(|slot| *slot > self.learner.closed) else {
+            if self.reader.finish.again_at.is_some_and(|at| context.now >= at) {
+                self.reader.finish.again_at = waiting.then_some(context.now + patience);
+            }
+            return;
+        };
         if self.proposer.ballot().is_some() {
             // In flight here, or in phase 1: it is being finished already.
             self.reader.finish.again_at = Some(context.now + patience);

@@ -1,3 +1,7 @@
 //! Tests of the protocol on small clusters. Each file shows some of the rules, and fails when they are broken.
 
+mod membership;
+mod ownership;
+mod random;
+mod reads;
 mod replication;
