@@ -21,7 +21,7 @@ use crate::waiting::Waiting;
 use crate::{EngineFailure, FaceFactory, Limits, SequenceSource};
 use bytes::Bytes;
 use client::Metrics;
-use consensus::{Core, Effect, GroupId, Input, Message, NodeId, Record, Sequence, Start, Time};
+use consensus::{Core, Effect, GroupId, Input, Message, NodeId, OperationId, Record, Sequence, Start, Time};
 use network::{Events, Links, Peer};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -92,6 +92,8 @@ pub(crate) struct Node {
     peers: BTreeMap<NodeId, Peer>,
     /// Removed members whose links stay open for a moment.
     farewells: BTreeMap<NodeId, (Peer, Instant)>,
+    /// The proposal that the core said was withdrawn, last.
+    withdrawn: Option<OperationId>,
     metrics: Metrics,
     housekeeping_at: Instant,
     failure: Option<EngineFailure>,
@@ -129,6 +131,7 @@ impl Node {
             deliveries: VecDeque::new(),
             peers: BTreeMap::new(),
             farewells: BTreeMap::new(),
+            withdrawn: None,
             metrics: Metrics::default(),
             housekeeping_at: Instant::now(),
             failure: None,
@@ -167,7 +170,8 @@ impl Node {
             let began = Instant::now();
             self.take_what_is_at_hand().await;
             self.carry_out();
-            self.deliver_some();
+            // More at once when much waits, so that what waits stays bounded by what arrives in a few turns.
+            self.deliver_some(DELIVERIES_PER_TURN.max(self.deliveries.len() / 4));
             self.carry_out();
             self.pump_streams();
             self.clients.flush();
@@ -288,9 +292,9 @@ impl Node {
         }
     }
 
-    /// Gives decided slots to the faces, a bounded number at a time.
-    fn deliver_some(&mut self) {
-        for _ in 0..DELIVERIES_PER_TURN {
+    /// Gives decided slots to the faces, at most `budget`.
+    fn deliver_some(&mut self, budget: usize) {
+        for _ in 0..budget {
             let Some(effect) = self.deliveries.pop_front() else {
                 return;
             };

@@ -235,3 +235,44 @@ fn a_checkpoint_bounds_what_a_restart_replays_and_what_the_log_takes() {
     });
     assert_eq!(cluster.agree(&[0]).len(), 16 * 64);
 }
+
+#[test]
+fn a_withdrawal_is_answered_after_the_proposal_itself() {
+    let cluster = Cluster::group(1, Limits::default());
+    let mut connection = cluster.members[0].connect();
+    // Nothing of that id is under way: it cannot be taken back.
+    let unknown = connection.operation_id(PATIENCE).unwrap();
+    let withdrawn = connection.call(&Request::Withdraw { id: unknown }, PATIENCE).unwrap();
+    assert_eq!(withdrawn, Response::Withdrawn(false));
+    for _ in 0..20 {
+        let id = connection.operation_id(PATIENCE).unwrap();
+        let request = Request::Propose {
+            group: cluster.group,
+            id,
+            body: Bytes::from_static(b"wavering"),
+            origin: None,
+            answer: Answer::Always,
+            wait_ms: 10_000,
+        };
+        let proposal = connection.send(&request).unwrap();
+        let withdrawal = connection.send(&Request::Withdraw { id }).unwrap();
+        let mut receive = || connection.receive(Instant::now() + PATIENCE).unwrap().expect("both are answered");
+        let (first, own) = receive();
+        let (second, answer) = receive();
+        assert_eq!((first, second), (proposal, withdrawal));
+        let decided = connection.outcome_of(cluster.group, id, PATIENCE).unwrap();
+        match (own, answer) {
+            (Response::Refused(refusal), Response::Withdrawn(true)) => {
+                assert_eq!(refusal.reason, RefusalReason::Withdrawn);
+                assert!(matches!(decided, Settled::Closed { .. }), "{decided:?}");
+            }
+            (Response::Refused(refusal), Response::Withdrawn(false)) => {
+                assert_eq!(refusal.certainty, client::Certainty::Unknown);
+            }
+            (Response::Outcome(outcome), Response::Withdrawn(false)) => {
+                assert_eq!(decided, Settled::Decided(outcome));
+            }
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+}

@@ -81,6 +81,8 @@ impl Node {
             return;
         }
         self.metrics.slots_delivered += 1;
+        // A log that reaches back has turned up after all.
+        replica.needs_state = None;
         let proposals = &self.waiting.proposals;
         let delivered = replica.deliver(slot, entry, |id| proposals.get(&id).and_then(ProposalWaiter::origin));
         replica.capture_if_due(self.limits.checkpoint_every_bytes);
@@ -139,6 +141,9 @@ impl Node {
             ProposalOutcome::Chosen(_) => return,
             ProposalOutcome::Failed(refusal) => {
                 self.metrics.proposals_refused += 1;
+                if refusal == consensus::Refusal::Withdrawn {
+                    self.withdrawn = Some(id);
+                }
                 Some(refusal)
             }
             ProposalOutcome::Unknown => {

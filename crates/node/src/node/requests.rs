@@ -218,20 +218,22 @@ impl Node {
         });
     }
 
-    /// Withdraws a proposal: the core's answer comes at once, then the withdrawal's.
+    /// Withdraws a proposal: its own answer comes at once, then the withdrawal's.
     fn withdraw(&mut self, to: ReplyTo, id: OperationId) {
         let Some(waiter) = self.waiting.proposals.get(&id).filter(|waiter| waiter.to.client == to.client) else {
             return self.clients.answer(to, &Response::Withdrawn(false));
         };
         let group = waiter.group;
-        let refused_before = self.metrics.proposals_refused;
+        self.withdrawn = None;
         self.input(Input::Withdraw {
             group,
             log: LogId::MAIN,
             id,
         });
         self.carry_out();
-        let withdrawn = !self.waiting.proposals.contains_key(&id) && self.metrics.proposals_refused > refused_before;
+        // If it was decided just now, that is its answer.
+        self.deliver_some(usize::MAX);
+        let withdrawn = self.withdrawn == Some(id);
         self.clients.answer(to, &Response::Withdrawn(withdrawn));
     }
 
