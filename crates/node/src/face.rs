@@ -51,6 +51,11 @@ pub trait Face {
     /// none of them again. A face without a store of its own answers [`Slot`]`(u64::MAX)`: its checkpoint is its store.
     fn held(&mut self) -> Slot;
 
+    /// Why the face applies nothing more, for status; `None` while it does.
+    fn stopped(&self) -> Option<String> {
+        None
+    }
+
     /// The group's members changed.
     fn configured(&mut self, _group: &GroupDescription) {}
 }

@@ -99,6 +99,11 @@ impl Replica {
         self.face.held().min(self.decided.last())
     }
 
+    /// Why the face applies nothing more.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        self.face.stopped()
+    }
+
     pub(crate) fn admit(&mut self, body: &Bytes) -> Result<(), Bytes> {
         self.face.admit(body)
     }

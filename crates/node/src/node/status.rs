@@ -41,7 +41,7 @@ impl Node {
                 changing: configuration.is_joint(),
                 role: own.map(|own| own.role),
                 needs_state: if replica.awaits_state { Some(Slot(1)) } else { replica.needs_state },
-                stopped: None,
+                stopped: replica.stopped(),
                 log: LogStatus {
                     owner: log.and_then(|log| log.owner),
                     round: log.map_or(0, |log| log.ballot.round),
