@@ -153,7 +153,9 @@ pub fn check_name(name: &str) {
     } else {
         return;
     };
-    refusal(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("invalid group name \"{name}\": {reason}")).raise()
+    refusal(PgSqlErrorCode::ERRCODE_INVALID_NAME, format!("invalid group name \"{name}\": {reason}"))
+        .hint("Use a short name without control characters.")
+        .raise()
 }
 
 /// Parses a connection string given by a person; `whose` says which, for the message.

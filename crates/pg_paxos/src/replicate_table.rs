@@ -47,7 +47,7 @@ fn paxos_replicate_table(current_group_id: &str, new_table_oid: pg_sys::Oid) {
     refuse_replicated(new_table_oid, &group);
     if holds_values(group.group) {
         refusal(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("group \"{}\" holds values given by hand and takes no tables", group.name),
         )
         .hint("Use a group of its own for tables: make one with paxos_create_group.")
@@ -131,16 +131,17 @@ fn refuse_replicated(relation: pg_sys::Oid, group: &GroupDescription) {
     let table = qualified_name(relation);
     let report = if holder == group.group {
         refusal(
-            PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} is already replicated by group \"{name}\""),
         )
-        .detail("paxos_replicate_table is called once, on any member.")
+        .hint("paxos_replicate_table is called once, on any member; pgp_metadata.replicated_tables shows what is replicated.")
     } else {
         refusal(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table {table} is replicated by another group, \"{name}\""),
         )
         .detail("A table belongs to at most one group.")
+        .hint("Replicate another table, or use that group.")
     };
     report.raise()
 }

@@ -123,7 +123,9 @@ fn paxos_apply_log(current_proposer_id: &str, current_group_id: &str, max_round_
 
 fn required<T>(what: &str, value: Option<T>) -> T {
     value.unwrap_or_else(|| {
-        refusal(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{what} must not be null")).raise()
+        refusal(PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{what} must not be null"))
+            .hint("Only the value may be null: then the round is read and nothing is proposed.")
+            .raise()
     })
 }
 
@@ -133,7 +135,7 @@ fn check_round(round: i64) -> i64 {
             PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
             format!("round {round} is out of range"),
         )
-        .detail(format!("Rounds are numbered from 1 to {ROUND_MAX}."))
+        .hint(format!("Rounds are numbered from 1 to {ROUND_MAX}."))
         .raise()
     }
     round
@@ -158,7 +160,7 @@ fn highest_round(group: GroupId) -> i64 {
 fn refuse_tables(group: &GroupDescription) {
     if holds_tables(group.group) {
         refusal(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("group \"{}\" replicates tables and takes no values by hand", group.name),
         )
         .hint("Use a group of its own for values: make one with paxos_create_group.")
