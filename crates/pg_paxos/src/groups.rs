@@ -194,6 +194,11 @@ fn paxos_create_group_host(current_group_id: &str, own_host: &str, own_port: i32
 
 fn create(name: &str, own: &ConnectionString) {
     check_name(name);
+    if all().iter().any(|group| group.name == name) {
+        refusal(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("group \"{name}\" already exists on this server"))
+            .hint("Choose another name, or leave that group first, with paxos_leave_group.")
+            .raise()
+    }
     let request = Request::CreateGroup {
         name: name.to_owned(),
         kind: KIND.to_owned(),
