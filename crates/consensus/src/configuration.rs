@@ -3,7 +3,7 @@
 use crate::bounds;
 use crate::ids::{Epoch, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// What a member does in the group.
@@ -50,8 +50,8 @@ pub struct Configuration {
     pub members: Vec<Member>,
     /// In a joint epoch: the voters of the old configuration, in order.
     pub old_voters: Option<Vec<NodeId>>,
-    /// Members that lost their promises before this change began, and vote again once it is final (rule 9).
-    pub renewed: Vec<NodeId>,
+    /// Members that had lost their promises, with the joint epoch begun afterwards: past it they vote again (rule 9).
+    pub renewed: BTreeMap<NodeId, Epoch>,
 }
 
 /// A set of members of one configuration: bit n stands for its n-th member.
@@ -99,7 +99,7 @@ impl Configuration {
             epoch: Epoch(1),
             members: vec![member],
             old_voters: None,
-            renewed: Vec::new(),
+            renewed: BTreeMap::new(),
         }
     }
 

@@ -149,7 +149,6 @@ impl Group {
             return Err(Refusal::Unfit("only a voter can change the group: ask one"));
         }
         next.epoch = next.epoch.next();
-        next.renewed = Vec::new();
         let old_voters: Vec<NodeId> = next.voters().collect();
         let find = |next: &Configuration, node: NodeId| next.index(node).ok_or(Refusal::Unfit("no such member"));
         match change {
@@ -174,16 +173,21 @@ impl Group {
             }
             Change::GoBack => {
                 let old = next.old_voters.take().ok_or(Refusal::Unfit("no change is under way"))?;
+                // Without a sync pass nobody's lost promises are made up for.
+                let abandoned = self.scope.epoch();
+                next.renewed.retain(|_, joint| *joint != abandoned);
                 for member in &mut next.members {
                     member.role = if old.contains(&member.node) { Role::Voter } else { Role::Learner };
                 }
             }
             Change::Renew(nodes) => {
                 nodes.iter().try_for_each(|node| find(&next, *node).map(|_| ()))?;
-                next.renewed.clone_from(nodes);
+                next.renewed.extend(nodes.iter().map(|node| (*node, next.epoch)));
                 next.old_voters = Some(old_voters);
             }
         }
+        let members: Vec<NodeId> = next.members.iter().map(|member| member.node).collect();
+        next.renewed.retain(|node, _| members.contains(node));
         next.check().map_err(|_| Refusal::Unfit("the members would break the bounds of a configuration"))?;
         Ok(next)
     }
@@ -340,11 +344,10 @@ impl Group {
     fn lift_bar_if_renewed(&mut self, context: &mut Context) {
         let Some(since) = self.changes.barred_since else { return };
         let configuration = &self.scope.configuration;
-        let begun_after = configuration.epoch.0 > since.0 + 1;
-        if !configuration.is_joint() && begun_after && configuration.renewed.contains(&context.node) {
+        let renewed = configuration.renewed.get(&context.node);
+        if renewed.is_some_and(|joint| *joint > since && configuration.epoch > *joint) {
             self.changes.barred_since = None;
             self.scope.barred = false;
-            context.persist(Record::VotingRestored { group: self.scope.group });
         }
     }
 }
@@ -373,6 +376,6 @@ fn is_fulfilled(change: &Change, since: Epoch, configuration: &Arc<Configuration
         Change::Promote(node) => settled && configuration.member(*node).is_some_and(|member| member.role == Role::Voter),
         Change::Remove(node) => settled && configuration.index(*node).is_none(),
         Change::GoBack => settled && configuration.epoch > since,
-        Change::Renew(nodes) => settled && configuration.epoch > since && nodes.iter().all(|node| configuration.renewed.contains(node)),
+        Change::Renew(nodes) => settled && configuration.epoch > since && nodes.iter().all(|node| configuration.renewed.get(node).is_some_and(|joint| *joint > since)),
     }
 }

@@ -94,11 +94,6 @@ pub enum Record {
         /// The newest epoch that this node, or any member that it asked, knew at that time.
         since: crate::ids::Epoch,
     },
-    /// The bar is lifted: a change begun after it is final.
-    VotingRestored {
-        /// The group.
-        group: GroupId,
-    },
     /// The node dropped the group; everything about it is void.
     Forgotten {
         /// The group.
@@ -119,7 +114,6 @@ impl Record {
             | Record::Installed { group, .. }
             | Record::Trimmed { group, .. }
             | Record::VotingBarred { group, .. }
-            | Record::VotingRestored { group }
             | Record::Forgotten { group } => Some(*group),
             Record::PeerSeen { .. } => None,
         }

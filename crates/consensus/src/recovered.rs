@@ -101,7 +101,6 @@ impl Recovered {
                 let group = self.group(*group);
                 group.barred_since = group.barred_since.max(Some(*since));
             }
-            Record::VotingRestored { group } => self.group(*group).barred_since = None,
             Record::Forgotten { group } => {
                 self.groups.remove(group);
             }
