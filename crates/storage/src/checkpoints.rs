@@ -9,7 +9,7 @@ use crate::bytes_reader::{put, BytesReader};
 use crate::disk::{Disk, RealDisk};
 use crate::node_directory::NodeDirectory;
 use consensus::{GroupId, NodeId, Slot};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -294,14 +294,18 @@ fn parse(name: &str) -> Option<(GroupId, Slot)> {
     Some((GroupId(u128::from_str_radix(group, 16).ok()?), Slot(u64::from_str_radix(slot, 16).ok()?)))
 }
 
-/// One line per file, for `describe`.
-pub(crate) fn inspect(disk: &dyn Disk, node: NodeId) -> io::Result<BTreeMap<String, String>> {
-    let mut lines = BTreeMap::new();
-    for name in disk.list()? {
+/// One line per file, for `describe`. Contents are verified too.
+pub(crate) fn inspect(disk: Arc<dyn Disk>, node: NodeId) -> Result<Vec<String>, CheckpointError> {
+    let checkpoints = Checkpoints { disk, node, writing: Arc::new(Mutex::new(())) };
+    let mut lines = Vec::new();
+    for name in checkpoints.names()? {
         let Some((group, slot)) = parse(&name) else { continue };
-        let bytes = disk.open(&name)?.bytes()?;
-        lines.insert(name, format!("group {group} slot {slot} bytes {bytes}"));
+        let state = match checkpoints.read(group, slot, &name)? {
+            Ok(bytes) => format!("{} bytes, whole", bytes.len()),
+            Err(why) => format!("damaged: {why}"),
+        };
+        lines.push(format!("checkpoint of group {group} at slot {slot}: {state}"));
     }
-    let _ = node;
+    lines.sort();
     Ok(lines)
 }

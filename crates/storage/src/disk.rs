@@ -57,6 +57,7 @@ pub trait DiskFile: Send + Sync {
 #[derive(Debug, Clone)]
 pub struct RealDisk {
     directory: PathBuf,
+    read_only: bool,
 }
 
 impl RealDisk {
@@ -65,13 +66,15 @@ impl RealDisk {
         make_private_directory(directory)?;
         Ok(RealDisk {
             directory: directory.to_path_buf(),
+            read_only: false,
         })
     }
 
-    /// A directory that must exist already; makes nothing, so it is fit for inspection.
-    pub fn existing(directory: &Path) -> RealDisk {
+    /// A directory that must exist already, whose files are only read: for inspection.
+    pub fn read_only(directory: &Path) -> RealDisk {
         RealDisk {
             directory: directory.to_path_buf(),
+            read_only: true,
         }
     }
 
@@ -85,7 +88,7 @@ impl RealDisk {
 }
 
 /// Makes `directory` with mode 0700 and makes its name durable in its parent.
-pub(crate) fn make_private_directory(directory: &Path) -> io::Result<()> {
+fn make_private_directory(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     if directory.is_dir() {
         return Ok(());
@@ -99,7 +102,7 @@ pub(crate) fn make_private_directory(directory: &Path) -> io::Result<()> {
 
 impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.join(name))?;
+        let file = OpenOptions::new().read(true).write(!self.read_only).open(self.join(name))?;
         Ok(Arc::new(RealFile { file }))
     }
 

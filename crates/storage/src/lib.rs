@@ -9,6 +9,7 @@ pub mod bounds;
 
 mod bytes_reader;
 mod checkpoints;
+mod describe;
 mod disk;
 mod frame;
 mod log;
@@ -24,6 +25,7 @@ mod segmented_log;
 mod writer;
 
 pub use checkpoints::{Checkpoint, CheckpointError, Checkpoints, CHECKPOINT_BYTES_MAX};
+pub use describe::{describe, DescribeError};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use log::{Completion, CompletionCallback, Log, LogOptions, SubmitError, Usage};
 pub use log_reader::{LogReader, ReadError, StoredEntry};

@@ -9,7 +9,7 @@
 //! `docs/on-disk-format.md` gives the file's bytes.
 
 use crate::bytes_reader::{put, BytesReader};
-use crate::disk::{make_private_directory, Disk, RealDisk};
+use crate::disk::{Disk, RealDisk};
 use consensus::{NodeId, Start};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
@@ -127,10 +127,9 @@ impl NodeDirectory {
         if environment.len() > ENVIRONMENT_BYTES_MAX {
             return Err(DirectoryError::Environment(environment.len()));
         }
-        make_private_directory(path).map_err(failed("make directory", path))?;
+        let disk = RealDisk::open(path).map_err(failed("make directory", path))?;
         let lock = lock(path)?;
         let metadata = std::fs::metadata(path).map_err(failed("look at directory", path))?;
-        let disk = RealDisk::existing(path);
         let found = read_identity(path)?;
         let first_start = found.is_none();
         let mut identity = match found {
@@ -187,13 +186,12 @@ impl NodeDirectory {
     }
 }
 
-/// Identity and start as they stand in a directory that may be in use, for inspection.
-pub(crate) fn inspect(path: &Path) -> Result<Option<String>, DirectoryError> {
+/// Who a directory belongs to, with a line for people. Takes no lock and changes nothing.
+pub(crate) fn inspect(path: &Path) -> Result<Option<(NodeId, String)>, DirectoryError> {
     Ok(read_identity(path)?.map(|identity| {
-        format!(
-            "node {:032x} start {} device {} inode {} environment {:?}",
-            identity.node.0, identity.start.0, identity.device, identity.inode, identity.environment
-        )
+        let Identity { node, start, device, inode, environment } = identity;
+        let line = format!("node {node}, start {start}, on device {device} as inode {inode}, environment {environment:?}");
+        (node, line)
     }))
 }
 

@@ -431,7 +431,17 @@ fn segment_bytes_for(frames: &[Frame]) -> u64 {
     bytes
 }
 
+#[cfg(test)]
+thread_local! {
+    /// Set where a test compares whole segments byte for byte.
+    pub(crate) static FIXED_ID: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
+}
+
 fn random_id() -> io::Result<u64> {
+    #[cfg(test)]
+    if let Some(id) = FIXED_ID.get() {
+        return Ok(id);
+    }
     let mut bytes = [0u8; 8];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(u64::from_le_bytes(bytes))

@@ -274,7 +274,9 @@ impl DiskFile for MemoryFile {
         self.disk.operate(|inner, fault| {
             inner.writes += 1;
             if fault == Some(Fault::Error) {
-                bytes.truncate(bytes.len() / 2);
+                // Half of it, in whole sectors.
+                let end = (offset as usize + bytes.len() / 2) / SECTOR * SECTOR;
+                bytes.truncate(end.saturating_sub(offset as usize));
             }
             let file = &mut inner.files[self.file];
             let from = offset as usize;

@@ -1,6 +1,10 @@
-//! Tests of the log as a whole.
+//! Tests of the log and the checkpoints as a whole.
 
+mod bit_rot;
+mod checkpoint_files;
 mod crash_matrix;
+mod failures;
+mod golden_files;
 mod log_on_files;
 mod memory_disk;
 mod script;
