@@ -72,9 +72,17 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
     }
     for (sequence, file) in &files.live {
         let SegmentFile { name, header, .. } = file;
-        write!(out, "segment {sequence} in {name}: {} bytes, from start {}, batch {}", header.bytes, header.start, header.first_batch)?;
+        write!(
+            out,
+            "segment {sequence} in {name}: {} bytes, from start {}, batch {}",
+            header.bytes, header.start, header.first_batch
+        )?;
         if header.opened_at_start && header.cut_segment > 0 {
-            write!(out, "; segment {} ends before batch {}", header.cut_segment, header.cut_batch)?;
+            write!(
+                out,
+                "; segment {} ends before batch {}",
+                header.cut_segment, header.cut_batch
+            )?;
         }
         writeln!(out)?;
         let mut buffer = vec![0u8; usize::try_from(header.bytes).unwrap_or(0)];
@@ -82,7 +90,11 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
         let mut expected = 0;
         for record in scan(&Bytes::from(buffer), header) {
             if record.identity.number != expected {
-                writeln!(out, "  MISSING: records {expected} to {} before the next", record.identity.number - 1)?;
+                writeln!(
+                    out,
+                    "  MISSING: records {expected} to {} before the next",
+                    record.identity.number - 1
+                )?;
             }
             expected = record.identity.number + 1;
             writeln!(out, "  {}", line(&record))?;
@@ -96,23 +108,48 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
 
 fn line(record: &FoundRecord) -> String {
     let identity = &record.identity;
-    let RecordIdentity { number, batch, position, slot, .. } = *identity;
-    let start = format!("{number} at {} batch {batch} {}: ", identity.offset(), Sequence(position));
+    let RecordIdentity {
+        number,
+        batch,
+        position,
+        slot,
+        ..
+    } = *identity;
+    let start = format!(
+        "{number} at {} batch {batch} {}: ",
+        identity.offset(),
+        Sequence(position)
+    );
     let (group, log) = (GroupId(identity.group), LogId(identity.log));
     let (epoch, round) = (Epoch(identity.epoch), identity.round);
-    let ballot = Ballot { epoch, round, node: NodeId(identity.node), start: Start(identity.start) };
-    let Some(kind) = FrameKind::of(identity.kind) else { return format!("{start}UNKNOWN KIND {}", identity.kind) };
+    let ballot = Ballot {
+        epoch,
+        round,
+        node: NodeId(identity.node),
+        start: Start(identity.start),
+    };
+    let Some(kind) = FrameKind::of(identity.kind) else {
+        return format!("{start}UNKNOWN KIND {}", identity.kind);
+    };
     let content = read_content(kind, identity, &record.value);
     let what = match kind {
         FrameKind::Configured => format!("{group} configured, epoch {epoch}"),
         FrameKind::Promised => format!("{group} {log} promised {ballot}"),
         FrameKind::Accepted => format!("{group} {log} accepted from slot {slot} under {ballot}"),
-        FrameKind::Learnt => format!("{group} {log} learnt from slot {slot}, accepted somewhere under {ballot}"),
+        FrameKind::Learnt => {
+            format!("{group} {log} learnt from slot {slot}, accepted somewhere under {ballot}")
+        }
         FrameKind::Chosen => format!("{group} {log} chosen up to slot {slot}"),
         FrameKind::Installed => format!("{group} {log} state installed at slot {slot}"),
         FrameKind::Trimmed => format!("{group} {log} trimmed up to slot {slot}"),
-        FrameKind::PeerSeen => format!("{} seen in start {} at {}", ballot.node, ballot.start, Sequence(slot)),
+        FrameKind::PeerSeen => format!(
+            "{} seen in start {} at {}",
+            ballot.node,
+            ballot.start,
+            Sequence(slot)
+        ),
         FrameKind::VotingBarred => format!("{group} barred from voting since epoch {epoch}"),
+        FrameKind::VotingRestored => format!("{group} may vote again"),
         FrameKind::Forgotten => format!("{group} forgotten"),
         FrameKind::Lost => format!("{group} {log} slot {slot} under {ballot} was damaged"),
         FrameKind::PromisesLost => format!("{group} promises may be lost"),
@@ -121,9 +158,16 @@ fn line(record: &FoundRecord) -> String {
     };
     let extent = match content {
         FrameContent::Entries(entries) if kind != FrameKind::Lost => {
-            let damaged = entries.iter().filter(|entry| !matches!(entry, Some((_, Some(_))))).count();
+            let damaged = entries
+                .iter()
+                .filter(|entry| !matches!(entry, Some((_, Some(_)))))
+                .count();
             let bytes = identity.value_bytes;
-            let note = if damaged > 0 { format!(", {damaged} DAMAGED") } else { String::new() };
+            let note = if damaged > 0 {
+                format!(", {damaged} DAMAGED")
+            } else {
+                String::new()
+            };
             format!(", {} entries, {bytes} bytes{note}", entries.len())
         }
         FrameContent::Configuration(configuration) => format!(" {configuration:?}"),

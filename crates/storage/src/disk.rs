@@ -93,7 +93,10 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
     match directory.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
@@ -102,7 +105,10 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
 
 impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(!self.read_only).open(self.join(name))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(!self.read_only)
+            .open(self.join(name))?;
         Ok(Arc::new(RealFile { file }))
     }
 
@@ -113,10 +119,13 @@ impl Disk for RealDisk {
             .create_new(true)
             .mode(0o600)
             .open(self.join(name))?;
-        let zeroes = vec![0u8; ZERO_PIECE_BYTES.min(usize::try_from(bytes).unwrap_or(ZERO_PIECE_BYTES))];
+        let zeroes =
+            vec![0u8; ZERO_PIECE_BYTES.min(usize::try_from(bytes).unwrap_or(ZERO_PIECE_BYTES))];
         let mut offset = 0;
         while offset < bytes {
-            let piece = zeroes.len().min(usize::try_from(bytes - offset).unwrap_or(usize::MAX));
+            let piece = zeroes
+                .len()
+                .min(usize::try_from(bytes - offset).unwrap_or(usize::MAX));
             file.write_all_at(&zeroes[..piece], offset)?;
             offset += piece as u64;
         }
@@ -184,7 +193,8 @@ impl DiskFile for RealFile {
                 for slice in group {
                     let skip = written.min(slice.len());
                     written -= skip;
-                    self.file.write_all_at(&slice[skip..], start + skip as u64)?;
+                    self.file
+                        .write_all_at(&slice[skip..], start + skip as u64)?;
                     start += slice.len() as u64;
                 }
             }

@@ -9,7 +9,9 @@ use crate::bytes_reader::BytesReader;
 use crate::log_state::Hole;
 use crate::record_identity::{RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
 use bytes::Bytes;
-use consensus::{Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Record, Sequence, Slot, Start};
+use consensus::{
+    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Record, Sequence, Slot, Start,
+};
 use std::sync::Arc;
 
 /// One directory row: length and checksum, four bytes each.
@@ -38,6 +40,7 @@ pub(crate) enum FrameKind {
     DamageNoted = 13,
     /// Storage's own: says nothing; its being there proves that the batch before it was synced.
     Confirmed = 14,
+    VotingRestored = 15,
 }
 
 impl FrameKind {
@@ -57,6 +60,7 @@ impl FrameKind {
             12 => FrameKind::PromisesLost,
             13 => FrameKind::DamageNoted,
             14 => FrameKind::Confirmed,
+            15 => FrameKind::VotingRestored,
             _ => return None,
         })
     }
@@ -64,7 +68,14 @@ impl FrameKind {
     /// Whether it still holds although a record before it in the same unfinished batch is missing. A promise, an
     /// acceptance or a fence only ever makes the node stricter; the others speak about what came before them.
     pub(crate) fn stands_alone(self) -> bool {
-        !matches!(self, FrameKind::Chosen | FrameKind::Trimmed | FrameKind::Installed | FrameKind::Forgotten)
+        !matches!(
+            self,
+            FrameKind::Chosen
+                | FrameKind::Trimmed
+                | FrameKind::Installed
+                | FrameKind::VotingRestored
+                | FrameKind::Forgotten
+        )
     }
 }
 
@@ -92,7 +103,14 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// A frame that is all identity.
-    pub(crate) fn bare(kind: FrameKind, position: Sequence, group: GroupId, log: LogId, slot: Slot, ballot: Ballot) -> Frame {
+    pub(crate) fn bare(
+        kind: FrameKind,
+        position: Sequence,
+        group: GroupId,
+        log: LogId,
+        slot: Slot,
+        ballot: Ballot,
+    ) -> Frame {
         Frame {
             kind,
             position,
@@ -139,8 +157,14 @@ impl Frame {
     pub(crate) fn configured(position: Sequence, configuration: &Arc<Configuration>) -> Frame {
         let epoch = configuration.epoch;
         let bytes = postcard::to_stdvec(&**configuration).expect("a configuration always encodes");
-        let mut frame =
-            Frame::bare(FrameKind::Configured, position, configuration.group, LogId::CONTROL, epoch.slot(), Ballot::floor(epoch));
+        let mut frame = Frame::bare(
+            FrameKind::Configured,
+            position,
+            configuration.group,
+            LogId::CONTROL,
+            epoch.slot(),
+            Ballot::floor(epoch),
+        );
         frame.value_checksum = crc32c::crc32c(&bytes);
         frame.value_bytes = u32::try_from(bytes.len()).expect("a configuration is bounded");
         frame.value = vec![Bytes::from(bytes)];
@@ -149,7 +173,11 @@ impl Frame {
     }
 
     /// An entry whose content is gone while its slot and ballot are known.
-    pub(crate) fn lost(position: Sequence, (group, log): (GroupId, LogId), (slot, ballot): (Slot, Ballot)) -> Frame {
+    pub(crate) fn lost(
+        position: Sequence,
+        (group, log): (GroupId, LogId),
+        (slot, ballot): (Slot, Ballot),
+    ) -> Frame {
         let mut frame = Frame::bare(FrameKind::Lost, position, group, log, slot, ballot);
         frame.entries = 1;
         frame
@@ -157,34 +185,85 @@ impl Frame {
 
     /// Says that an earlier recovery saw these records missing.
     pub(crate) fn damage_noted(position: Sequence, hole: &Hole) -> Frame {
-        let ballot = Ballot { epoch: Epoch(0), round: hole.first, node: NodeId(0), start: Start(hole.end) };
-        Frame::bare(FrameKind::DamageNoted, position, GroupId(0), LogId(0), Slot(u64::from(hole.segment)), ballot)
+        let ballot = Ballot {
+            epoch: Epoch(0),
+            round: hole.first,
+            node: NodeId(0),
+            start: Start(hole.end),
+        };
+        Frame::bare(
+            FrameKind::DamageNoted,
+            position,
+            GroupId(0),
+            LogId(0),
+            Slot(u64::from(hole.segment)),
+            ballot,
+        )
     }
 
     /// Proof that the batch before was synced.
     pub(crate) fn confirmed(position: Sequence) -> Frame {
-        Frame::bare(FrameKind::Confirmed, position, GroupId(0), LogId(0), Slot::ZERO, Ballot::ZERO)
+        Frame::bare(
+            FrameKind::Confirmed,
+            position,
+            GroupId(0),
+            LogId(0),
+            Slot::ZERO,
+            Ballot::ZERO,
+        )
     }
 
     /// Another node's position.
-    pub(crate) fn peer_seen(position: Sequence, node: NodeId, start: Start, seen: Sequence) -> Frame {
-        let ballot = Ballot { epoch: Epoch(0), round: 0, node, start };
-        Frame::bare(FrameKind::PeerSeen, position, GroupId(0), LogId(0), Slot(seen.0), ballot)
+    pub(crate) fn peer_seen(
+        position: Sequence,
+        node: NodeId,
+        start: Start,
+        seen: Sequence,
+    ) -> Frame {
+        let ballot = Ballot {
+            epoch: Epoch(0),
+            round: 0,
+            node,
+            start,
+        };
+        Frame::bare(
+            FrameKind::PeerSeen,
+            position,
+            GroupId(0),
+            LogId(0),
+            Slot(seen.0),
+            ballot,
+        )
     }
 
     /// Appends the frames of a record. Only learnt entries of different ballots make more than one.
     pub(crate) fn of_record(position: Sequence, record: &Record, frames: &mut Vec<Frame>) {
-        let bare = |kind, group: &GroupId, log: &LogId, slot: &Slot, ballot| Frame::bare(kind, position, *group, *log, *slot, ballot);
+        let bare = |kind, group: &GroupId, log: &LogId, slot: &Slot, ballot| {
+            Frame::bare(kind, position, *group, *log, *slot, ballot)
+        };
         frames.push(match record {
             Record::Configured { configuration } => Frame::configured(position, configuration),
-            Record::Promised { group, log, ballot } => bare(FrameKind::Promised, group, log, &Slot::ZERO, *ballot),
-            Record::Accepted { group, log, ballot, first, entries } => Frame::entries(
+            Record::Promised { group, log, ballot } => {
+                bare(FrameKind::Promised, group, log, &Slot::ZERO, *ballot)
+            }
+            Record::Accepted {
+                group,
+                log,
+                ballot,
+                first,
+                entries,
+            } => Frame::entries(
                 (FrameKind::Accepted, position),
                 (*group, *log),
                 (*first, *ballot),
                 &mut entries.iter().map(checked),
             ),
-            Record::Learnt { group, log, first, entries } => {
+            Record::Learnt {
+                group,
+                log,
+                first,
+                entries,
+            } => {
                 let mut slot = *first;
                 for run in entries.chunk_by(|(left, _), (right, _)| left == right) {
                     frames.push(Frame::entries(
@@ -197,14 +276,41 @@ impl Frame {
                 }
                 return;
             }
-            Record::Chosen { group, log, up_to } => bare(FrameKind::Chosen, group, log, up_to, Ballot::ZERO),
-            Record::Installed { group, log, slot } => bare(FrameKind::Installed, group, log, slot, Ballot::ZERO),
-            Record::Trimmed { group, log, up_to } => bare(FrameKind::Trimmed, group, log, up_to, Ballot::ZERO),
-            Record::PeerSeen { node, start, position: seen } => Frame::peer_seen(position, *node, *start, *seen),
-            Record::VotingBarred { group, since } => {
-                bare(FrameKind::VotingBarred, group, &LogId::CONTROL, &Slot::ZERO, Ballot::floor(*since))
+            Record::Chosen { group, log, up_to } => {
+                bare(FrameKind::Chosen, group, log, up_to, Ballot::ZERO)
             }
-            Record::Forgotten { group } => bare(FrameKind::Forgotten, group, &LogId::CONTROL, &Slot::ZERO, Ballot::ZERO),
+            Record::Installed { group, log, slot } => {
+                bare(FrameKind::Installed, group, log, slot, Ballot::ZERO)
+            }
+            Record::Trimmed { group, log, up_to } => {
+                bare(FrameKind::Trimmed, group, log, up_to, Ballot::ZERO)
+            }
+            Record::PeerSeen {
+                node,
+                start,
+                position: seen,
+            } => Frame::peer_seen(position, *node, *start, *seen),
+            Record::VotingBarred { group, since } => bare(
+                FrameKind::VotingBarred,
+                group,
+                &LogId::CONTROL,
+                &Slot::ZERO,
+                Ballot::floor(*since),
+            ),
+            Record::VotingRestored { group } => bare(
+                FrameKind::VotingRestored,
+                group,
+                &LogId::CONTROL,
+                &Slot::ZERO,
+                Ballot::ZERO,
+            ),
+            Record::Forgotten { group } => bare(
+                FrameKind::Forgotten,
+                group,
+                &LogId::CONTROL,
+                &Slot::ZERO,
+                Ballot::ZERO,
+            ),
         });
     }
 
@@ -214,7 +320,13 @@ impl Frame {
     }
 
     /// The identity with its place filled in.
-    pub(crate) fn identity(&self, batch: u64, number: u32, following: u32, offset: u64) -> RecordIdentity {
+    pub(crate) fn identity(
+        &self,
+        batch: u64,
+        number: u32,
+        following: u32,
+        offset: u64,
+    ) -> RecordIdentity {
         assert!(offset.is_multiple_of(ALIGNMENT), "records are aligned");
         RecordIdentity {
             kind: self.kind as u8,
@@ -268,7 +380,11 @@ pub(crate) fn directory_rows(directory: &[u8]) -> Vec<EntryPlace> {
         .chunks_exact(ROW_BYTES)
         .map(|row| {
             let mut reader = BytesReader::new(row);
-            let place = EntryPlace { offset, bytes: reader.u32(), checksum: reader.u32() };
+            let place = EntryPlace {
+                offset,
+                bytes: reader.u32(),
+                checksum: reader.u32(),
+            };
             offset += u64::from(place.bytes);
             place
         })
@@ -294,20 +410,30 @@ pub(crate) enum FrameContent {
 
 /// Verifies and decodes the value that should follow this identity. `value` may be shorter than it should be, or
 /// anything at all; that is damage, never a panic.
-pub(crate) fn read_content(kind: FrameKind, identity: &RecordIdentity, value: &Bytes) -> FrameContent {
+pub(crate) fn read_content(
+    kind: FrameKind,
+    identity: &RecordIdentity,
+    value: &Bytes,
+) -> FrameContent {
     match kind {
         FrameKind::Configured => {
-            if value.len() != identity.value_bytes as usize || crc32c::crc32c(value) != identity.value_checksum {
+            if value.len() != identity.value_bytes as usize
+                || crc32c::crc32c(value) != identity.value_checksum
+            {
                 return FrameContent::Damaged;
             }
             match postcard::from_bytes::<Configuration>(value) {
-                Ok(configuration) if configuration.check().is_ok() && configuration.group.0 == identity.group => {
+                Ok(configuration)
+                    if configuration.check().is_ok() && configuration.group.0 == identity.group =>
+                {
                     FrameContent::Configuration(Arc::new(configuration))
                 }
                 _ => FrameContent::Damaged,
             }
         }
-        FrameKind::Accepted | FrameKind::Learnt => FrameContent::Entries(read_entries(identity, value)),
+        FrameKind::Accepted | FrameKind::Learnt => {
+            FrameContent::Entries(read_entries(identity, value))
+        }
         FrameKind::Lost => FrameContent::Entries(vec![None; bounded_entries(identity)]),
         _ => FrameContent::Bare,
     }
@@ -322,10 +448,15 @@ fn bounded_entries(identity: &RecordIdentity) -> usize {
     (identity.entries as usize).min(identity.value_bytes as usize / ROW_BYTES)
 }
 
-fn read_entries(identity: &RecordIdentity, value: &Bytes) -> Vec<Option<(EntryPlace, Option<Entry>)>> {
+fn read_entries(
+    identity: &RecordIdentity,
+    value: &Bytes,
+) -> Vec<Option<(EntryPlace, Option<Entry>)>> {
     let count = bounded_entries(identity);
     let directory_bytes = count * ROW_BYTES;
-    let Some(directory) = value.get(..directory_bytes) else { return vec![None; count] };
+    let Some(directory) = value.get(..directory_bytes) else {
+        return vec![None; count];
+    };
     if crc32c::crc32c(directory) != identity.value_checksum {
         return vec![None; count];
     }
@@ -334,8 +465,14 @@ fn read_entries(identity: &RecordIdentity, value: &Bytes) -> Vec<Option<(EntryPl
         .map(|place| {
             let from = place.offset as usize - IDENTITY_BYTES;
             let range = from..from.saturating_add(place.bytes as usize);
-            let whole = value.get(range.clone()).is_some_and(|bytes| crc32c::crc32c(bytes) == place.checksum);
-            let entry = if whole { Entry::from_bytes(value.slice(range)).ok() } else { None };
+            let whole = value
+                .get(range.clone())
+                .is_some_and(|bytes| crc32c::crc32c(bytes) == place.checksum);
+            let entry = if whole {
+                Entry::from_bytes(value.slice(range)).ok()
+            } else {
+                None
+            };
             Some((place, entry))
         })
         .collect()

@@ -8,7 +8,9 @@
 use crate::disk::{Disk, DiskFile};
 use crate::frame::{read_content, EntryPlace, Frame, FrameContent, FrameKind};
 use crate::log::LogOptions;
-use crate::log_state::{Hole, Landed, LandedEntry, LogState, Segment, SegmentSequence, SharedState};
+use crate::log_state::{
+    Hole, Landed, LandedEntry, LogState, Segment, SegmentSequence, SharedState,
+};
 use crate::record_identity::RecordIdentity;
 use crate::segment_header::{HeaderBlock, SegmentHeader, HEADER_BLOCK_BYTES, HEADER_BYTES};
 use crate::segment_pool::{segment_number, SegmentPool, SpareSegment};
@@ -16,7 +18,8 @@ use crate::segment_scan::{scan, FoundRecord};
 use crate::segmented_log::{Continuation, SegmentedLog, WriteError};
 use bytes::Bytes;
 use consensus::{
-    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, Sequence, Slot, Start,
+    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry,
+    Sequence, Slot, Start,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -95,7 +98,11 @@ pub enum RecoveryError {
 
 impl RecoveryError {
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> RecoveryError {
-        RecoveryError::Io { what, path: path.to_path_buf(), source }
+        RecoveryError::Io {
+            what,
+            path: path.to_path_buf(),
+            source,
+        }
     }
 }
 
@@ -132,38 +139,66 @@ pub(crate) struct SegmentFiles {
 }
 
 /// Reads the headers of all files and sorts them.
-pub(crate) fn find_segments(disk: &dyn Disk, node: Option<NodeId>) -> Result<SegmentFiles, RecoveryError> {
+pub(crate) fn find_segments(
+    disk: &dyn Disk,
+    node: Option<NodeId>,
+) -> Result<SegmentFiles, RecoveryError> {
     let mut files = SegmentFiles::default();
     let mut used: BTreeMap<u64, SegmentFile> = BTreeMap::new();
-    let names = disk.list().map_err(|source| RecoveryError::io("list", &disk.path(), source))?;
+    let names = disk
+        .list()
+        .map_err(|source| RecoveryError::io("list", &disk.path(), source))?;
     for name in names {
-        let Some(number) = segment_number(&name) else { continue };
+        let Some(number) = segment_number(&name) else {
+            continue;
+        };
         files.highest_number = files.highest_number.max(number);
         let path = disk.path().join(&name);
-        let file = disk.open(&name).map_err(|source| RecoveryError::io("open", &path, source))?;
-        let bytes = file.bytes().map_err(|source| RecoveryError::io("look at", &path, source))?;
-        let blocks = read_headers(&*file, bytes).map_err(|source| RecoveryError::io("read", &path, source))?;
+        let file = disk
+            .open(&name)
+            .map_err(|source| RecoveryError::io("open", &path, source))?;
+        let bytes = file
+            .bytes()
+            .map_err(|source| RecoveryError::io("look at", &path, source))?;
+        let blocks = read_headers(&*file, bytes)
+            .map_err(|source| RecoveryError::io("read", &path, source))?;
         let newest = blocks.iter().filter_map(|block| match block {
             HeaderBlock::Valid(header) => Some(*header),
             _ => None,
         });
         if let Some(header) = newest.max_by_key(|header| header.sequence) {
             if let Some(node) = node.filter(|node| node.0 != header.node) {
-                return Err(RecoveryError::Foreign { path, found: NodeId(header.node), node });
+                return Err(RecoveryError::Foreign {
+                    path,
+                    found: NodeId(header.node),
+                    node,
+                });
             }
             let sequence = header.sequence;
             if let Some(other) = used.insert(sequence, SegmentFile { name, file, header }) {
-                return Err(RecoveryError::Twice { path, other: other.name, sequence });
+                return Err(RecoveryError::Twice {
+                    path,
+                    other: other.name,
+                    sequence,
+                });
             }
             continue;
         }
         for block in &blocks {
             if let HeaderBlock::UnknownVersion(found) = block {
-                return Err(RecoveryError::UnknownVersion { path, found: *found });
+                return Err(RecoveryError::UnknownVersion {
+                    path,
+                    found: *found,
+                });
             }
         }
         if blocks.iter().all(|block| *block == HeaderBlock::Zero) {
-            files.spare.push(SpareSegment { name, file, bytes, left_log_at: 0 });
+            files.spare.push(SpareSegment {
+                name,
+                file,
+                bytes,
+                left_log_at: 0,
+            });
         } else {
             files.damaged.push(name);
         }
@@ -174,16 +209,29 @@ pub(crate) fn find_segments(disk: &dyn Disk, node: Option<NodeId>) -> Result<Seg
 
 /// The newest header says where the log begins; older segments are spare.
 fn sort_out(mut used: BTreeMap<u64, SegmentFile>, files: &mut SegmentFiles) {
-    let Some((newest, file)) = used.last_key_value() else { return };
+    let Some((newest, file)) = used.last_key_value() else {
+        return;
+    };
     let (newest, oldest) = (*newest, file.header.oldest.clamp(1, *newest));
     let current = used.split_off(&oldest);
     for file in used.into_values() {
         let SegmentFile { name, file, header } = file;
-        files.spare.push(SpareSegment { name, file, bytes: header.bytes, left_log_at: header.sequence });
+        files.spare.push(SpareSegment {
+            name,
+            file,
+            bytes: header.bytes,
+            left_log_at: header.sequence,
+        });
     }
     let place = |sequence: u64| SegmentSequence::try_from(sequence).unwrap_or(SegmentSequence::MAX);
-    files.missing = (oldest..=newest).filter(|sequence| !current.contains_key(sequence)).map(place).collect();
-    files.live = current.into_iter().map(|(sequence, file)| (place(sequence), file)).collect();
+    files.missing = (oldest..=newest)
+        .filter(|sequence| !current.contains_key(sequence))
+        .map(place)
+        .collect();
+    files.live = current
+        .into_iter()
+        .map(|(sequence, file)| (place(sequence), file))
+        .collect();
 }
 
 fn read_headers(file: &dyn DiskFile, bytes: u64) -> io::Result<[HeaderBlock; 2]> {
@@ -215,8 +263,16 @@ pub(crate) fn open(
         return Err(RecoveryError::SegmentBytes(options.segment_bytes));
     }
     let mut files = find_segments(&*disk, Some(node))?;
-    let pool = Arc::new(SegmentPool::new(disk.clone(), options.segment_bytes, files.highest_number));
-    let begun = disk.list().map_err(|source| RecoveryError::io("list", &disk.path(), source))?.iter().any(|name| name == BEGUN);
+    let pool = Arc::new(SegmentPool::new(
+        disk.clone(),
+        options.segment_bytes,
+        files.highest_number,
+    ));
+    let begun = disk
+        .list()
+        .map_err(|source| RecoveryError::io("list", &disk.path(), source))?
+        .iter()
+        .any(|name| name == BEGUN);
     if begun && files.live.is_empty() {
         return Err(RecoveryError::Gone { path: disk.path() });
     }
@@ -226,14 +282,27 @@ pub(crate) fn open(
     replay.read_all(&*disk, files, !damaged.is_empty())?;
     let (continuation, state, mut recovered) = replay.finish();
     let state = SharedState::new(state);
-    let log = SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), state.clone(), continuation)?;
+    let log = SegmentedLog::continue_after(
+        &disk,
+        (node, start),
+        options,
+        pool.clone(),
+        state.clone(),
+        continuation,
+    )?;
     if !begun {
-        disk.create(BEGUN, 0).map_err(|source| RecoveryError::io("create", &disk.path().join(BEGUN), source))?;
+        disk.create(BEGUN, 0)
+            .map_err(|source| RecoveryError::io("create", &disk.path().join(BEGUN), source))?;
     }
     // What the fresh segment took in counts from now on.
     let lost: Vec<GroupId> = {
         let state = state.lock();
-        state.groups.iter().filter(|(_, group)| group.promises_lost.is_some()).map(|(id, _)| *id).collect()
+        state
+            .groups
+            .iter()
+            .filter(|(_, group)| group.promises_lost.is_some())
+            .map(|(id, _)| *id)
+            .collect()
     };
     for group in lost {
         recovered.groups.entry(group).or_default().promises_lost = true;
@@ -241,12 +310,14 @@ pub(crate) fn open(
     // Only now does a durable header say that these are no part of the log.
     for file in spare {
         let path = disk.path().join(&file.name);
-        pool.give_back(file).map_err(|source| RecoveryError::io("remove", &path, source))?;
+        pool.give_back(file)
+            .map_err(|source| RecoveryError::io("remove", &path, source))?;
     }
     for name in damaged {
         tracing::error!(%name, "log segment with two unreadable headers: kept aside");
         let path = disk.path().join(&name);
-        disk.rename(&name, &format!("damaged-{name}")).map_err(|source| RecoveryError::io("rename", &path, source))?;
+        disk.rename(&name, &format!("damaged-{name}"))
+            .map_err(|source| RecoveryError::io("rename", &path, source))?;
     }
     Ok((log, recovered))
 }
@@ -282,12 +353,25 @@ impl Replay {
         }
     }
 
-    fn read_all(&mut self, disk: &dyn Disk, files: SegmentFiles, any_damaged: bool) -> Result<(), RecoveryError> {
+    fn read_all(
+        &mut self,
+        disk: &dyn Disk,
+        files: SegmentFiles,
+        any_damaged: bool,
+    ) -> Result<(), RecoveryError> {
         let newest = files.live.keys().next_back().copied();
-        let headers: BTreeMap<SegmentSequence, SegmentHeader> =
-            files.live.iter().map(|(sequence, file)| (*sequence, file.header)).collect();
-        let hole = |segment| Hole { segment, first: 0, end: u64::MAX };
-        self.holes.extend(files.missing.iter().map(|segment| hole(*segment)));
+        let headers: BTreeMap<SegmentSequence, SegmentHeader> = files
+            .live
+            .iter()
+            .map(|(sequence, file)| (*sequence, file.header))
+            .collect();
+        let hole = |segment| Hole {
+            segment,
+            first: 0,
+            end: u64::MAX,
+        };
+        self.holes
+            .extend(files.missing.iter().map(|segment| hole(*segment)));
         if any_damaged {
             // It may have been the newest: nobody can tell.
             self.holes.push(hole(newest.map_or(1, |newest| newest + 1)));
@@ -296,10 +380,18 @@ impl Replay {
             let path = disk.path().join(&file.name);
             let bytes = usize::try_from(file.header.bytes).expect("64-bit machines only");
             let mut buffer = vec![0u8; bytes];
-            file.file.read_at(0, &mut buffer).map_err(|source| RecoveryError::io("read", &path, source))?;
+            file.file
+                .read_at(0, &mut buffer)
+                .map_err(|source| RecoveryError::io("read", &path, source))?;
             let found = scan(&Bytes::from(buffer), &file.header);
-            if let Some(bad) = found.iter().find(|record| FrameKind::of(record.identity.kind).is_none()) {
-                return Err(RecoveryError::UnknownKind { path, kind: bad.identity.kind });
+            if let Some(bad) = found
+                .iter()
+                .find(|record| FrameKind::of(record.identity.kind).is_none())
+            {
+                return Err(RecoveryError::UnknownKind {
+                    path,
+                    kind: bad.identity.kind,
+                });
             }
             self.state.segments.insert(
                 sequence,
@@ -313,7 +405,9 @@ impl Replay {
                     runs: Vec::new(),
                 },
             );
-            let end = (Some(sequence) != newest).then(|| end_batch(&headers, sequence)).flatten();
+            let end = (Some(sequence) != newest)
+                .then(|| end_batch(&headers, sequence))
+                .flatten();
             self.read_segment(sequence, &file.header, found, end, Some(sequence) == newest);
         }
         self.last_segment = newest.unwrap_or(0);
@@ -333,19 +427,42 @@ impl Replay {
         end: Option<u64>,
         newest: bool,
     ) {
-        let counted: Vec<FoundRecord> =
-            found.into_iter().filter(|record| end.is_none_or(|end| record.identity.batch < end)).collect();
-        let last_batch = counted.iter().map(|record| record.identity.batch).max().unwrap_or(header.first_batch - 1);
+        let counted: Vec<FoundRecord> = found
+            .into_iter()
+            .filter(|record| end.is_none_or(|end| record.identity.batch < end))
+            .collect();
+        let last_batch = counted
+            .iter()
+            .map(|record| record.identity.batch)
+            .max()
+            .unwrap_or(header.first_batch - 1);
         // What a recovery writes is synced before the header of its segment is.
         let proven = header.first_batch - u64::from(!header.opened_at_start);
-        let gaps = gaps(header.first_batch, &counted, end.unwrap_or(last_batch.max(proven) + 1));
+        let gaps = gaps(
+            header.first_batch,
+            &counted,
+            end.unwrap_or(last_batch.max(proven) + 1),
+        );
         // Only the last batch of the newest segment can be unfinished.
         let unproven = newest && last_batch > proven;
-        let (torn, damage): (Vec<Gap>, Vec<Gap>) = gaps.into_iter().partition(|gap| unproven && gap.only_of(last_batch));
-        self.holes.extend(damage.iter().map(|gap| Hole { segment: sequence, first: gap.first, end: gap.end }));
+        let (torn, damage): (Vec<Gap>, Vec<Gap>) = gaps
+            .into_iter()
+            .partition(|gap| unproven && gap.only_of(last_batch));
+        self.holes.extend(damage.iter().map(|gap| Hole {
+            segment: sequence,
+            first: gap.first,
+            end: gap.end,
+        }));
         let of_last = |record: &&FoundRecord| unproven && record.identity.batch == last_batch;
-        let torn_fences = counted.iter().filter(of_last).filter(|record| is_damaged_fence(record));
-        let first_torn = torn.iter().map(|gap| gap.first).chain(torn_fences.map(|record| u64::from(record.identity.number))).min();
+        let torn_fences = counted
+            .iter()
+            .filter(of_last)
+            .filter(|record| is_damaged_fence(record));
+        let first_torn = torn
+            .iter()
+            .map(|gap| gap.first)
+            .chain(torn_fences.map(|record| u64::from(record.identity.number)))
+            .min();
         for record in &counted {
             let unfinished = first_torn.is_some() && record.identity.batch == last_batch;
             let behind = first_torn.is_some_and(|first| u64::from(record.identity.number) >= first);
@@ -353,11 +470,21 @@ impl Replay {
         }
         if newest {
             self.next_batch = last_batch.max(proven) + 1;
-            self.cut_batch = if first_torn.is_some() { last_batch } else { self.next_batch };
+            self.cut_batch = if first_torn.is_some() {
+                last_batch
+            } else {
+                self.next_batch
+            };
         }
     }
 
-    fn read_record(&mut self, segment: SegmentSequence, record: &FoundRecord, unfinished: bool, behind: bool) {
+    fn read_record(
+        &mut self,
+        segment: SegmentSequence,
+        record: &FoundRecord,
+        unfinished: bool,
+        behind: bool,
+    ) {
         let identity = &record.identity;
         let kind = FrameKind::of(identity.kind).expect("checked for the whole segment");
         if unfinished && ((behind && !kind.stands_alone()) || is_damaged_fence(record)) {
@@ -393,25 +520,51 @@ impl Replay {
 
     /// Gives the record to the consensus crate's own fold.
     fn fold(&mut self, decoded: &Decoded) {
-        let Decoded { group, log, slot, ballot, .. } = *decoded;
+        let Decoded {
+            group,
+            log,
+            slot,
+            ballot,
+            ..
+        } = *decoded;
         let record = match decoded.kind {
             FrameKind::Configured => match &decoded.configuration {
-                Some(configuration) => Record::Configured { configuration: configuration.clone() },
+                Some(configuration) => Record::Configured {
+                    configuration: configuration.clone(),
+                },
                 // The state remembers that a fence is lost, until the group is barred.
                 None => return,
             },
             FrameKind::Promised | FrameKind::Accepted => Record::Promised { group, log, ballot },
-            FrameKind::Learnt | FrameKind::Lost | FrameKind::PromisesLost | FrameKind::DamageNoted | FrameKind::Confirmed => {
+            FrameKind::Learnt
+            | FrameKind::Lost
+            | FrameKind::PromisesLost
+            | FrameKind::DamageNoted
+            | FrameKind::Confirmed => {
                 self.fold_entries(decoded);
                 return;
             }
-            FrameKind::Chosen => Record::Chosen { group, log, up_to: slot },
+            FrameKind::Chosen => Record::Chosen {
+                group,
+                log,
+                up_to: slot,
+            },
             FrameKind::Installed => Record::Installed { group, log, slot },
-            FrameKind::Trimmed => Record::Trimmed { group, log, up_to: slot },
-            FrameKind::PeerSeen => {
-                Record::PeerSeen { node: ballot.node, start: ballot.start, position: Sequence(slot.0) }
-            }
-            FrameKind::VotingBarred => Record::VotingBarred { group, since: ballot.epoch },
+            FrameKind::Trimmed => Record::Trimmed {
+                group,
+                log,
+                up_to: slot,
+            },
+            FrameKind::PeerSeen => Record::PeerSeen {
+                node: ballot.node,
+                start: ballot.start,
+                position: Sequence(slot.0),
+            },
+            FrameKind::VotingBarred => Record::VotingBarred {
+                group,
+                since: ballot.epoch,
+            },
+            FrameKind::VotingRestored => Record::VotingRestored { group },
             FrameKind::Forgotten => Record::Forgotten { group },
         };
         // Records that recovery or recycling wrote again share a position, so the fold counts for itself.
@@ -424,7 +577,12 @@ impl Replay {
         if decoded.entries.is_empty() {
             return;
         }
-        let log = self.recovered.groups.entry(decoded.group).or_default().log(decoded.log);
+        let log = self
+            .recovered
+            .groups
+            .entry(decoded.group)
+            .or_default()
+            .log(decoded.log);
         for (distance, entry) in (0..).zip(&decoded.entries) {
             let entry = entry.as_ref().and_then(|(_, entry)| entry.clone());
             log.accept(decoded.slot.plus(distance), decoded.ballot, entry);
@@ -451,7 +609,14 @@ impl Replay {
             let groups: std::collections::BTreeSet<GroupId> = known.copied().collect();
             for group in groups {
                 let lost = FrameKind::PromisesLost;
-                frames.push(Frame::bare(lost, self.position, group, LogId::CONTROL, Slot::ZERO, Ballot::ZERO));
+                frames.push(Frame::bare(
+                    lost,
+                    self.position,
+                    group,
+                    LogId::CONTROL,
+                    Slot::ZERO,
+                    Ballot::ZERO,
+                ));
             }
         }
         frames.push(Frame::confirmed(self.position));
@@ -473,7 +638,10 @@ impl Replay {
 
 /// Entries so far are slices of whole segments; give each its own memory.
 fn detach(recovered: &mut Recovered) {
-    let logs = recovered.groups.values_mut().flat_map(|group| group.logs.values_mut());
+    let logs = recovered
+        .groups
+        .values_mut()
+        .flat_map(|group| group.logs.values_mut());
     for RecoveredEntry { entry, .. } in logs.flat_map(|log| log.accepted.values_mut()) {
         if let Some(whole) = entry {
             let copied = Entry::from_bytes(Bytes::copy_from_slice(whole.bytes()));
@@ -483,15 +651,27 @@ fn detach(recovered: &mut Recovered) {
 }
 
 /// The first batch of a segment that no longer counts, as the next segment's header tells.
-fn end_batch(headers: &BTreeMap<SegmentSequence, SegmentHeader>, sequence: SegmentSequence) -> Option<u64> {
+fn end_batch(
+    headers: &BTreeMap<SegmentSequence, SegmentHeader>,
+    sequence: SegmentSequence,
+) -> Option<u64> {
     let next = headers.get(&(sequence + 1))?;
     let cut = next.cut_segment == u64::from(sequence);
-    Some(if cut { next.cut_batch } else { next.first_batch })
+    Some(if cut {
+        next.cut_batch
+    } else {
+        next.first_batch
+    })
 }
 
 fn used_bytes(found: &[FoundRecord]) -> u64 {
-    let records: u64 = found.iter().map(|record| crate::frame::frame_bytes(record.identity.value_bytes)).sum();
-    records + found.len() as u64 * crate::record_identity::IDENTITY_BYTES as u64 + 2 * HEADER_BLOCK_BYTES
+    let records: u64 = found
+        .iter()
+        .map(|record| crate::frame::frame_bytes(record.identity.value_bytes))
+        .sum();
+    records
+        + found.len() as u64 * crate::record_identity::IDENTITY_BYTES as u64
+        + 2 * HEADER_BLOCK_BYTES
 }
 
 /// A configuration without its content. In the last batch it was never acknowledged, because a fence is acknowledged
@@ -499,7 +679,8 @@ fn used_bytes(found: &[FoundRecord]) -> u64 {
 fn is_damaged_fence(record: &FoundRecord) -> bool {
     let kind = FrameKind::of(record.identity.kind);
     kind == Some(FrameKind::Configured)
-        && read_content(FrameKind::Configured, &record.identity, &record.value) == FrameContent::Damaged
+        && read_content(FrameKind::Configured, &record.identity, &record.value)
+            == FrameContent::Damaged
 }
 
 /// Record numbers `first..end` that are missing, and the batches to which they can belong.
@@ -526,13 +707,27 @@ fn gaps(first_batch: u64, found: &[FoundRecord], end_batch: u64) -> Vec<Gap> {
         let identity = &record.identity;
         let here = u64::from(identity.number);
         if here > number || identity.batch != batch {
-            gaps.push(Gap { first: number, end: here, first_batch: batch, last_batch: identity.batch });
+            gaps.push(Gap {
+                first: number,
+                end: here,
+                first_batch: batch,
+                last_batch: identity.batch,
+            });
         }
         number = here + 1;
-        batch = if identity.following == 0 { identity.batch + 1 } else { identity.batch };
+        batch = if identity.following == 0 {
+            identity.batch + 1
+        } else {
+            identity.batch
+        };
     }
     if batch < end_batch {
-        gaps.push(Gap { first: number, end: u64::MAX, first_batch: batch, last_batch: end_batch - 1 });
+        gaps.push(Gap {
+            first: number,
+            end: u64::MAX,
+            first_batch: batch,
+            last_batch: end_batch - 1,
+        });
     }
     gaps
 }
@@ -573,7 +768,8 @@ impl Decoded {
 
     /// The same, to be written again.
     fn frames(&self, position: Sequence) -> Vec<Frame> {
-        let bare = |kind, slot| Frame::bare(kind, position, self.group, self.log, slot, self.ballot);
+        let bare =
+            |kind, slot| Frame::bare(kind, position, self.group, self.log, slot, self.ballot);
         match self.kind {
             FrameKind::Configured => match &self.configuration {
                 Some(configuration) => vec![Frame::configured(position, configuration)],
