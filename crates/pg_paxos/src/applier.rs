@@ -110,6 +110,16 @@ pub extern "C-unwind" fn pg_paxos_applier_main(argument: pg_sys::Datum) {
     // SAFETY: once per worker, before anything else.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
     row_apply::pin_settings();
+    // The watchdog frees the applier's way; a deadlock check would make the applier its own victim.
+    // SAFETY: static strings; the worker is a superuser.
+    unsafe {
+        pg_sys::SetConfigOption(
+            c"deadlock_timeout".as_ptr(),
+            c"3600000".as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
+    }
     capture::bypass_for_process();
     let mut applier = Applier::new(group, identity);
     if applier.await_state() {
@@ -193,6 +203,10 @@ impl Applier {
         while self.group.applier_state() != ApplierState::Leaving {
             pgrx::check_for_interrupts!();
             reload_settings();
+            if self.group.applier_state() == ApplierState::Removed {
+                self.leave();
+                continue;
+            }
             if let Err(error) = self.receive() {
                 self.stream = None;
                 pgrx::log!("the applier of group \"{}\" lost the engine: {error}", self.group.name());
@@ -395,10 +409,27 @@ impl Applier {
             std::process::id()
         );
         loop {
-            if self.group.applier_state() == ApplierState::Leaving {
+            if matches!(self.group.applier_state(), ApplierState::Leaving | ApplierState::Removed) {
                 return;
             }
             engine_connection::pause(IDLE_WAIT);
+        }
+    }
+
+    /// The other members removed this node: its tables keep their rows and become ordinary ones.
+    fn leave(&mut self) {
+        let identity = self.identity;
+        pgrx::log!("this server was removed from group \"{}\"; its tables become ordinary ones", self.group.name());
+        in_transaction(|| {
+            // SAFETY: in a transaction, on the main thread.
+            unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
+            crate::groups::make_tables_local(identity);
+            // SAFETY: the one pushed above.
+            unsafe { pg_sys::PopActiveSnapshot() };
+        });
+        if let Err(error) = engine_connection::call(&Request::Forget { group: identity }, ENTRY_WAIT) {
+            pgrx::log!("the engine does not forget group \"{}\" yet: {error}", self.group.name());
+            engine_connection::pause(RETRY_PAUSE_MAX);
         }
     }
 

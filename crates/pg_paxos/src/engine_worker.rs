@@ -18,6 +18,7 @@ use crate::applier;
 use crate::origins;
 use crate::conflict::Watchdog;
 use crate::settings;
+use crate::membership_watch::MembershipWatch;
 use crate::shared::{ApplierState, Area, Group};
 use crate::tables_face::{Progress, TablesFaces};
 
@@ -72,9 +73,11 @@ pub extern "C-unwind" fn pg_paxos_engine_main(_argument: pg_sys::Datum) {
     let failure = engine.failure();
     engine.stop();
     if let Some(failure) = failure {
-        // FATAL ends a worker with code 1.
-        ereport!(FATAL, PgSqlErrorCode::ERRCODE_IO_ERROR, format!("the pg_paxos engine failed: {failure}"));
+        log!("the pg_paxos engine failed: {failure}");
     }
+    // Code 0 would mean that the worker is never to be started again.
+    // SAFETY: the end of the process; nothing of ours is in the middle of anything.
+    unsafe { pg_sys::proc_exit(1) };
 }
 
 unsafe extern "C-unwind" fn engine_gone(_: i32, _: pg_sys::Datum) {
@@ -200,6 +203,7 @@ fn serve(engine: &EngineHandle) {
     let area = Area::attached();
     let mut watchdog = Watchdog::default();
     let mut durability = Durability::default();
+    let mut membership = MembershipWatch::default();
     let mut launches: BTreeMap<GroupId, Instant> = BTreeMap::new();
     let mut decided = 0;
     let mut pause = IDLE_PAUSE;
@@ -218,6 +222,7 @@ fn serve(engine: &EngineHandle) {
         keep_appliers(area, &mut launches);
         watchdog.look();
         durability.look(area);
+        membership.look(area);
         let now = groups_in_use(area).map(|group| group.decided().0).sum();
         let moves = now != decided || watchdog.is_busy();
         decided = now;
@@ -225,7 +230,8 @@ fn serve(engine: &EngineHandle) {
     }
 }
 
-fn groups_in_use(area: &'static Area) -> impl Iterator<Item = &'static Group> {
+/// The groups that have a place.
+pub fn groups_in_use(area: &'static Area) -> impl Iterator<Item = &'static Group> {
     area.groups().iter().filter(|group| group.identity().is_some())
 }
 

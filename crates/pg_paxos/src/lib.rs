@@ -27,6 +27,7 @@ pub mod keys;
 pub mod latest;
 pub mod libpq;
 pub mod list;
+pub mod membership_watch;
 pub mod origins;
 pub mod refusal;
 pub mod remote;

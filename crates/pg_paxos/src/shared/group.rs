@@ -21,6 +21,8 @@ pub enum ApplierState {
     Copying = 3,
     /// The group left this node; the applier ends.
     Leaving = 4,
+    /// The other members removed this node: the applier turns its tables into ordinary ones, and leaves.
+    Removed = 5,
 }
 
 /// One group. A place is free when its identity is zero; it is taken and freed only by the engine worker.
@@ -170,6 +172,7 @@ impl Group {
             2 => ApplierState::Stopped,
             3 => ApplierState::Copying,
             4 => ApplierState::Leaving,
+            5 => ApplierState::Removed,
             _ => ApplierState::Starting,
         }
     }
