@@ -149,7 +149,6 @@ fn line(record: &FoundRecord) -> String {
             Sequence(slot)
         ),
         FrameKind::VotingBarred => format!("{group} barred from voting since epoch {epoch}"),
-        FrameKind::VotingRestored => format!("{group} may vote again"),
         FrameKind::Forgotten => format!("{group} forgotten"),
         FrameKind::Lost => format!("{group} {log} slot {slot} under {ballot} was damaged"),
         FrameKind::PromisesLost => format!("{group} promises may be lost"),

@@ -40,7 +40,6 @@ pub(crate) enum FrameKind {
     DamageNoted = 13,
     /// Storage's own: says nothing; its being there proves that the batch before it was synced.
     Confirmed = 14,
-    VotingRestored = 15,
 }
 
 impl FrameKind {
@@ -60,7 +59,6 @@ impl FrameKind {
             12 => FrameKind::PromisesLost,
             13 => FrameKind::DamageNoted,
             14 => FrameKind::Confirmed,
-            15 => FrameKind::VotingRestored,
             _ => return None,
         })
     }
@@ -70,11 +68,7 @@ impl FrameKind {
     pub(crate) fn stands_alone(self) -> bool {
         !matches!(
             self,
-            FrameKind::Chosen
-                | FrameKind::Trimmed
-                | FrameKind::Installed
-                | FrameKind::VotingRestored
-                | FrameKind::Forgotten
+            FrameKind::Chosen | FrameKind::Trimmed | FrameKind::Installed | FrameKind::Forgotten
         )
     }
 }
@@ -296,13 +290,6 @@ impl Frame {
                 &LogId::CONTROL,
                 &Slot::ZERO,
                 Ballot::floor(*since),
-            ),
-            Record::VotingRestored { group } => bare(
-                FrameKind::VotingRestored,
-                group,
-                &LogId::CONTROL,
-                &Slot::ZERO,
-                Ballot::ZERO,
             ),
             Record::Forgotten { group } => bare(
                 FrameKind::Forgotten,

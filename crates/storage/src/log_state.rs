@@ -211,7 +211,6 @@ impl LogState {
                 Kept::raise(&mut state.barred, landed.ballot.epoch, segment);
                 state.promises_lost = None;
             }
-            FrameKind::VotingRestored => self.groups.entry(group).or_default().barred = None,
             FrameKind::Forgotten => self.forget(group),
             FrameKind::PromisesLost => {
                 self.groups.entry(group).or_default().promises_lost = Some(segment)

@@ -564,7 +564,6 @@ impl Replay {
                 group,
                 since: ballot.epoch,
             },
-            FrameKind::VotingRestored => Record::VotingRestored { group },
             FrameKind::Forgotten => Record::Forgotten { group },
         };
         // Records that recovery or recycling wrote again share a position, so the fold counts for itself.
