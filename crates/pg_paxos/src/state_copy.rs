@@ -355,6 +355,7 @@ struct Stream {
     name: String,
     expected_bytes: u64,
     piece: Option<CopyData>,
+    ended: bool,
     taken: usize,
     bytes: u64,
     reported: Instant,
@@ -368,7 +369,7 @@ impl Stream {
     /// Fills `out`; fewer bytes than it has only at the end.
     fn read(&mut self, out: &mut [u8]) -> Result<usize, RemoteError> {
         let mut filled = 0;
-        while filled < out.len() {
+        while filled < out.len() && !self.ended {
             if self.piece.as_ref().is_none_or(|piece| self.taken == piece.len()) {
                 // SAFETY: `load` keeps the connection borrowed as long as the stream is in place.
                 let reader = unsafe { &mut *self.reader };
@@ -376,7 +377,10 @@ impl Stream {
                 self.taken = 0;
                 self.report();
             }
-            let Some(piece) = &self.piece else { break };
+            let Some(piece) = &self.piece else {
+                self.ended = true;
+                break;
+            };
             let length = (piece.len() - self.taken).min(out.len() - filled);
             out[filled..filled + length].copy_from_slice(&piece[self.taken..self.taken + length]);
             self.taken += length;
@@ -425,6 +429,7 @@ fn load(
         name: name.to_owned(),
         expected_bytes,
         piece: None,
+        ended: false,
         taken: 0,
         bytes: 0,
         reported: Instant::now(),
@@ -478,7 +483,7 @@ fn load(
         rows
     };
     let mut stream = STREAM.take().expect("put there above");
-    // In binary format PostgreSQL stops at the end marker and leaves the protocol's own end to us.
+    // Whether PostgreSQL reads on to the protocol's own end depends on the format; the connection must be past it.
     let mut rest = [0; 1];
     match stream.read(&mut rest) {
         Ok(0) => {}
