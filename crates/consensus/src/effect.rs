@@ -152,6 +152,9 @@ pub enum Refusal {
     /// The change makes no sense for the configuration in force.
     #[error("the change does not fit the group: {0}")]
     Unfit(&'static str),
+    /// The member concerned does not answer now.
+    #[error("the member {0} is not in contact")]
+    NotInContact(NodeId),
     /// The node is still copying or catching up.
     #[error("the member has not caught up: it holds slot {held}, the group is at {closed}")]
     Behind {

@@ -195,7 +195,7 @@ impl Group {
     /// A voter that is far behind would hold up the group: promoted only when it has caught up with what this node knows chosen.
     fn check_caught_up(&self, context: &Context, node: NodeId) -> Result<(), Refusal> {
         if !context.peers.is_live(node, context.now) {
-            return Err(Refusal::Unfit("the member is not in contact"));
+            return Err(Refusal::NotInContact(node));
         }
         for log in self.logs.values() {
             let (held, closed) = (log.known_closed(node), log.closed());

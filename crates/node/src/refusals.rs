@@ -33,6 +33,8 @@ pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Conf
         Core::Exists => Refusal::definite(RefusalReason::GroupExists, message),
         Core::ChangeUnderWay(_) => Refusal::definite(RefusalReason::Change, message).with_hint("Try again when it is done."),
         Core::Unfit(_) => Refusal::definite(RefusalReason::Change, message),
+        Core::NotInContact(_) => Refusal::definite(RefusalReason::Change, message)
+            .with_hint("Start that node, and check that it and this one reach each other's engine address."),
         Core::Behind { .. } => Refusal::definite(RefusalReason::NoState, message),
         Core::Barred => Refusal::definite(RefusalReason::Storage, message),
         _ => Refusal::definite(RefusalReason::Invalid, message),

@@ -284,7 +284,9 @@ impl Node {
     fn change_refused(&mut self, waiter: ChangeWaiter, refusal: consensus::Refusal) {
         let again = matches!(
             refusal,
-            consensus::Refusal::ChangeUnderWay(_) | consensus::Refusal::Behind { .. }
+            consensus::Refusal::ChangeUnderWay(_)
+                | consensus::Refusal::Behind { .. }
+                | consensus::Refusal::NotInContact(_)
         );
         if let ChangeKind::Members { deadline, .. } = waiter.kind {
             if again && self.now() < deadline {
