@@ -37,6 +37,9 @@ pub(crate) struct Cluster {
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     pub(crate) transcript: String,
     pub(crate) show_heartbeats: bool,
+    /// Keeps no transcript.
+    pub(crate) quiet: bool,
+    options: CoreOptions,
     next: u64,
 }
 
@@ -62,8 +65,23 @@ impl Cluster {
         Cluster::with(&Arc::new(configuration(1, &voters)), count)
     }
 
+    /// The same, with other options.
+    pub(crate) fn with_options(count: u128, set: impl Fn(&mut CoreOptions)) -> Cluster {
+        let mut cluster = Cluster::empty();
+        set(&mut cluster.options);
+        let voters: Vec<u128> = (1..=count).collect();
+        cluster.fill(&Arc::new(configuration(1, &voters)), count);
+        cluster
+    }
+
     pub(crate) fn with(configuration: &Arc<Configuration>, count: u128) -> Cluster {
         let mut cluster = Cluster::empty();
+        cluster.fill(configuration, count);
+        cluster
+    }
+
+    fn fill(&mut self, configuration: &Arc<Configuration>, count: u128) {
+        let cluster = self;
         for number in 1..=count {
             let record = Record::Configured { configuration: configuration.clone() };
             let has_it = configuration.index(node(number)).is_some();
@@ -72,7 +90,6 @@ impl Cluster {
         }
         cluster.settle();
         cluster.transcript.clear();
-        cluster
     }
 
     pub(crate) fn empty() -> Cluster {
@@ -83,13 +100,15 @@ impl Cluster {
             cut: BTreeSet::new(),
             transcript: String::new(),
             show_heartbeats: false,
+            quiet: false,
+            options: CoreOptions::default(),
             next: 0,
         }
     }
 
     pub(crate) fn add(&mut self, number: u128, disk: Vec<(Sequence, Record)>) {
         let id = node(number);
-        self.nodes.insert(id, TestNode::new(id, 1, disk, Slot::ZERO, self.now));
+        self.nodes.insert(id, TestNode::new(self.options.clone(), id, 1, disk, (Slot::ZERO, |_| {}), self.now));
         self.connect(id);
     }
 
@@ -169,13 +188,13 @@ impl Cluster {
     pub(crate) fn deliver_one(&mut self) -> bool {
         let Some((from, to, message)) = self.in_flight.pop_front() else { return false };
         let lost = self.cut.contains(&(from, to)) || !self.nodes.get(&to).is_some_and(|state| state.up) || !self.nodes[&from].up;
-        if !matches!(&*message, Message::Heartbeat(_)) || self.show_heartbeats {
+        if !self.quiet && (!matches!(&*message, Message::Heartbeat(_)) || self.show_heartbeats) {
             let mark = if lost { "-x" } else { "->" };
             writeln!(self.transcript, "{from} {mark} {to}: {}", show(&message)).expect("a string takes it");
         }
         if !lost {
             let decoded = Message::decode(&message.encode()).expect("what is sent can be read");
-            assert_eq!(decoded, *message);
+            assert!(self.quiet || decoded == *message);
             self.input(to, Input::Message { from, message: decoded });
         }
         true
@@ -263,10 +282,15 @@ impl Cluster {
 
     /// Starts a killed node again from what its disk holds.
     pub(crate) fn restart(&mut self, number: u128) {
+        self.restart_with(number, |_| {});
+    }
+
+    /// The same, after something happened to what its disk holds.
+    pub(crate) fn restart_with(&mut self, number: u128, happen: impl Fn(&mut Recovered)) {
         let id = node(number);
         let old = self.nodes.remove(&id).expect("it exists");
         let start = old.start + 1;
-        let mut fresh = TestNode::new(id, start, old.disk, old.applied, self.now);
+        let mut fresh = TestNode::new(self.options.clone(), id, start, old.disk, (old.applied, happen), self.now);
         fresh.delivered = old.delivered.into_iter().filter(|(slot, _)| *slot <= old.applied).collect();
         fresh.outcomes = old.outcomes;
         fresh.barriers = old.barriers;
@@ -318,15 +342,23 @@ impl Cluster {
 }
 
 impl TestNode {
-    fn new(id: NodeId, start: u64, disk: Vec<(Sequence, Record)>, applied: Slot, now: Time) -> TestNode {
+    fn new(
+        options: CoreOptions,
+        id: NodeId,
+        start: u64,
+        disk: Vec<(Sequence, Record)>,
+        (applied, happen): (Slot, impl Fn(&mut Recovered)),
+        now: Time,
+    ) -> TestNode {
         let mut recovered = Recovered::default();
         disk.iter().for_each(|(sequence, record)| recovered.apply(*sequence, record));
         for group in recovered.groups.values_mut() {
             group.log(LogId::MAIN).applied = applied;
         }
+        happen(&mut recovered);
         let seed = u64::try_from(id.0).expect("small in tests") * 1000 + start;
         TestNode {
-            core: Core::new(CoreOptions::default(), id, Start(start), recovered, seed, now),
+            core: Core::new(options, id, Start(start), recovered, seed, now),
             start,
             disk,
             writing: VecDeque::new(),

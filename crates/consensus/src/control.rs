@@ -59,20 +59,12 @@ impl Control {
         self.not_before = Time(0);
     }
 
-    pub(crate) fn is_proposing(&self) -> bool {
-        self.attempt.is_some()
-    }
-
     pub(crate) fn next_deadline(&self) -> Time {
         self.attempt.as_ref().map_or(Time::NEVER, |attempt| attempt.again_at)
     }
 
     pub(crate) fn not_before(&self) -> Time {
         self.not_before
-    }
-
-    pub(crate) fn has_accepted(&self) -> bool {
-        self.accepted.is_some()
     }
 }
 

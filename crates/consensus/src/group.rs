@@ -3,7 +3,7 @@
 use crate::configuration::{Configuration, Role};
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
-use crate::ids::{Epoch, GroupId, LogId, NodeId, Slot};
+use crate::ids::{Epoch, GroupId, LogId, NodeId};
 use crate::log::Log;
 use crate::message::{GroupMessage, LogPosition};
 use crate::record::Record;
@@ -49,6 +49,11 @@ impl Scope {
     /// Whether the node may own logs: a voter that stays.
     pub(crate) fn is_eligible(&self, node: NodeId) -> bool {
         self.configuration.member(node).is_some_and(|member| member.role == Role::Voter)
+    }
+
+    /// The first voter in contact that may own logs.
+    pub(crate) fn first_live_candidate(&self, context: &Context) -> Option<NodeId> {
+        self.configuration.voters().find(|node| context.peers.is_live(*node, context.now) && *node != self.node)
     }
 
     /// Why a deadline could not be kept.
@@ -198,11 +203,6 @@ impl Group {
             configuration,
             logs: self.logs.values().map(|log| log.status(context, &self.scope)).collect(),
         }
-    }
-
-    /// The lowest closed-up-to over a member's logs compared with the own: zero lag if it knows as much.
-    pub(crate) fn main_closed(&self) -> Slot {
-        self.logs.get(&LogId::MAIN).map(Log::closed).unwrap_or_default()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Also what is remembered of the others' logs, so that a node that came back with an older disk is refused (rule 7).
 
+use crate::bounds;
 use crate::configuration::{Configuration, MemberSet};
 use crate::ids::{NodeId, Sequence, Start};
 use crate::message::{Heartbeat, Impostor, LogPosition};
@@ -71,13 +72,6 @@ impl Peers {
         self.peers.iter().map(|(node, peer)| (*node, peer))
     }
 
-    pub(crate) fn start_of(&self, node: NodeId) -> Start {
-        if node == self.node {
-            return self.start;
-        }
-        self.peers.get(&node).map(|peer| peer.seen.0).unwrap_or_default()
-    }
-
     /// Heard within the failure time-out. A node always hears itself.
     pub(crate) fn hears(&self, node: NodeId, now: Time) -> bool {
         node == self.node || self.peers.get(&node).is_some_and(|peer| self.fresh(peer, now))
@@ -141,6 +135,9 @@ impl Peers {
     pub(crate) fn heard(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Time) -> Heard {
         let me = self.node;
         let timeout = self.timeout;
+        if self.peers.len() >= bounds::PEERS_MAX && !self.peers.contains_key(&from) {
+            return Heard::Welcome { newly_heard: false, newly_live: false, restarted: false };
+        }
         let peer = self.peers.entry(from).or_default();
         let (seen_start, seen) = peer.seen;
         if heartbeat.start < seen_start {

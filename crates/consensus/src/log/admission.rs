@@ -109,6 +109,13 @@ impl Log {
         self.answer(context, scope, id, ProposalOutcome::Failed(why));
     }
 
+    /// This node is no member any more.
+    pub(super) fn give_all_up(&mut self, context: &mut Context, scope: &Scope, why: &Refusal) {
+        for id in self.admission.pending.keys().copied().collect::<Vec<_>>() {
+            self.give_up(context, scope, id, why.clone());
+        }
+    }
+
     fn answer(&self, context: &mut Context, scope: &Scope, id: OperationId, outcome: ProposalOutcome) {
         context.effect(Effect::Proposed { group: scope.group, log: self.id, id, outcome });
     }
@@ -152,9 +159,7 @@ impl Log {
             Hint::Nobody if scope.may_propose() => self.route_here(),
             Hint::Nobody => {
                 // This node cannot propose: the first live voter takes over when it is asked to.
-                let voters = scope.configuration.all_voters();
-                let candidate = voters.into_iter().find(|node| scope.is_eligible(*node) && context.peers.is_live(*node, context.now));
-                if let Some(candidate) = candidate.filter(|_| quorum) {
+                if let Some(candidate) = scope.first_live_candidate(context).filter(|_| quorum) {
                     self.route_to(context, scope, candidate);
                 }
             }

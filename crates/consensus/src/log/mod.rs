@@ -91,9 +91,9 @@ impl Log {
             GroupMessage::Forward { entries, origin, hops, .. } => self.on_forward(context, scope, entries, origin, hops),
             GroupMessage::NotProposed { ids, reason, ballot, .. } => self.on_not_proposed(context, scope, from, &ids, reason, ballot),
             GroupMessage::ReadAsk { round, .. } => self.on_read_ask(context, scope, from, round),
-            GroupMessage::ReadAnswer { round, closed, highest, ballot, promised, .. } => {
+            GroupMessage::ReadAnswer { round, closed, highest, promised, .. } => {
                 self.saw_closed(from, closed);
-                self.on_read_answer(context, scope, from, round, reader::Answer { closed, highest, ballot, promised });
+                self.on_read_answer(context, scope, from, round, reader::Answer { closed, highest, promised });
             }
             GroupMessage::Fetch { from: first, up_to, .. } => self.on_fetch(context, scope, from, first, up_to),
             GroupMessage::Fetched { first, entries, closed, trimmed, .. } => {
@@ -144,7 +144,13 @@ impl Log {
     pub(crate) fn epoch_changed(&mut self, context: &mut Context, scope: &Scope) {
         self.member_closed.retain(|node, _| scope.configuration.index(*node).is_some());
         self.carry_over(context, scope);
-        self.restart_reads(context, scope);
+        if scope.is_member() {
+            self.restart_reads();
+        } else {
+            let why = crate::effect::Refusal::Removed(scope.epoch());
+            self.refuse_reads(context, &why);
+            self.give_all_up(context, scope, &why);
+        }
         self.wake(context, scope);
     }
 

@@ -121,6 +121,9 @@ impl Log {
         let quorum = scope.configuration.is_quorum(context.peers.live_members(&scope.configuration, context.now));
         if !has_work || !quorum || !scope.may_propose() {
             self.ownership.turn_at = None;
+            if quorum && !scope.may_propose() && std::mem::take(&mut self.ownership.must_try) {
+                self.nudge_somebody(context, scope);
+            }
             return;
         }
         match self.hint(context, scope) {
@@ -142,6 +145,17 @@ impl Log {
     pub(super) fn nudge(&mut self, context: &mut Context, scope: &Scope, owner: NodeId) {
         let body = GroupMessage::Forward { log: self.id, entries: Vec::new(), origin: context.node, hops: 0 };
         context.send(scope, [owner], body);
+    }
+
+    /// For a member that cannot propose: the presumed owner, or else the first live voter, is asked.
+    fn nudge_somebody(&mut self, context: &mut Context, scope: &Scope) {
+        let to = match self.hint(context, scope) {
+            Hint::To(owner) | Hint::Through(owner) => Some(owner),
+            Hint::Here | Hint::Nobody => scope.first_live_candidate(context),
+        };
+        if let Some(to) = to {
+            self.nudge(context, scope, to);
+        }
     }
 
     fn try_at(&mut self, context: &mut Context, scope: &Scope, turn: Time) {

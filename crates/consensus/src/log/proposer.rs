@@ -39,7 +39,6 @@ pub(super) enum Stage {
 pub(super) struct Preparing {
     pub(super) ballot: Ballot,
     answers: BTreeMap<NodeId, Answer>,
-    pub(super) began: Time,
     pub(super) asked_at: Time,
 }
 
@@ -156,7 +155,7 @@ impl Log {
         assert!(ballot > highest, "a new ballot is above every ballot seen");
         self.ownership.highest = ballot;
         let now = context.now;
-        self.proposer.stage = Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), began: now, asked_at: now });
+        self.proposer.stage = Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), asked_at: now });
         self.ask_promises(context, scope);
     }
 
@@ -499,11 +498,6 @@ impl Log {
         self.proposer.notice_due = false;
     }
 
-    pub(super) fn abandon_phase_one(&mut self) {
-        if matches!(self.proposer.stage, Stage::Preparing(_)) {
-            self.leave_stage();
-        }
-    }
 }
 
 /// Every slot from closed-up-to to the highest accepted: the highest ballot's value, no-ops between (rule 2).

@@ -24,6 +24,8 @@ pub(super) struct Reader {
     rounds: BTreeMap<u64, Round>,
     last_round: u64,
     finish: Finish,
+    /// No reader's deadline is before this.
+    earliest: Option<Time>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +47,6 @@ struct Round {
 pub(super) struct Answer {
     pub(super) closed: Slot,
     pub(super) highest: Slot,
-    pub(super) ballot: Ballot,
     pub(super) promised: Ballot,
 }
 
@@ -64,10 +65,18 @@ struct Finish {
 
 impl Reader {
     pub(super) fn next_deadline(&self) -> Time {
-        let waiting = self.waiting.iter().map(|reader| reader.deadline);
-        let rounds = self.rounds.values().flat_map(|round| round.readers.iter().map(|reader| reader.deadline).chain([round.again_at]));
+        let rounds = self.rounds.values().map(|round| round.again_at);
         let finish = self.finish.again_at.filter(|_| !self.rounds.is_empty());
-        waiting.chain(rounds).chain(finish).min().unwrap_or(Time::NEVER)
+        rounds.chain(finish).chain(self.earliest).min().unwrap_or(Time::NEVER)
+    }
+
+    fn add(&mut self, reader: Waiting) {
+        self.earliest = Some(self.earliest.map_or(reader.deadline, |known| known.min(reader.deadline)));
+        self.waiting.push_back(reader);
+    }
+
+    fn readers(&self) -> impl Iterator<Item = &Waiting> {
+        self.waiting.iter().chain(self.rounds.values().flat_map(|round| &round.readers))
     }
 
     fn len(&self) -> usize {
@@ -81,7 +90,7 @@ impl Log {
             context.effect(Effect::Barrier { token, result: Err(Refusal::Full("readers")) });
             return;
         }
-        self.reader.waiting.push_back(Waiting { token: Some(token), deadline });
+        self.reader.add(Waiting { token: Some(token), deadline });
         self.wake(context, scope);
     }
 
@@ -101,7 +110,7 @@ impl Log {
         self.acceptor.open_since = Some(context.now);
         self.acceptor.settle_at = context.now + timeout * 2;
         if self.reader.waiting.iter().all(|reader| reader.token.is_some()) {
-            self.reader.waiting.push_back(Waiting { token: None, deadline: context.now + timeout * 2 });
+            self.reader.add(Waiting { token: None, deadline: context.now + timeout * 2 });
             self.wake(context, scope);
         }
     }
@@ -195,6 +204,9 @@ impl Log {
 
     pub(super) fn expire_reads(&mut self, context: &mut Context, scope: &Scope) {
         let now = context.now;
+        if self.reader.earliest.is_none_or(|at| now < at) {
+            return;
+        }
         let mut late = Vec::new();
         let mut keep = |reader: &Waiting| {
             let on_time = reader.deadline > now;
@@ -208,14 +220,23 @@ impl Log {
             round.readers.retain(&mut keep);
             !round.readers.is_empty()
         });
+        self.reader.earliest = self.reader.readers().map(|reader| reader.deadline).min();
         for token in late {
             let why = scope.why_late(context);
             context.effect(Effect::Barrier { token, result: Err(why) });
         }
     }
 
+    /// This node is no member any more: nobody answers its readers.
+    pub(super) fn refuse_reads(&mut self, context: &mut Context, why: &Refusal) {
+        for token in self.reader.readers().filter_map(|reader| reader.token).collect::<Vec<_>>() {
+            context.effect(Effect::Barrier { token, result: Err(why.clone()) });
+        }
+        self.reader = Reader { last_round: self.reader.last_round, ..Reader::default() };
+    }
+
     /// The epoch moved: answers of the old one count no more; the readers ask again.
-    pub(super) fn restart_reads(&mut self, _context: &mut Context, _scope: &Scope) {
+    pub(super) fn restart_reads(&mut self) {
         let rounds = std::mem::take(&mut self.reader.rounds);
         for reader in rounds.into_values().flat_map(|round| round.readers).rev() {
             self.reader.waiting.push_front(reader);

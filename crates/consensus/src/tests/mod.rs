@@ -1,7 +1,12 @@
 //! Tests of the protocol on small clusters. Each file shows some of the rules, and fails when they are broken.
 
+mod catch_up;
+mod encoding;
+mod identity;
 mod membership;
 mod ownership;
 mod random;
 mod reads;
 mod replication;
+mod safety;
+mod speed;

@@ -1,0 +1,121 @@
+//! Members that were away: from the log, from the disk, or by a copy of the state.
+
+use crate::cluster::{node, Cluster, GROUP};
+use crate::{Input, LogId, Slot};
+use std::time::Duration;
+
+fn hold(cluster: &mut Cluster, number: u128, slot: u64) {
+    cluster.input(node(number), Input::Held { group: GROUP, log: LogId::MAIN, slot: Slot(slot) });
+    cluster.nodes.get_mut(&node(number)).expect("it exists").applied = Slot(slot);
+    cluster.settle();
+}
+
+#[test]
+fn a_member_that_was_away_fetches_what_it_missed() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "seen");
+    cluster.settle();
+    cluster.kill(3);
+    for number in 0..5000 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.bodies(1).len(), 5001);
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.bodies(3), cluster.bodies(1));
+}
+
+#[test]
+fn a_restarted_donor_serves_from_its_disk() {
+    let mut cluster = Cluster::of(3);
+    cluster.kill(3);
+    for number in 0..300 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    for number in 1..=2 {
+        let up_to = cluster.state(number).delivered.last().expect("delivered").0;
+        hold(&mut cluster, number, up_to.0);
+        cluster.kill(number);
+    }
+    (1..=3).for_each(|number| cluster.restart(number));
+    cluster.run(Duration::from_secs(4));
+    assert_eq!(cluster.bodies(3).len(), 300);
+}
+
+#[test]
+fn a_log_that_no_longer_reaches_back_asks_for_a_copy() {
+    let mut cluster = Cluster::with_options(3, |options| options.log_keep_entries = 10);
+    cluster.propose(1, "seen");
+    cluster.settle();
+    cluster.kill(3);
+    for number in 0..100 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    (1..=2).for_each(|number| hold(&mut cluster, number, 101));
+    assert_eq!(cluster.main_status(1).trimmed, Slot(91), "ten are kept for laggards");
+    // Both restart, so that nothing is left in memory either.
+    for number in 1..=2 {
+        cluster.kill(number);
+        cluster.restart(number);
+    }
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.state(3).needs_state, Some(Slot(2)));
+    assert!(cluster.main_status(3).needs_state);
+
+    cluster.nodes.get_mut(&node(3)).expect("it exists").applied = Slot(95);
+    cluster.input(node(3), Input::Installed { group: GROUP, log: LogId::MAIN, slot: Slot(95) });
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.main_status(3).delivered, Slot(101));
+    let id = cluster.propose(3, "again");
+    cluster.run(Duration::from_secs(2));
+    assert!(cluster.state(3).outcomes.contains_key(&id));
+}
+
+#[test]
+fn laggards_hold_the_log_within_the_bound_only() {
+    let mut cluster = Cluster::with_options(3, |options| options.log_keep_entries = 50);
+    cluster.isolate(3);
+    for number in 0..40 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    hold(&mut cluster, 1, 40);
+    assert_eq!(cluster.main_status(1).trimmed, Slot::ZERO, "node 3 needs it");
+    for number in 0..40 {
+        cluster.propose(1, &format!("w{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    hold(&mut cluster, 1, 80);
+    assert_eq!(cluster.main_status(1).trimmed, Slot(30), "not beyond the bound");
+    cluster.heal();
+    cluster.run(Duration::from_secs(4));
+    assert_eq!(cluster.bodies(3).len(), 80);
+    hold(&mut cluster, 1, 80);
+    cluster.run(Duration::from_secs(1));
+    hold(&mut cluster, 1, 80);
+    assert_eq!(cluster.main_status(1).trimmed, Slot(80), "nobody needs it any more");
+}
+
+#[test]
+fn the_face_may_hold_more_than_the_log_knew_closed() {
+    let mut cluster = Cluster::of(3);
+    for number in 0..20 {
+        cluster.propose(1, &format!("v{number}"));
+        cluster.settle();
+    }
+    for number in 1..=3 {
+        let state = cluster.nodes.get_mut(&node(number)).expect("it exists");
+        state.disk.retain(|(_, record)| !matches!(record, crate::Record::Chosen { .. } | crate::Record::PeerSeen { .. }));
+        state.applied = Slot(20);
+        cluster.kill(number);
+    }
+    (1..=3).for_each(|number| cluster.restart(number));
+    cluster.run(Duration::from_secs(1));
+    let id = cluster.propose(2, "on");
+    cluster.run(Duration::from_secs(4));
+    assert_eq!(cluster.state(2).outcomes[&id], crate::ProposalOutcome::Chosen(Slot(21)));
+}

@@ -1,0 +1,178 @@
+//! Never two decisions (rules 1, 2 and 9): histories in which other systems decided twice, and damage on the disk.
+
+use crate::cluster::{configuration, node, Cluster, GROUP};
+use crate::{
+    Ballot, ChosenRange, Entry, Epoch, GroupMessage, Input, LogId, Message, OperationId, ProposalOutcome, Record, RecoveredEntry, Sequence,
+    Slot, Start, StopReason,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+fn ballot(round: u64, proposer: u128) -> Ballot {
+    Ballot { epoch: Epoch(1), round, node: node(proposer), start: Start(1) }
+}
+
+fn value(text: &str) -> Entry {
+    let sequence = text.bytes().map(u64::from).sum::<u64>() + 1000;
+    Entry::operation(OperationId { node: node(9), start: Start(1), sequence }, text.as_bytes())
+}
+
+fn accepted(round: u64, proposer: u128, first: u64, values: &[&str]) -> Record {
+    let entries: Vec<Entry> = values.iter().map(|text| value(text)).collect();
+    Record::Accepted { group: GROUP, log: LogId::MAIN, ballot: ballot(round, proposer), first: Slot(first), entries: entries.into() }
+}
+
+/// Three nodes whose disks hold these records beside the configuration.
+fn with_disks(disks: [Vec<Record>; 3]) -> Cluster {
+    let mut cluster = Cluster::empty();
+    for (number, records) in (1..).zip(disks) {
+        let configured = Record::Configured { configuration: Arc::new(configuration(1, &[1, 2, 3])) };
+        let disk = [configured].into_iter().chain(records).zip(1..).map(|(record, sequence)| (Sequence(sequence), record)).collect();
+        cluster.add(number, disk);
+    }
+    cluster
+}
+
+/// pg_paxos, defect 1: V@1 on node 1, W@2 on node 3, V@3 on node 2. "A majority reports V" proves nothing.
+#[test]
+fn equal_values_under_different_ballots_are_not_chosen() {
+    let mut cluster = with_disks([vec![accepted(1, 1, 1, &["V"])], vec![accepted(3, 2, 1, &["V"])], vec![accepted(2, 3, 1, &["W"])]]);
+    cluster.kill(3);
+    let token = cluster.read(1);
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.state(1).barriers[&token], Ok(Slot(1)));
+    assert_eq!(cluster.bodies(1), ["V"]);
+    let under = cluster.state(1).disk.iter().rev().find_map(|(_, record)| match record {
+        Record::Accepted { ballot, .. } => Some(*ballot),
+        _ => None,
+    });
+    assert!(under >= Some(ballot(3, 2)), "the recovered value went through phase 2 before it was taken as chosen");
+
+    cluster.kill(2);
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(3));
+    let id = cluster.propose(3, "next");
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.state(3).outcomes[&id], ProposalOutcome::Chosen(Slot(2)));
+    assert_eq!(cluster.bodies(3), ["V", "next"], "W never replaces V");
+}
+
+/// pg_paxos, defect 2: a chosen value must win over another with an equal proposal number, whatever their contents.
+#[test]
+fn a_chosen_value_survives_a_rival_with_the_same_round() {
+    // "b" was chosen by nodes 2 and 3 under round 1 of node 2; node 1 accepted "z" under round 1 of its own, a lower ballot.
+    let mut cluster = with_disks([vec![accepted(1, 1, 1, &["z"])], vec![accepted(1, 2, 1, &["b"])], vec![accepted(1, 2, 1, &["b"])]]);
+    cluster.kill(3);
+    let id = cluster.propose(1, "next");
+    cluster.run(Duration::from_secs(4));
+    assert_eq!(cluster.state(1).outcomes[&id], ProposalOutcome::Chosen(Slot(2)));
+    assert_eq!(cluster.bodies(1), ["b", "next"]);
+}
+
+#[test]
+fn gaps_below_the_highest_accepted_slot_become_no_ops() {
+    let mut cluster = with_disks([vec![], vec![accepted(1, 1, 3, &["three"])], vec![]]);
+    cluster.settle();
+    let id = cluster.propose(2, "next");
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.state(2).outcomes[&id], ProposalOutcome::Chosen(Slot(4)));
+    assert_eq!(cluster.bodies(2), ["three", "next"]);
+}
+
+#[test]
+fn a_notice_counts_only_for_the_ballot_it_names() {
+    let mut cluster = with_disks([vec![], vec![accepted(1, 1, 1, &["stale"])], vec![]]);
+    cluster.settle();
+    let range = ChosenRange { first: Slot(1), last: Slot(1), ballot: ballot(2, 3) };
+    let body = GroupMessage::Chosen { log: LogId::MAIN, range };
+    cluster.input(node(2), Input::Message { from: node(3), message: Message::Group { group: GROUP, epoch: Epoch(1), body } });
+    cluster.take_transcript();
+    cluster.settle();
+    assert!(cluster.bodies(2).is_empty(), "accepted under another ballot: not known chosen");
+    assert!(cluster.take_transcript().contains("n2 -> n3: fetch 1..1"));
+}
+
+#[test]
+fn two_values_under_one_ballot_stop_the_acceptor() {
+    let mut cluster = with_disks([vec![], vec![accepted(1, 1, 1, &["a"])], vec![]]);
+    cluster.settle();
+    let entries = vec![value("b")].into();
+    let body = GroupMessage::Accept { log: LogId::MAIN, ballot: ballot(1, 1), first: Slot(1), entries, chosen: None, answer_to: node(1) };
+    cluster.input(node(2), Input::Message { from: node(1), message: Message::Group { group: GROUP, epoch: Epoch(1), body } });
+    cluster.settle();
+    assert!(matches!(cluster.state(2).stopped, Some(StopReason::TwoValues { slot: Slot(1), .. })));
+}
+
+#[test]
+fn a_damaged_acceptance_is_not_taken_for_nothing() {
+    // "v" may have been chosen by nodes 1 and 2. Node 2's copy is damaged, node 1 is away: nodes 2 and 3 must not decide the slot.
+    let mut cluster = with_disks([vec![accepted(1, 1, 1, &["v"])], vec![accepted(1, 1, 1, &["v"])], vec![]]);
+    cluster.kill(1);
+    cluster.restart_with(2, |recovered| {
+        let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+        log.accepted.insert(Slot(1), RecoveredEntry { ballot: ballot(1, 1), entry: None });
+    });
+    let id = cluster.propose(3, "other");
+    cluster.run(Duration::from_secs(3));
+    assert!(!cluster.state(3).outcomes.contains_key(&id), "nothing is decided over the damage");
+    cluster.restart(1);
+    cluster.run(Duration::from_secs(4));
+    let id = cluster.propose(3, "after");
+    cluster.run(Duration::from_secs(3));
+    assert!(matches!(cluster.state(3).outcomes[&id], ProposalOutcome::Chosen(_)));
+    assert_eq!(cluster.bodies(3)[0], "v", "the intact copy heals the damage");
+    assert_eq!(cluster.bodies(2), cluster.bodies(3));
+}
+
+#[test]
+fn a_node_that_lost_its_promises_votes_again_only_after_a_renewal() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "one");
+    cluster.settle();
+    cluster.kill(2);
+    cluster.restart_with(2, |recovered| recovered.groups.get_mut(&GROUP).expect("it is there").promises_lost = true);
+    cluster.run(Duration::from_secs(1));
+    cluster.kill(3);
+    cluster.run(Duration::from_secs(2));
+    let id = cluster.propose(1, "two");
+    cluster.run(Duration::from_secs(6));
+    assert!(!matches!(cluster.state(1).outcomes[&id], ProposalOutcome::Chosen(_)), "node 2 does not vote");
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(2));
+    let token = cluster.change(1, crate::Change::Renew(vec![node(2)]));
+    cluster.run(Duration::from_secs(3));
+    assert!(cluster.state(1).changes[&token].is_ok(), "{:?}", cluster.state(1).changes[&token]);
+    cluster.kill(3);
+    let id = cluster.propose(1, "three");
+    cluster.run(Duration::from_secs(3));
+    assert!(matches!(cluster.state(1).outcomes[&id], ProposalOutcome::Chosen(_)), "node 2 votes again");
+    cluster.kill(2);
+    cluster.restart(2);
+    let id = cluster.propose(1, "four");
+    cluster.run(Duration::from_secs(3));
+    assert!(matches!(cluster.state(1).outcomes[&id], ProposalOutcome::Chosen(_)), "also after another restart");
+}
+
+/// Parts of two answers to one prepare, given at different times, must not be put together.
+#[test]
+fn parts_of_different_promises_stay_apart() {
+    let mut cluster = Cluster::of(3);
+    cluster.cut(1, 2);
+    cluster.cut(1, 3);
+    cluster.propose(1, "x");
+    cluster.settle();
+    let prepared = ballot(1, 1);
+    let promise = |above: u64, closed: u64, part: u32, last: bool, slots: std::ops::RangeInclusive<u64>| {
+        let accepted = slots.map(|slot| crate::Accepted { slot: Slot(slot), ballot: ballot(0, 0), entry: Some(value("v")) }).collect();
+        let position = Sequence(1);
+        let body = GroupMessage::Promise { log: LogId::MAIN, ballot: prepared, closed: Slot(closed), above: Slot(above), part, last, accepted, position };
+        Input::Message { from: node(2), message: Message::Group { group: GROUP, epoch: Epoch(1), body } }
+    };
+    cluster.input(node(1), promise(0, 0, 0, false, 1..=10));
+    cluster.input(node(1), promise(5, 0, 1, true, 16..=20));
+    cluster.settle();
+    assert!(cluster.owners().is_empty(), "slots 11 to 15 were never answered");
+    cluster.input(node(1), promise(5, 0, 0, false, 6..=15));
+    cluster.settle();
+    assert_eq!(cluster.owners(), [node(1)]);
+}
