@@ -104,7 +104,8 @@ impl Acceptor {
         self.cached_bytes = 0;
         self.cached_up_to = slot;
         if self.durable_highest.0 <= slot {
-            self.durable_highest = self.slots.last_key_value().map(|(slot, held)| (*slot, held.ballot)).unwrap_or_default();
+            // What stands above is still on its way to the disk, or it would be the highest.
+            self.durable_highest = Default::default();
         }
     }
 

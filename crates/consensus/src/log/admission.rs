@@ -102,9 +102,13 @@ impl Log {
             return;
         }
         if pending.place == Place::Here {
+            let queued = self.proposer.queue.len();
             self.proposer.queue.retain(|entry| entry.id() != id);
-            self.proposer.queue_bytes -= pending.entry.len();
-            self.proposer.known_ids.remove(&id);
+            // It may have left the queue meanwhile, for a batch that another node's proposal of the same id began.
+            if self.proposer.queue.len() < queued {
+                self.proposer.queue_bytes -= pending.entry.len();
+                self.proposer.known_ids.remove(&id);
+            }
         }
         self.answer(context, scope, id, ProposalOutcome::Failed(why));
     }

@@ -126,7 +126,8 @@ impl Log {
         if self.reader.waiting.is_empty() || self.reader.rounds.len() >= bounds::READ_ROUNDS_MAX {
             return;
         }
-        self.reader.last_round += 1;
+        // An answer to a round of an earlier start must not count in one of this: it may tell of older times.
+        self.reader.last_round = self.reader.last_round.max(context.start.0 << 32) + 1;
         let number = self.reader.last_round;
         let round = Round { readers: self.reader.waiting.drain(..).collect(), answers: BTreeMap::new(), again_at: context.now, quorum_at: None };
         self.reader.rounds.insert(number, round);
