@@ -1,0 +1,147 @@
+//! A node's disk: what is durable, what is being written, what waits. A crash keeps the first, decides the second by
+//! chance, and loses the third.
+
+use std::collections::BTreeMap;
+
+use consensus::{Ballot, Entry, GroupId, LogId, Record, Recovered, Sequence, Slot};
+
+use crate::face::Face;
+use crate::random::Random;
+
+type Place = (GroupId, LogId);
+
+/// The log and the faces' durable states.
+#[derive(Debug, Default)]
+pub struct Disk {
+    durable: Vec<(Sequence, Record)>,
+    writing: Vec<(Sequence, Record)>,
+    waiting: Vec<(Sequence, Record)>,
+    /// What the durable log holds for readers of entries, by place.
+    entries: BTreeMap<Place, BTreeMap<Slot, (Ballot, Entry)>>,
+    /// The faces' states as last made durable.
+    pub checkpoints: BTreeMap<Place, Face>,
+}
+
+impl Disk {
+    /// Takes a record behind those taken before.
+    pub fn queue(&mut self, sequence: Sequence, record: Record) {
+        let last = self.waiting.last().or(self.writing.last()).or(self.durable.last());
+        let expected = last.map_or(1, |(last, _)| last.0 + 1);
+        assert_eq!(sequence.0, expected, "records come without gaps");
+        self.waiting.push((sequence, record));
+    }
+
+    /// Whether a batch should be written now: something waits that somebody waits for, and nothing is being written.
+    pub fn wants_sync(&self) -> bool {
+        self.writing.is_empty() && self.waiting.iter().any(|(_, record)| !record.is_lazy())
+    }
+
+    /// Whether anything at all waits while nothing is being written.
+    pub fn could_sync(&self) -> bool {
+        self.writing.is_empty() && !self.waiting.is_empty()
+    }
+
+    /// Begins to write everything that waits.
+    pub fn begin_sync(&mut self) {
+        assert!(self.could_sync(), "a batch begins after the one before");
+        self.writing = std::mem::take(&mut self.waiting);
+    }
+
+    /// The batch is durable: returns it.
+    pub fn finish_sync(&mut self) -> Vec<(Sequence, Record)> {
+        assert!(!self.writing.is_empty(), "nothing was being written");
+        let batch = std::mem::take(&mut self.writing);
+        self.keep(&batch);
+        batch
+    }
+
+    /// Loses what waits, and all but a prefix of what is being written; returns that prefix.
+    pub fn crash(&mut self, torn: bool, random: &mut Random) -> Vec<(Sequence, Record)> {
+        self.waiting.clear();
+        let mut batch = std::mem::take(&mut self.writing);
+        let all = batch.len() as u64;
+        let kept = if torn { random.between(0, all) } else { all * random.between(0, 1) };
+        batch.truncate(kept as usize);
+        self.keep(&batch);
+        batch
+    }
+
+    /// What a node that starts now is told.
+    pub fn recover(&self) -> Recovered {
+        let mut recovered = Recovered::default();
+        for (sequence, record) in &self.durable {
+            recovered.apply(*sequence, record);
+        }
+        for ((group, log), face) in &self.checkpoints {
+            let Some(group) = recovered.groups.get_mut(group) else { continue };
+            group.log(*log).applied = face.applied;
+        }
+        recovered
+    }
+
+    /// Puts a record there before the first life.
+    pub fn preset(&mut self, record: Record) -> Sequence {
+        assert!(self.writing.is_empty() && self.waiting.is_empty(), "only before the first life");
+        let sequence = Sequence(self.durable.len() as u64 + 1);
+        self.keep(&[(sequence, record)]);
+        sequence
+    }
+
+    /// Consecutive entries from `from`, as many as there are and fit; one at least if there is one.
+    pub fn read(&self, place: Place, from: Slot, up_to: Slot, bytes_max: usize) -> Vec<(Ballot, Entry)> {
+        let Some(entries) = self.entries.get(&place) else { return Vec::new() };
+        let mut read = Vec::new();
+        let mut bytes = 0;
+        let mut slot = from;
+        while slot <= up_to {
+            let Some((ballot, entry)) = entries.get(&slot) else { break };
+            bytes += entry.len();
+            if !read.is_empty() && bytes > bytes_max {
+                break;
+            }
+            read.push((*ballot, entry.clone()));
+            slot = slot.next();
+        }
+        read
+    }
+
+    fn keep(&mut self, batch: &[(Sequence, Record)]) {
+        for (sequence, record) in batch {
+            self.index(record);
+            self.durable.push((*sequence, record.clone()));
+        }
+    }
+
+    fn index(&mut self, record: &Record) {
+        match record {
+            Record::Accepted { group, log, ballot, first, entries } => {
+                for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
+                    self.index_entry((*group, *log), slot, *ballot, entry);
+                }
+            }
+            Record::Learnt { group, log, first, entries } => {
+                for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries.iter()) {
+                    self.index_entry((*group, *log), slot, *ballot, entry);
+                }
+            }
+            Record::Installed { group, log, slot } | Record::Trimmed { group, log, up_to: slot } => {
+                if let Some(entries) = self.entries.get_mut(&(*group, *log)) {
+                    *entries = entries.split_off(&slot.next());
+                }
+            }
+            Record::Forgotten { group } => {
+                self.entries.retain(|place, _| place.0 != *group);
+                self.checkpoints.retain(|place, _| place.0 != *group);
+            }
+            _ => {}
+        }
+    }
+
+    fn index_entry(&mut self, place: Place, slot: Slot, ballot: Ballot, entry: &Entry) {
+        let entries = self.entries.entry(place).or_default();
+        let known = entries.get(&slot).is_some_and(|(known, _)| *known > ballot);
+        if !known {
+            entries.insert(slot, (ballot, entry.clone()));
+        }
+    }
+}

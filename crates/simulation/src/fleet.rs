@@ -1,0 +1,156 @@
+//! Many worlds, on all processors, each by itself.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cluster::{Cluster, Report};
+use crate::plan::Plan;
+
+/// A seed whose world broke a promise.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// What was broken, and how.
+    pub what: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {}\n  replay: cargo run -p simulation -- --seed {} --trace", self.seed, self.what, self.seed)
+    }
+}
+
+/// What many worlds were like.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Worlds that ran.
+    pub seeds: u64,
+    /// Sums over all of them.
+    pub total: Report,
+    /// Those that failed; at most the first few.
+    pub failures: Vec<Failure>,
+}
+
+/// More failures than this say nothing new.
+const FAILURES_MAX: usize = 20;
+
+impl Summary {
+    fn add(&mut self, result: Result<Report, Failure>) {
+        self.seeds += 1;
+        match result {
+            Ok(report) => {
+                let total = &mut self.total;
+                for (sum, number) in [
+                    (&mut total.events, report.events),
+                    (&mut total.crashes, report.crashes),
+                    (&mut total.partitions, report.partitions),
+                    (&mut total.configurations, report.configurations),
+                    (&mut total.copies, report.copies),
+                    (&mut total.chosen, report.chosen),
+                    (&mut total.failed, report.failed),
+                    (&mut total.unknown, report.unknown),
+                    (&mut total.barriers, report.barriers),
+                    (&mut total.refused, report.refused),
+                    (&mut total.slots, report.slots),
+                ] {
+                    *sum += number;
+                }
+            }
+            Err(failure) => self.failures.push(failure),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { events, crashes, partitions, configurations, copies, .. } = self.total;
+        let Report { chosen, failed, unknown, barriers, refused, .. } = self.total;
+        write!(
+            f,
+            "{} seeds, {} failed: {events} events, {crashes} crashes, {partitions} partitions, \
+             {configurations} configurations, {copies} state copies; operations: {chosen} chosen, {failed} failed, \
+             {unknown} unknown; reads: {barriers} answered, {refused} refused",
+            self.seeds,
+            self.failures.len()
+        )
+    }
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// A panic inside a core (a broken assertion) is a finding like any other, told with its place.
+fn catch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let in_world = PANIC.with_borrow_mut(|place| match place {
+                Some(place) => {
+                    *place = info.location().map(ToString::to_string).unwrap_or_default();
+                    true
+                }
+                None => false,
+            });
+            if !in_world {
+                previous(info);
+            }
+        }));
+    });
+}
+
+fn message(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+/// Runs the world of one seed.
+pub fn run_seed(seed: u64, trace: bool) -> Result<Report, Failure> {
+    catch_panics();
+    PANIC.set(Some(String::new()));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| Cluster::new(Plan::of_seed(seed), trace).run()));
+    let place = PANIC.take().unwrap_or_default();
+    match result {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(violation)) => Err(Failure { seed, what: violation.to_string() }),
+        Err(payload) => Err(Failure { seed, what: format!("panic at {place}: {}", message(&*payload)) }),
+    }
+}
+
+/// Runs the worlds of these seeds, until all are done, the time is up or too many failed.
+pub fn run_seeds(seeds: Range<u64>, threads: usize, time: Option<Duration>) -> Summary {
+    let begun = Instant::now();
+    let next = AtomicU64::new(seeds.start);
+    let enough = AtomicBool::new(false);
+    let summary = Mutex::new(Summary::default());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                let late = time.is_some_and(|time| begun.elapsed() >= time);
+                if seed >= seeds.end || late || enough.load(Ordering::Relaxed) {
+                    break;
+                }
+                let result = run_seed(seed, false);
+                let mut summary = summary.lock().expect("no panic while holding the summary");
+                summary.add(result);
+                if summary.failures.len() >= FAILURES_MAX {
+                    enough.store(true, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    summary.into_inner().expect("no panic while holding the summary")
+}

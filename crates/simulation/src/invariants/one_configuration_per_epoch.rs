@@ -1,0 +1,41 @@
+//! Rule 6: an epoch has one configuration, whoever hears of it; and none follows another without being its successor.
+
+use std::collections::BTreeMap;
+
+use consensus::{Configuration, Epoch, GroupId, NodeId, Record};
+
+use super::{ensure, Invariant};
+use crate::observation::Observation;
+
+/// Every configuration seen.
+#[derive(Debug, Default)]
+pub struct OneConfigurationPerEpoch {
+    seen: BTreeMap<(GroupId, Epoch), Configuration>,
+}
+
+impl OneConfigurationPerEpoch {
+    fn see(&mut self, node: NodeId, configuration: &Configuration) -> Result<(), String> {
+        ensure!(configuration.check().is_ok(), "{node} has the invalid configuration {configuration:?}");
+        let key = (configuration.group, configuration.epoch);
+        let known = self.seen.entry(key).or_insert_with(|| configuration.clone());
+        ensure!(known == configuration, "{node} has {configuration:?}, another has {known:?}");
+        Ok(())
+    }
+}
+
+impl Invariant for OneConfigurationPerEpoch {
+    fn name(&self) -> &'static str {
+        "one configuration per epoch"
+    }
+
+    fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
+        match observation {
+            Observation::Queued { node, record: Record::Configured { configuration }, .. }
+            | Observation::Durable { node, record: Record::Configured { configuration }, .. } => {
+                self.see(*node, configuration)
+            }
+            Observation::Configured { node, configuration } => self.see(*node, configuration),
+            _ => Ok(()),
+        }
+    }
+}

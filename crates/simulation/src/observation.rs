@@ -1,0 +1,148 @@
+//! What can be seen of the cluster from outside: the input of every invariant, and the lines of the trace.
+
+use consensus::{
+    Configuration, Entry, GroupId, LogId, Message, NodeId, OperationId, ProposalOutcome, Record, Recovered, Refusal,
+    Sequence, Slot, Start, Token,
+};
+
+/// One observation, made at the moment at which it happens.
+#[derive(Debug)]
+pub enum Observation<'a> {
+    /// A node begins a life with what its disk says.
+    Started {
+        /// Who.
+        node: NodeId,
+        /// Its new start.
+        start: Start,
+        /// Its disk.
+        recovered: &'a Recovered,
+    },
+    /// A node's memory is gone; what its disk had under way is decided already.
+    Crashed {
+        /// Who.
+        node: NodeId,
+    },
+    /// A record enters the log's queue.
+    Queued {
+        /// Whose log.
+        node: NodeId,
+        /// Its place.
+        sequence: Sequence,
+        /// The record.
+        record: &'a Record,
+    },
+    /// A record is durable now, whether the node knows it or not.
+    Durable {
+        /// Whose log.
+        node: NodeId,
+        /// Its place.
+        sequence: Sequence,
+        /// The record.
+        record: &'a Record,
+    },
+    /// A message leaves.
+    Sent {
+        /// From.
+        from: NodeId,
+        /// To.
+        to: &'a [NodeId],
+        /// What.
+        message: &'a Message,
+    },
+    /// A core delivers an entry to its face.
+    Delivered {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The slot.
+        slot: Slot,
+        /// The entry.
+        entry: &'a Entry,
+    },
+    /// A face passed a slot, with or without effect.
+    Applied {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The slot.
+        slot: Slot,
+        /// The operation that took effect there.
+        effect: Option<OperationId>,
+        /// The id that was closed there, never having taken effect.
+        closed: Option<OperationId>,
+    },
+    /// A face's state was replaced by a copy.
+    Installed {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The copy's slot.
+        slot: Slot,
+    },
+    /// A face begins again from its durable state.
+    Restored {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The state's slot.
+        slot: Slot,
+    },
+    /// A proposal is asked for.
+    Proposing {
+        /// Where.
+        node: NodeId,
+        /// The entry.
+        entry: &'a Entry,
+    },
+    /// A proposal is withdrawn by its caller.
+    Withdrawing {
+        /// Where.
+        node: NodeId,
+        /// The operation.
+        id: OperationId,
+    },
+    /// A proposal is answered.
+    Proposed {
+        /// Where.
+        node: NodeId,
+        /// The operation.
+        id: OperationId,
+        /// The answer.
+        outcome: &'a ProposalOutcome,
+    },
+    /// A barrier is asked for.
+    Reading {
+        /// Where.
+        node: NodeId,
+        /// The reader.
+        token: Token,
+    },
+    /// A barrier is answered.
+    Barrier {
+        /// Where.
+        node: NodeId,
+        /// The reader.
+        token: Token,
+        /// The answer.
+        result: &'a Result<Slot, Refusal>,
+    },
+    /// A configuration is in force at a node.
+    Configured {
+        /// Where.
+        node: NodeId,
+        /// It.
+        configuration: &'a Configuration,
+    },
+}

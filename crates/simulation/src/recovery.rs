@@ -1,0 +1,122 @@
+//! Liveness: once the faults stop, every member becomes able to write and to read, all of them arrive at the same
+//! slot, and nobody waits for an answer any more, within a bound.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use consensus::{Entry, LogId, NodeId, OperationId, ProposalOutcome, Token};
+
+use crate::cluster::{Cluster, Event, GROUP};
+use crate::schedule::Moment;
+
+/// What was seen to work since the faults stopped.
+#[derive(Debug)]
+pub struct Recovery {
+    bound: Moment,
+    writes: BTreeMap<OperationId, NodeId>,
+    reads: BTreeMap<Token, NodeId>,
+    writing: BTreeSet<NodeId>,
+    reading: BTreeSet<NodeId>,
+}
+
+impl Recovery {
+    /// Everything must work by `bound`.
+    pub fn new(bound: Moment) -> Recovery {
+        Recovery {
+            bound,
+            writes: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            writing: BTreeSet::new(),
+            reading: BTreeSet::new(),
+        }
+    }
+}
+
+impl Cluster {
+    /// Tries a write and a read at every member where none worked yet; at the bound says what still does not.
+    pub(crate) fn probe(&mut self) {
+        let members = self.members();
+        let Some(recovery) = &self.recovery else { return };
+        if self.now > recovery.bound {
+            let detail = self.what_is_missing(&members);
+            self.watch.violate("the cluster recovers", detail);
+            return;
+        }
+        for id in members {
+            let Some(recovery) = &self.recovery else { return };
+            let write = !recovery.writing.contains(&id) && !recovery.writes.values().any(|node| *node == id);
+            let read = !recovery.reading.contains(&id) && !recovery.reads.values().any(|node| *node == id);
+            if !self.nodes[&id].is_running() {
+                continue;
+            }
+            if write {
+                let operation = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();
+                self.recovery.as_mut().expect("recovering").writes.insert(operation, id);
+                self.propose(id, Entry::operation(operation, b"probe"));
+            }
+            if read {
+                let token = self.read(id);
+                self.recovery.as_mut().expect("recovering").reads.insert(token, id);
+            }
+        }
+        self.schedule.at(self.now + 100_000, Event::Probe);
+    }
+
+    /// A probe was answered.
+    pub(crate) fn probe_proposed(&mut self, node: NodeId, id: OperationId, outcome: &ProposalOutcome) {
+        let Some(recovery) = &mut self.recovery else { return };
+        if recovery.writes.remove(&id).is_some() && matches!(outcome, ProposalOutcome::Chosen(_)) {
+            recovery.writing.insert(node);
+        }
+    }
+
+    /// A probe was answered.
+    pub(crate) fn probe_read(&mut self, node: NodeId, token: Token, answered: bool) {
+        let Some(recovery) = &mut self.recovery else { return };
+        if recovery.reads.remove(&token).is_some() && answered {
+            recovery.reading.insert(node);
+        }
+    }
+
+    /// Whether everything works again.
+    pub(crate) fn is_recovered(&self) -> bool {
+        let Some(recovery) = &self.recovery else { return false };
+        let members = self.members();
+        let all_in = |set: &BTreeSet<NodeId>| members.iter().all(|id| set.contains(id));
+        all_in(&recovery.writing)
+            && all_in(&recovery.reading)
+            && self.workload.proposals.is_empty()
+            && self.workload.reads.is_empty()
+            && members.iter().all(|id| self.applied(*id) == self.applied(members[0]))
+            && self.applied(members[0]).0 == self.report.slots
+            && self.membership_is_settled()
+    }
+
+    fn applied(&self, id: NodeId) -> consensus::Slot {
+        self.nodes[&id].faces.get(&(GROUP, LogId::MAIN)).map(|face| face.applied).unwrap_or_default()
+    }
+
+    fn what_is_missing(&self, members: &[NodeId]) -> String {
+        let recovery = self.recovery.as_ref().expect("recovering");
+        let missing = |set: &BTreeSet<NodeId>| -> Vec<NodeId> {
+            members.iter().copied().filter(|id| !set.contains(id)).collect()
+        };
+        let positions: Vec<_> = members.iter().map(|id| (*id, self.applied(*id))).collect();
+        let running: Vec<_> = members.iter().filter(|id| self.nodes[id].is_running()).collect();
+        let statuses: Vec<_> = self
+            .nodes
+            .values()
+            .filter_map(|node| Some((node.id, node.core.as_ref()?.status(node.clock.at(self.now)))))
+            .collect();
+        format!(
+            "{}us after the faults stopped: no write at {:?}, no read at {:?}, unanswered {} proposals and {} reads, \
+             applied {positions:?} of {}, running {running:?}, {}; {statuses:?}",
+            self.plan.recovery_bound,
+            missing(&recovery.writing),
+            missing(&recovery.reading),
+            self.workload.proposals.len(),
+            self.workload.reads.len(),
+            self.report.slots,
+            self.membership_is_missing(),
+        )
+    }
+}

@@ -1,0 +1,111 @@
+//! What users do while faults happen.
+
+use std::time::Duration;
+
+use consensus::{Entry, Input, LogId, NodeId, OperationId};
+
+use crate::cluster::{Cluster, Event, GROUP};
+use crate::observation::Observation;
+
+impl Cluster {
+    /// Some new operations, at one node.
+    pub(crate) fn user_proposes(&mut self) {
+        if let Some(id) = self.random.pick(&self.running()) {
+            let burst = self.random.between(1, self.plan.burst_max);
+            for _ in 0..burst {
+                let bytes = if self.random.chance(0.02) { self.random.below(20_000) } else { 8 };
+                let body = vec![b'x'; bytes as usize];
+                let operation = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();
+                self.propose(id, Entry::operation(operation, &body));
+                if self.random.chance(self.plan.withdraw) {
+                    let wait = self.random.waiting_time(20_000);
+                    self.schedule.at(self.now + wait, Event::Withdraw { node: id, id: operation });
+                }
+            }
+        }
+        self.again(self.plan.propose_every, Event::Propose);
+    }
+
+    /// Asks a node's core to propose an entry, unless it is at it already.
+    pub(crate) fn propose(&mut self, id: NodeId, entry: Entry) {
+        if !self.nodes[&id].is_running() || self.workload.proposals.contains_key(&(id, entry.id())) {
+            return;
+        }
+        let patience = self.random.between(1, 20) * self.plan.failure_timeout;
+        let deadline = self.nodes[&id].clock.at(self.now) + Duration::from_micros(patience);
+        self.watch.see(self.now, &Observation::Proposing { node: id, entry: &entry });
+        self.workload.proposals.insert((id, entry.id()), entry.clone());
+        self.give(id, Input::Propose { group: GROUP, log: LogId::MAIN, entry, deadline });
+    }
+
+    /// What may or may not have happened is tried again, or asked after, by somebody.
+    pub(crate) fn became_unknown(&mut self, entry: Entry) {
+        if self.recovery.is_some() {
+            return;
+        }
+        let wait = self.random.waiting_time(300_000);
+        if self.random.chance(self.plan.close) {
+            self.schedule.at(self.now + wait, Event::Close { id: entry.id() });
+        } else if self.random.chance(self.plan.propose_again) {
+            self.schedule.at(self.now + wait, Event::ProposeAgain { entry });
+        }
+    }
+
+    /// The same operation under the same id, at any node.
+    pub(crate) fn user_proposes_again(&mut self, entry: Entry) {
+        if self.recovery.is_none() {
+            if let Some(id) = self.random.pick(&self.running()) {
+                self.propose(id, entry);
+            }
+        }
+    }
+
+    /// An entry that closes the id.
+    pub(crate) fn user_closes(&mut self, target: OperationId) {
+        if self.recovery.is_none() {
+            if let Some(id) = self.random.pick(&self.running()) {
+                let own = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();
+                self.propose(id, Entry::close(own, target));
+            }
+        }
+    }
+
+    /// The user has lost patience.
+    pub(crate) fn user_withdraws(&mut self, node: NodeId, id: OperationId) {
+        if self.workload.proposals.contains_key(&(node, id)) {
+            self.watch.see(self.now, &Observation::Withdrawing { node, id });
+            self.give(node, Input::Withdraw { group: GROUP, log: LogId::MAIN, id });
+        }
+    }
+
+    /// A strong read at some node.
+    pub(crate) fn user_reads(&mut self) {
+        if let Some(id) = self.random.pick(&self.running()) {
+            self.read(id);
+        }
+        self.again(self.plan.read_every, Event::Read);
+    }
+
+    /// Asks a node's core for a barrier.
+    pub(crate) fn read(&mut self, id: NodeId) -> consensus::Token {
+        let token = self.workload.next_token();
+        let patience = self.random.between(1, 10) * self.plan.failure_timeout;
+        let deadline = self.nodes[&id].clock.at(self.now) + Duration::from_micros(patience);
+        self.watch.see(self.now, &Observation::Reading { node: id, token });
+        self.workload.reads.insert((id, token));
+        self.give(id, Input::Read { group: GROUP, log: LogId::MAIN, token, deadline });
+        token
+    }
+
+    /// An operator moves the log to another node.
+    pub(crate) fn user_hands_over(&mut self) {
+        let running = self.running();
+        if let (Some(id), Some(to)) = (self.random.pick(&running), self.random.pick(&running)) {
+            if id != to {
+                self.tell(format_args!("HAND OVER from {id} to {to}"));
+                self.give(id, Input::HandOver { group: GROUP, log: LogId::MAIN, to });
+            }
+        }
+        self.again(self.plan.hand_over_every, Event::HandOver);
+    }
+}
