@@ -179,8 +179,12 @@ unsafe extern "C-unwind" fn savepoint_event(
 }
 
 unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    if event == pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE {
-        refuse_prepare();
+    match event {
+        pg_sys::XactEvent::XACT_EVENT_PRE_PREPARE => refuse_prepare(),
+        pg_sys::XactEvent::XACT_EVENT_COMMIT
+        | pg_sys::XactEvent::XACT_EVENT_ABORT
+        | pg_sys::XactEvent::XACT_EVENT_PREPARE => reset(),
+        _ => {}
     }
 }
 

@@ -204,7 +204,7 @@ unsafe fn foreign_keys(relation: pg_sys::Relation, own: TableId) -> Result<Vec<F
         };
         let Some(parent_table) = parent_table else { continue };
         let parent = pg_sys::relation_open(parent_oid, pg_sys::AccessShareLock as i32);
-        let parent_index = pg_sys::get_constraint_index((*reference).conoid);
+        let parent_index = index_of_constraint((*reference).conoid);
         let parent_keys = keys::unique_keys(parent)?;
         let parent_key = parent_keys.iter().find(|key| key.index == parent_index);
         let parent_key = parent_key.expect("a foreign key refers to a valid unique index");
@@ -215,6 +215,20 @@ unsafe fn foreign_keys(relation: pg_sys::Relation, own: TableId) -> Result<Vec<F
         pg_sys::relation_close(parent, pg_sys::NoLock as i32);
     }
     Ok(found)
+}
+
+/// The parent's index on which a foreign key relies.
+unsafe fn index_of_constraint(constraint: Oid) -> Oid {
+    /// `conindid`'s place in `pg_constraint`, which is not among the generated bindings.
+    const INDEX_COLUMN: i16 = 10;
+    let cache = pg_sys::SysCacheIdentifier::CONSTROID as i32;
+    let tuple = pg_sys::SearchSysCache1(cache, Datum::from(constraint));
+    assert!(!tuple.is_null(), "an open table's constraint exists");
+    let mut is_null = false;
+    let index = pg_sys::SysCacheGetAttr(cache, tuple, INDEX_COLUMN, &mut is_null);
+    let index = Oid::from(index.value() as u32);
+    pg_sys::ReleaseSysCache(tuple);
+    index
 }
 
 /// A group's id as PostgreSQL's uuid has its bytes.
@@ -309,16 +323,9 @@ fn forget_all() {
 /// PostgreSQL tells that a relation changed, or (`Oid::INVALID`) any. It may do so at almost any moment, hence nothing
 /// here can fail or calls back.
 unsafe extern "C-unwind" fn relation_changed(_argument: Datum, relation: Oid) {
-    let is_ours = BY_RELATION.with(|cache| match cache.try_borrow_mut() {
-        Ok(mut cache) => match cache.get(&relation) {
-            Some(None) => {
-                cache.remove(&relation);
-                false
-            }
-            // Other tables may refer to this one's keys: all are made anew.
-            Some(Some(_)) => true,
-            None => relation == Oid::INVALID,
-        },
+    // Other tables may refer to this one, or may come to: all are made anew.
+    let is_ours = BY_RELATION.with(|cache| match cache.try_borrow() {
+        Ok(cache) => relation == Oid::INVALID || cache.contains_key(&relation),
         Err(_) => true,
     });
     if is_ours {

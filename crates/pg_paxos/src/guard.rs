@@ -98,10 +98,10 @@ fn is_watched(tag: NodeTag) -> bool {
             | NodeTag::T_CreatePolicyStmt
             | NodeTag::T_AlterPolicyStmt
             | NodeTag::T_CreateStmt
-            | NodeTag::T_CreateStatsStmt
             | NodeTag::T_RenameStmt
             | NodeTag::T_AlterObjectSchemaStmt
             | NodeTag::T_TruncateStmt
+            | NodeTag::T_DropStmt
     )
 }
 
@@ -135,6 +135,7 @@ unsafe extern "C-unwind" fn check_statement(node: *mut pg_sys::Node) {
                 refuse_named(relation, "a child table (CREATE TABLE ... INHERITS)");
             }
         }
+        NodeTag::T_DropStmt => check_drop(&*node.cast()),
         NodeTag::T_VacuumStmt => check_vacuum(&*node.cast()),
         NodeTag::T_ClusterStmt => check_cluster(&*node.cast()),
         NodeTag::T_ReindexStmt => check_reindex(&*node.cast()),
@@ -192,6 +193,21 @@ const HINT_TRUNCATE: &str = "Use DELETE, which is replicated.";
 unsafe fn refuse_truncate(name: *const pg_sys::RangeVar) {
     if let Some(table) = named(name) {
         refuse(&table, "TRUNCATE", HINT_TRUNCATE);
+    }
+}
+
+/// Names what is to be dropped. What a DROP reaches without naming it is seen when it is accessed.
+unsafe fn check_drop(statement: &pg_sys::DropStmt) {
+    for object in list::pointers::<pg_sys::List>(statement.objects) {
+        match statement.removeType {
+            pg_sys::ObjectType::OBJECT_TABLE => refuse_named(pg_sys::makeRangeVarFromNameList(object), "DROP TABLE"),
+            pg_sys::ObjectType::OBJECT_INDEX => refuse_named(pg_sys::makeRangeVarFromNameList(object), "DROP INDEX"),
+            pg_sys::ObjectType::OBJECT_EXTENSION => {
+                let name = CStr::from_ptr((*object.cast::<pg_sys::String>()).sval);
+                refuse_extension(name);
+            }
+            _ => {}
+        }
     }
 }
 
@@ -281,6 +297,7 @@ unsafe extern "C-unwind" fn object_access(
         || class == pg_sys::TriggerRelationId
         || class == RULES.catalog
         || class == CONSTRAINTS.catalog
+        || class == INHERITANCE
         || class == pg_sys::ExtensionRelationId;
     if is_watched && access != pg_sys::ObjectAccessType::OAT_NAMESPACE_SEARCH {
         check_access(access, class, object, argument);
@@ -300,7 +317,9 @@ unsafe extern "C-unwind" fn check_access(
     if class == pg_sys::RelationRelationId {
         check_relation_access(access, object, argument);
     } else if class == TRIGGERS.catalog {
-        check_part(access, table_of(&TRIGGERS, object), "trigger");
+        check_part(access, table_of(&TRIGGERS, object), trigger_kind(access, argument));
+    } else if class == INHERITANCE {
+        check_inheritance(object, argument);
     } else if class == RULES.catalog {
         check_part(access, table_of(&RULES, object), "rule");
     } else if class == CONSTRAINTS.catalog {
@@ -367,11 +386,39 @@ unsafe fn check_extension_access(access: pg_sys::ObjectAccessType::Type, object:
         return;
     }
     let name = pg_sys::get_extension_name(object);
-    if !name.is_null() && CStr::from_ptr(name) == c"pg_paxos" && catalog::has_tables() {
+    if !name.is_null() {
+        refuse_extension(CStr::from_ptr(name));
+    }
+}
+
+fn refuse_extension(name: &CStr) {
+    if name == c"pg_paxos" && catalog::has_tables() {
         refusal::not_supported(
             "cannot drop extension pg_paxos while it replicates tables",
             "Call paxos_leave_group first.",
         );
+    }
+}
+
+/// The triggers of a foreign key are internal, and so is that of capture, which is made with the guard off.
+unsafe fn trigger_kind(access: pg_sys::ObjectAccessType::Type, argument: *mut c_void) -> &'static str {
+    let is_new = access == pg_sys::ObjectAccessType::OAT_POST_CREATE && !argument.is_null();
+    match is_new && (*argument.cast::<pg_sys::ObjectAccessPostCreate>()).is_internal {
+        true => "foreign key to another table",
+        false => "trigger",
+    }
+}
+
+/// A table becomes the child of another: its rows would show in the parent, on this server only.
+unsafe fn check_inheritance(child: Oid, argument: *mut c_void) {
+    if argument.is_null() {
+        return;
+    }
+    let parent = (*argument.cast::<pg_sys::ObjectAccessPostAlter>()).auxiliary_id;
+    for relation in [child, parent] {
+        if let Some(table) = of_table_or_index(relation) {
+            refuse(&table, "inheritance", HINT_DDL);
+        }
     }
 }
 
@@ -390,6 +437,9 @@ const RULES: PartCatalog =
 /// `pg_constraint`, likewise (`catalog/pg_constraint.h`).
 const CONSTRAINTS: PartCatalog =
     PartCatalog { catalog: Oid::from_u32(2606), index: Oid::from_u32(2667), table_column: 8 };
+
+/// `pg_inherits`, whose accesses name the child and, beside it, the parent.
+const INHERITANCE: Oid = Oid::from_u32(2611);
 
 /// The table that a trigger, rule or constraint belongs to, seen even if it was made a moment ago.
 unsafe fn table_of(part: &PartCatalog, object: Oid) -> Oid {

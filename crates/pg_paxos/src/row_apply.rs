@@ -24,7 +24,7 @@ use crate::{capture, refusal, replicate_table, rounds};
 /// tells whether trying again may help.
 pub fn apply(group: GroupId, slot: Slot, operations: &[Operation]) {
     let _quiet = capture::bypass();
-    let mut targets = Targets { group, slot, open: HashMap::new() };
+    let mut targets = Targets { group, slot, open: HashMap::new(), user: current_user() };
     // SAFETY: a snapshot for index expressions and TOAST, popped below; an error pops it with its transaction.
     unsafe {
         pg_sys::CommandCounterIncrement();
@@ -67,12 +67,23 @@ struct Targets {
     group: GroupId,
     slot: Slot,
     open: HashMap<TableId, Target>,
+    /// Who the applier is when it does not act as a table's owner.
+    user: (pg_sys::Oid, i32),
+}
+
+fn current_user() -> (pg_sys::Oid, i32) {
+    let (mut user, mut context) = (pg_sys::Oid::INVALID, 0);
+    // SAFETY: fills in two variables.
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut context) };
+    (user, context)
 }
 
 impl Targets {
     fn of(&mut self, table: TableId) -> &mut Target {
         let (group, slot) = (self.group, self.slot);
-        self.open.entry(table).or_insert_with(|| Target::open(find(group, slot, table), slot))
+        let target = self.open.entry(table).or_insert_with(|| Target::open(find(group, slot, table), slot));
+        target.become_owner();
+        target
     }
 
     /// Does what was put off, and closes the tables.
@@ -81,8 +92,11 @@ impl Targets {
         let mut open: Vec<(TableId, Target)> = self.open.drain().collect();
         open.sort_by_key(|(table, _)| *table);
         for (_, target) in open {
+            target.become_owner();
             target.finish();
         }
+        // SAFETY: who the applier was before.
+        unsafe { pg_sys::SetUserIdAndSecContext(self.user.0, self.user.1) };
     }
 }
 

@@ -34,8 +34,6 @@ pub struct Target {
     put_off: Vec<Row>,
     /// Changes of a table without a primary key, by the stored row that they look for.
     by_whole_row: WholeRows,
-    /// Who the applier is when it does not act as the table's owner.
-    user: (pg_sys::Oid, i32),
 }
 
 /// What is to become of rows that are found by their whole value: equal rows are told apart by nothing.
@@ -46,13 +44,12 @@ struct WholeRows {
 }
 
 impl Target {
-    /// Opens a table and its indexes, and becomes its owner for as long.
+    /// Opens a table and its indexes.
     pub fn open(table: Rc<ReplicatedTable>, entry: Slot) -> Target {
         // SAFETY: executor state for one relation, as the executor sets it up for a statement; closed in `finish`,
         // or with the transaction after an error.
         unsafe {
             let relation = pg_sys::table_open(table.relation, pg_sys::RowExclusiveLock as i32);
-            let user = become_owner(relation);
             let estate = pg_sys::CreateExecutorState();
             let range = range_table_entry(relation, estate);
             pg_sys::ExecInitRangeTable(estate, list::append(std::ptr::null_mut(), range));
@@ -73,7 +70,6 @@ impl Target {
                 scratch: PgMemoryContexts::new("pg_paxos row"),
                 put_off: Vec::new(),
                 by_whole_row: WholeRows::default(),
-                user,
             }
         }
     }
@@ -122,7 +118,17 @@ impl Target {
         self.clear();
     }
 
-    /// Does what was put off, closes the table, and becomes again who the applier was.
+    /// Becomes the table's owner, who may do nothing but what an operation needs: index expressions are a user's code.
+    /// The caller becomes again who it was.
+    pub fn become_owner(&self) {
+        // SAFETY: an error restores the user with its transaction.
+        unsafe {
+            let owner = (*(*self.relation).rd_rel).relowner;
+            pg_sys::SetUserIdAndSecContext(owner, pg_sys::SECURITY_RESTRICTED_OPERATION as i32);
+        }
+    }
+
+    /// Does what was put off, and closes the table.
     pub fn finish(mut self) {
         self.apply_whole_rows();
         for row in std::mem::take(&mut self.put_off) {
@@ -135,7 +141,6 @@ impl Target {
             pg_sys::ExecCloseIndices(self.result);
             pg_sys::FreeExecutorState(self.estate);
             pg_sys::table_close(self.relation, pg_sys::NoLock as i32);
-            pg_sys::SetUserIdAndSecContext(self.user.0, self.user.1);
         }
     }
 
@@ -420,15 +425,6 @@ unsafe fn clear_slot(slot: *mut pg_sys::TupleTableSlot) {
 /// Calls into PostgreSQL through a function pointer, which the generated bindings do not guard.
 unsafe fn guard<T>(call: impl FnOnce() -> T) -> T {
     pg_sys::submodules::ffi::pg_guard_ffi_boundary(call)
-}
-
-/// Becomes the table's owner, who may do nothing but what the operation needs; gives who was before.
-unsafe fn become_owner(relation: pg_sys::Relation) -> (pg_sys::Oid, i32) {
-    let (mut user, mut context) = (pg_sys::Oid::INVALID, 0);
-    pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-    let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
-    pg_sys::SetUserIdAndSecContext((*(*relation).rd_rel).relowner, restricted);
-    (user, context)
 }
 
 unsafe fn range_table_entry(relation: pg_sys::Relation, estate: *mut pg_sys::EState) -> *mut pg_sys::RangeTblEntry {
