@@ -362,7 +362,9 @@ impl Applier {
         let mut writes = Vec::new();
         for entry in self.queue.iter_mut().filter(|entry| entry.slot >= batch.first && entry.slot <= batch.last) {
             if entry.body.is_none() {
-                entry.body = Some(fetch_body(identity, entry.slot)?);
+                let body = fetch_body(identity, entry.slot)?;
+                self.queue_bytes += body.len();
+                entry.body = Some(body);
             }
             let body = entry.body.clone().expect("just fetched");
             let write_set = WriteSet::decode(body).map_err(|error| Failure::Error {

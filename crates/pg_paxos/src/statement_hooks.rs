@@ -5,8 +5,10 @@
 //! without destructors in their frame, and call PostgreSQL's own functions directly. What may fail by itself stands in
 //! guarded functions that they call before.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::ffi::{c_char, c_void, CStr};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use consensus::{GroupId, Slot};
@@ -337,13 +339,61 @@ impl Touched {
     }
 }
 
-/// Whether the plan depends on a function that is not PostgreSQL's own.
+/// Whether the plan depends on a function that is neither PostgreSQL's nor this extension's own: those of ours wait by
+/// themselves where they must, and status is shown without a majority too.
 unsafe fn calls_user_function(statement: &pg_sys::PlannedStmt) -> bool {
     // SAFETY: a list of a plan.
-    unsafe {
+    let mut called = unsafe {
         list::pointers::<pg_sys::PlanInvalItem>(statement.invalItems)
-            .any(|item| (*item).cacheId == pg_sys::SysCacheIdentifier::PROCOID as i32)
+            .filter(|item| (**item).cacheId == pg_sys::SysCacheIdentifier::PROCOID as i32)
+            .map(|item| (*item).hashValue)
+            .peekable()
+    };
+    if called.peek().is_none() {
+        return false;
     }
+    let own = own_functions();
+    called.any(|function| !own.contains(&function))
+}
+
+/// The functions of this extension in this database, by the hash under which plans name them.
+fn own_functions() -> Rc<HashSet<u32>> {
+    thread_local! {
+        static OWN: RefCell<Option<(pg_sys::Oid, Rc<HashSet<u32>>)>> = const { RefCell::new(None) };
+    }
+    // SAFETY: in a transaction, on the main thread.
+    let extension = unsafe { pg_sys::get_extension_oid(c"pg_paxos".as_ptr(), true) };
+    if let Some((known, functions)) = OWN.with_borrow(Clone::clone) {
+        if known == extension {
+            return functions;
+        }
+    }
+    let functions = Spi::connect(|spi| {
+        let rows = spi.select(
+            "SELECT objid FROM pg_catalog.pg_depend
+             WHERE classid = 'pg_catalog.pg_proc'::regclass AND deptype = 'e'
+               AND refclassid = 'pg_catalog.pg_extension'::regclass AND refobjid = $1",
+            None,
+            &[extension.into()],
+        );
+        let rows = rows.expect("a catalog can be read");
+        rows.filter_map(|row| row.get::<pg_sys::Oid>(1).ok().flatten())
+            // SAFETY: computes a hash.
+            .map(|function| unsafe {
+                let zero = pg_sys::Datum::from(0usize);
+                pg_sys::GetSysCacheHashValue(
+                    pg_sys::SysCacheIdentifier::PROCOID as i32,
+                    pg_sys::Datum::from(function),
+                    zero,
+                    zero,
+                    zero,
+                )
+            })
+            .collect()
+    });
+    let functions = Rc::new(functions);
+    OWN.set(Some((extension, Rc::clone(&functions))));
+    functions
 }
 
 /// The groups whose tables are in this database.
