@@ -1,4 +1,4 @@
-//! Checkpoint files: per group, at a slot, what replay needs and the face's own store lacks (design.md section 4).
+//! Checkpoint files: per group, at a slot, what replay needs and the face's own store lacks (the design, section 4).
 //!
 //! A checkpoint is written beside the others, synced, renamed into place, and the directory is synced; a crash leaves
 //! the old files or the new one. The last two are kept: the older one is of use only while the log still reaches back
@@ -23,7 +23,7 @@ const TEMPORARY_SUFFIX: &str = ".checkpoint-new";
 /// Checkpoints kept per group: the newest, and one to fall back to if the disk damages it.
 const KEPT: usize = 2;
 
-/// Largest content: certification state (256 MiB of keys, design-tables.md section 4) and id window, with as much room
+/// Largest content: certification state (256 MiB of keys, the tables design, section 4) and id window, with as much room
 /// again. A header that claims more is damaged, so that it never makes us ask for absurd memory.
 pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 

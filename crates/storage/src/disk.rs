@@ -1,6 +1,6 @@
 //! What this crate asks of a file system: one flat directory of files, positioned reads and writes, and two kinds of
 //! sync. Everything that storage writes goes through these two traits, so that a test can stand in a disk that tells
-//! the live image from the durable one, drops or tears what was not synced, runs full, or fails (design.md section 9,
+//! the live image from the durable one, drops or tears what was not synced, runs full, or fails (the design, section 9,
 //! "crash matrix of the log at every write boundary").
 
 use std::fs::{File, OpenOptions};

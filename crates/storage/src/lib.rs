@@ -1,5 +1,5 @@
 //! What a node keeps on its disk: who it is ([`NodeDirectory`]), its write-ahead log of promises and accepted entries
-//! ([`Log`]), and a checkpoint per group ([`Checkpoints`]). Design.md section 4; `docs/on-disk-format.md` gives every
+//! ([`Log`]), and a checkpoint per group ([`Checkpoints`]). The design, section 4; `docs/on-disk-format.md` gives every
 //! byte with its reason.
 //!
 //! The two duties, from rule 3 and rule 9: nothing is reported durable before it is, and nothing that was durable is
@@ -18,10 +18,13 @@ mod log_state;
 mod node_directory;
 mod record_identity;
 mod recovery;
+mod replay;
+mod segment_files;
 mod segment_header;
 mod segment_pool;
 mod segment_scan;
 mod segmented_log;
+mod stored_record;
 mod writer;
 
 pub use checkpoints::{Checkpoint, CheckpointError, Checkpoints, CHECKPOINT_BYTES_MAX};
