@@ -89,15 +89,21 @@ pub fn required(group: GroupId, deadline: Instant) -> Slot {
 
 /// Asks the group for a barrier.
 pub fn ask(group: GroupId, deadline: Instant) -> Slot {
-    let wait = deadline.saturating_duration_since(Instant::now());
-    let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-    match engine_connection::call(&Request::Barrier { group, wait_ms }, wait) {
-        Ok(Response::Barrier { slot }) => slot,
-        Ok(other) => {
-            let error = Error::Malformed { what: format!("unexpected answer to a barrier: {other:?}") };
-            raise_unreadable(&error)
+    loop {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        match engine_connection::call(&Request::Barrier { group, wait_ms }, wait) {
+            Ok(Response::Barrier { slot }) => return slot,
+            Ok(other) => {
+                let error = Error::Malformed { what: format!("unexpected answer to a barrier: {other:?}") };
+                raise_unreadable(&error)
+            }
+            // The engine is being restarted: asking again has no effect that could be doubled.
+            Err(Error::Lost { .. } | Error::Connect { .. }) if !wait.is_zero() => {
+                engine_connection::pause(Duration::from_millis(20));
+            }
+            Err(error) => raise_unreadable(&error),
         }
-        Err(error) => raise_unreadable(&error),
     }
 }
 

@@ -243,6 +243,11 @@ fn propose(group: &'static Group, group_id: GroupId, body: bytes::Bytes) {
             if error.certainty() == Certainty::Definite {
                 withdraw_word(backend);
             }
+            if let Error::Refused(refusal) = &error {
+                if refusal.reason == RefusalReason::Conflict {
+                    conflict::raise_conflict(group, &refusal.detail);
+                }
+            }
             engine_connection::raise("cannot commit", &error);
         }
     }

@@ -286,11 +286,46 @@ fn waits_for_lock(index: BackendIndex) -> bool {
     }
 }
 
-/// The processes that a process waits for, holders and earlier waiters, as `pg_blocking_pids` has them.
+/// The processes that a process waits for: holders of what it wants, and earlier waiters for something that conflicts
+/// with it. What `pg_blocking_pids` says, which cannot be called without a database.
 fn blocking_processes(process: i32) -> Vec<i32> {
-    // SAFETY: on the main thread; the function takes one int4 and reads the lock tables only.
-    let found: Option<Vec<i32>> = unsafe {
-        pgrx::direct_function_call(pg_sys::pg_blocking_pids, &[pgrx::IntoDatum::into_datum(process)])
-    };
-    found.unwrap_or_default()
+    // SAFETY: on the main thread; the copy of the lock tables is freed again.
+    unsafe {
+        let data = pg_sys::GetBlockerStatusData(process);
+        let mut found = Vec::new();
+        for blocked in slice((*data).procs, (*data).nprocs) {
+            let locks = slice((*data).locks.add(blocked.first_lock as usize), blocked.num_locks);
+            let earlier = slice((*data).waiter_pids.add(blocked.first_waiter as usize), blocked.num_waiters);
+            let Some(wanted) = locks.iter().find(|lock| lock.pid == blocked.pid && lock.waitLockMode != 0) else {
+                continue;
+            };
+            for lock in locks.iter().filter(|lock| lock.leaderPid != wanted.leaderPid) {
+                let holds = (1..pg_sys::MAX_LOCKMODES as i32).any(|mode| {
+                    lock.holdMask & (1 << mode) != 0 && pg_sys::DoLockModesConflict(wanted.waitLockMode, mode)
+                });
+                let waits = lock.waitLockMode != 0
+                    && pg_sys::DoLockModesConflict(wanted.waitLockMode, lock.waitLockMode)
+                    && earlier.contains(&lock.pid);
+                if (holds || waits) && !found.contains(&lock.leaderPid) {
+                    found.push(lock.leaderPid);
+                }
+            }
+        }
+        for part in [(*data).procs.cast(), (*data).locks.cast(), (*data).waiter_pids.cast(), data.cast()] {
+            let part: *mut c_void = part;
+            if !part.is_null() {
+                pg_sys::pfree(part);
+            }
+        }
+        found
+    }
+}
+
+/// A C array as a slice.
+unsafe fn slice<'a, T>(first: *const T, count: i32) -> &'a [T] {
+    match usize::try_from(count) {
+        // SAFETY: the caller gives an array of that many elements.
+        Ok(count) if count > 0 => unsafe { std::slice::from_raw_parts(first, count) },
+        _ => &[],
+    }
 }
