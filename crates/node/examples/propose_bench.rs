@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release -p node --example propose_bench -- --nodes 3 --seconds 5 --body 200
 //!
+//! `--barrier 1` asks for read barriers instead.
+//!
 //! Prints one line per number of clients, beside the mean of one fdatasync of the same disk: with one client a
 //! proposal should cost about one, with many the syncs are shared.
 
@@ -30,6 +32,7 @@ fn main() {
     let seconds = argument("--seconds", 3);
     let body = Bytes::from(vec![b'x'; argument("--body", 200) as usize]);
     let only = argument("--clients", 0) as usize;
+    let barrier = argument("--barrier", 0) == 1;
     let spread = argument("--spread", 1) == 1;
     let cluster = Cluster::formed(nodes, Limits::default());
     println!("fdatasync of 4 KiB: {} us", sync_us(&cluster.members[0].directory));
@@ -44,7 +47,7 @@ fn main() {
                 let member = if spread { client % nodes } else { 0 };
                 let mut connection = cluster.members[member].connect();
                 let (stop, body, group) = (Arc::clone(&stop), body.clone(), cluster.group);
-                std::thread::spawn(move || load(&mut connection, group, &body, &stop))
+                std::thread::spawn(move || load(&mut connection, group, &body, barrier, &stop))
             })
             .collect();
         let began = Instant::now();
@@ -71,13 +74,17 @@ fn main() {
     }
 }
 
-fn load(connection: &mut Connection, group: client::GroupId, body: &Bytes, stop: &AtomicBool) -> Vec<u32> {
+fn load(connection: &mut Connection, group: client::GroupId, body: &Bytes, barrier: bool, stop: &AtomicBool) -> Vec<u32> {
     let mut latencies = Vec::new();
     let mut id = connection.operation_id(PATIENCE).unwrap();
     while !stop.load(Ordering::Relaxed) {
         id.sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
         let began = Instant::now();
-        connection.propose(group, id, body.clone(), None, PATIENCE).unwrap();
+        if barrier {
+            connection.barrier(group, PATIENCE).unwrap();
+        } else {
+            connection.propose(group, id, body.clone(), None, PATIENCE).unwrap();
+        }
         latencies.push(began.elapsed().as_micros() as u32);
     }
     latencies

@@ -273,14 +273,15 @@ fn the_directory_stays_bounded_while_a_member_is_away() {
     let mut connection = cluster.members[0].connect();
     let body = "x".repeat(64 << 10);
     let mut sizes = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..12 {
         for _ in 0..160 {
             propose(&mut connection, cluster.group, &body).unwrap();
         }
         std::thread::sleep(Duration::from_millis(300));
         sizes.push(cluster.members[0].status().metrics.log_bytes_on_disk);
     }
-    // 80 MiB went through a log that keeps 1 MiB; the face's list itself grows in the checkpoints.
-    assert!(*sizes.last().unwrap() < 80 << 20, "{sizes:?}");
+    // 120 MiB went through logs that keep 1 MiB for the one who is away; files are recycled 16 MiB at a time.
+    assert!(*sizes.last().unwrap() <= 96 << 20, "{sizes:?}");
+    eprintln!("bytes of the log on disk after each 10 MiB: {sizes:?}");
     cluster.members[2].start();
 }
