@@ -76,8 +76,8 @@ pub struct MemberStatus {
     pub live: bool,
     /// The highest slot that it is known to have learnt.
     pub chosen: Slot,
-    /// The highest slot that it is known to hold durably in its face's store.
-    pub held: Slot,
+    /// The highest slot that it holds durably in its face's store; known to itself only.
+    pub held: Option<Slot>,
 }
 
 /// Counters since the engine's start, and gauges.

@@ -65,7 +65,7 @@ type StatusRow = (
     bool,
     i64,
     i64,
-    i64,
+    Option<i64>,
     i64,
     String,
     Option<String>,
@@ -86,7 +86,7 @@ fn paxos_status() -> TableIterator<
         name!(is_owner, bool),
         name!(epoch, i64),
         name!(chosen, i64),
-        name!(applied, i64),
+        name!(applied, Option<i64>),
         name!(lag, i64),
         name!(state, String),
         name!(apply_error, Option<String>),
@@ -105,11 +105,12 @@ fn paxos_status() -> TableIterator<
 fn status_row(node: NodeId, group: &GroupStatus, member: &MemberStatus) -> StatusRow {
     let is_self = member.node == node;
     let (chosen, applied) = if is_self {
-        (group.log.chosen, shared::applied(group.group))
+        (group.log.chosen, Some(shared::applied(group.group)))
     } else {
-        (member.chosen, member.held)
+        // What another server has applied only it knows; what it has learnt it tells.
+        (member.chosen, None)
     };
-    let lag = group.log.chosen.0.saturating_sub(applied.0);
+    let lag = group.log.chosen.0.saturating_sub(applied.unwrap_or(chosen).0);
     let (state, apply_error) = if is_self { own_state(group, lag) } else { (other_state(member), None) };
     (
         group.name.clone(),
@@ -123,7 +124,7 @@ fn status_row(node: NodeId, group: &GroupStatus, member: &MemberStatus) -> Statu
         group.log.owner == Some(member.node),
         epoch_for_sql(group.epoch),
         slot_for_sql(chosen),
-        slot_for_sql(applied),
+        applied.map(slot_for_sql),
         slot_for_sql(Slot(lag)),
         state,
         apply_error,

@@ -28,7 +28,7 @@ impl Node {
                     database: shown.database,
                     live: own || core.peers.iter().any(|peer| peer.node == member.node && peer.live),
                     chosen: if own { log.map_or(Slot::ZERO, |log| log.closed) } else { chosen.map_or(Slot::ZERO, |(_, slot)| *slot) },
-                    held: if own { held } else { Slot::ZERO },
+                    held: own.then_some(held),
                 }
             };
             let own = description.members.iter().find(|member| member.node == node);
