@@ -101,15 +101,7 @@ impl Log {
             self.answer(context, scope, id, ProposalOutcome::Unknown);
             return;
         }
-        if pending.place == Place::Here {
-            let queued = self.proposer.queue.len();
-            self.proposer.queue.retain(|entry| entry.id() != id);
-            // It may have left the queue meanwhile, for a batch that another node's proposal of the same id began.
-            if self.proposer.queue.len() < queued {
-                self.proposer.queue_bytes -= pending.entry.len();
-                self.proposer.known_ids.remove(&id);
-            }
-        }
+        self.proposer.take_back(id);
         self.answer(context, scope, id, ProposalOutcome::Failed(why));
     }
 
@@ -177,6 +169,8 @@ impl Log {
             if pending.place != Place::Unrouted {
                 continue;
             }
+            // A repeated id may be in flight already: then its outcome is the log's word.
+            pending.sent |= self.proposer.is_in_flight(id);
             if !self.proposer.enqueue(pending.entry.clone()) {
                 self.admission.unrouted.push_front(id);
                 return;
@@ -190,10 +184,7 @@ impl Log {
         if self.proposer.queue.is_empty() {
             return;
         }
-        self.proposer.queue.clear();
-        self.proposer.queue_bytes = 0;
-        self.proposer.known_ids.clear();
-        self.reconsider_pending();
+        self.give_up_proposing();
     }
 
     fn route_to(&mut self, context: &mut Context, scope: &Scope, to: NodeId) {
@@ -246,14 +237,15 @@ impl Log {
         }
     }
 
-    /// The presumed owner changed: everything undecided finds its way anew.
-    pub(super) fn reconsider_pending(&mut self) {
-        let here = !matches!(self.proposer.stage, Stage::Idle);
-        self.unroute(|place| match place {
-            Place::Unrouted => false,
-            Place::Here => !here,
-            Place::Forwarded { .. } => true,
-        });
+    /// The presumed owner changed: what was forwarded finds its way anew. What waits in the queue here goes on waiting.
+    pub(super) fn reconsider_forwards(&mut self) {
+        self.unroute(|place| matches!(place, Place::Forwarded { .. }));
+    }
+
+    /// Nothing is proposed here any more: the queue is emptied, and everything undecided finds its way anew.
+    pub(super) fn give_up_proposing(&mut self) {
+        self.proposer.clear_queue();
+        self.unroute(|place| place != Place::Unrouted);
     }
 
     pub(super) fn forget_forwards(&mut self, node: NodeId, _restarted: bool) {

@@ -73,7 +73,7 @@ impl Log {
         self.ownership.highest = ballot;
         self.ownership.turn_at = None;
         self.step_down_below(context, scope, ballot);
-        self.reconsider_pending();
+        self.reconsider_forwards();
         self.wake(context, scope);
     }
 

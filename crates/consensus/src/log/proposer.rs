@@ -143,6 +143,35 @@ impl Proposer {
         self.queue.push_back(entry);
         true
     }
+
+    /// Whether the operation has left the queue and is not known chosen.
+    pub(super) fn is_in_flight(&self, id: OperationId) -> bool {
+        self.known_ids.contains(&id) && !self.queue.iter().any(|entry| entry.id() == id)
+    }
+
+    /// Takes an operation off the queue, if it is still there.
+    pub(super) fn take_back(&mut self, id: OperationId) {
+        if !self.known_ids.contains(&id) {
+            return;
+        }
+        let before = self.queue.len();
+        let mut bytes = 0;
+        self.queue.retain(|entry| {
+            let other = entry.id() != id;
+            bytes += if other { 0 } else { entry.len() };
+            other
+        });
+        self.queue_bytes -= bytes;
+        if self.queue.len() < before {
+            self.known_ids.remove(&id);
+        }
+    }
+
+    pub(super) fn clear_queue(&mut self) {
+        self.queue.clear();
+        self.queue_bytes = 0;
+        self.known_ids.clear();
+    }
 }
 
 impl Log {
@@ -325,7 +354,6 @@ impl Log {
                 batch.extend(self.proposer.queue.pop_front());
             }
             self.proposer.queue_bytes -= bytes;
-            self.mark_proposed(&batch);
             self.send_batch(context, scope, batch);
         }
         self.send_again(context, scope);
@@ -333,6 +361,7 @@ impl Log {
     }
 
     fn send_batch(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>) {
+        self.mark_proposed(&entries);
         let chosen_base = {
             let Stage::Owning(owning) = &self.proposer.stage else { unreachable!("only an owner proposes") };
             (owning.base, owning.ballot)
@@ -457,10 +486,7 @@ impl Log {
     pub(super) fn step_down_below(&mut self, context: &mut Context, scope: &Scope, ballot: Ballot) {
         if self.proposer.ballot().is_some_and(|mine| mine < ballot) {
             self.leave_stage();
-            self.proposer.queue.clear();
-            self.proposer.queue_bytes = 0;
-            self.proposer.known_ids.clear();
-            self.reconsider_pending();
+            self.give_up_proposing();
             self.wake(context, scope);
         }
     }
@@ -481,12 +507,11 @@ impl Log {
             }
         };
         self.leave_stage();
-        if !scope.may_propose() {
-            self.proposer.queue.clear();
-            self.proposer.queue_bytes = 0;
-            self.proposer.known_ids.clear();
+        if scope.may_propose() {
+            self.reconsider_forwards();
+        } else {
+            self.give_up_proposing();
         }
-        self.reconsider_pending();
         if was_busy {
             self.ownership.must_try = true;
         }
