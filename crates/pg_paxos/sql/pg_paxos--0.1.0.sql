@@ -222,6 +222,11 @@ CREATE FUNCTION pgp_metadata.release_mark(group_id uuid, slot bigint)
     RETURNS void LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_release_mark_wrapper';
 
+CREATE FUNCTION pgp_metadata.group_tables(group_name text)
+    RETURNS TABLE (group_id uuid, definition bytea)
+    LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'paxos_group_tables_wrapper';
+
 CREATE FUNCTION pgp_metadata.describe_tables(group_id uuid)
     RETURNS TABLE (table_id bigint, definition bytea, is_binary boolean, bytes bigint)
     LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -243,7 +248,7 @@ REVOKE ALL ON FUNCTION
     paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
     pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
     pgp_metadata.mark_snapshot(uuid), pgp_metadata.release_mark(uuid, bigint),
-    pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
+    pgp_metadata.group_tables(text), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION
     paxos_create_group(text, text), paxos_create_group(text, text, integer),
@@ -254,7 +259,7 @@ GRANT EXECUTE ON FUNCTION
     paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
     pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
     pgp_metadata.mark_snapshot(uuid), pgp_metadata.release_mark(uuid, bigint),
-    pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
+    pgp_metadata.group_tables(text), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
     TO pg_paxos_admin;
 
 GRANT USAGE ON SCHEMA pgp_metadata TO PUBLIC;

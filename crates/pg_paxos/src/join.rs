@@ -11,6 +11,7 @@ use bytes::Bytes;
 use client::{Engine, GroupDescription, MemberRole, NewMember, NodeId, Request, Response};
 use consensus::GroupId;
 use pgrx::prelude::*;
+use tables::TableDefinition;
 
 use crate::connection_string::ConnectionString;
 use crate::copy_worker::{self, JoinRequest};
@@ -142,6 +143,7 @@ pub fn run(request: &JoinRequest) {
     check_compatible(&mut remote);
     let engine = own_engine();
     check_reachable(&engine, &existing);
+    check_room(&mut remote, &request.group);
     let group = admit(&mut remote, request, &engine);
     copy_worker::transaction(|| state_copy::lock(group.group));
     learn(&group);
@@ -228,6 +230,24 @@ fn check_reachable(engine: &Engine, existing: &ConnectionString) {
         .hint("Set pg_paxos.listen_addresses and pg_paxos.advertise_address to an address that the other members reach, and restart the server.")
         .raise()
     }
+}
+
+/// Refuses before anything is changed if a table of this server stands in the way of one of the group's.
+fn check_room(remote: &mut Remote, group: &str) {
+    let rows = ask(remote.query(
+        &format!("join group \"{group}\""),
+        "SELECT group_id, definition FROM pgp_metadata.group_tables($1)",
+        &[group],
+    ));
+    copy_worker::transaction(|| {
+        for row in 0..rows.len() {
+            let identity = rows.value(row, 0).unwrap_or_default();
+            let Some(definition) = rows.bytes(row, 1).and_then(|bytes| TableDefinition::decode(&bytes).ok()) else {
+                continue;
+            };
+            state_copy::refuse_obstacle(identity, &definition);
+        }
+    });
 }
 
 fn admit(remote: &mut Remote, request: &JoinRequest, engine: &Engine) -> GroupDescription {

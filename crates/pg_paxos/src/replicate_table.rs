@@ -112,7 +112,7 @@ fn is_registered(relation: pg_sys::Oid) -> bool {
 }
 
 /// The group that replicates a relation, as this transaction sees it.
-fn group_of(relation: pg_sys::Oid) -> Option<GroupId> {
+pub fn group_of(relation: pg_sys::Oid) -> Option<GroupId> {
     Spi::get_one_with_args::<pgrx::Uuid>(
         "SELECT group_id FROM pgp_metadata.local_table WHERE relation = $1",
         &[relation.into()],

@@ -292,15 +292,7 @@ fn make_room(group: GroupId, donor: &[DonorTable]) -> Vec<Option<pg_sys::Oid>> {
         .map(|table| {
             relation_of(group, table.table).or_else(|| {
                 let found = table_definition::find(&table.definition)?;
-                if let Some(obstacle) = replicate_table::obstacle(found, &table.definition) {
-                    refusal(
-                        PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                        format!("table {} cannot be copied to this server", table.definition.qualified_name()),
-                    )
-                    .detail(obstacle)
-                    .hint("Drop or rename the table here; then join again.")
-                    .raise()
-                }
+                raise_obstacle(found, &table.definition);
                 Some(found)
             })
         })
@@ -310,6 +302,27 @@ fn make_room(group: GroupId, donor: &[DonorTable]) -> Vec<Option<pg_sys::Oid>> {
         Spi::run(&format!("TRUNCATE ONLY {}", names.join(", "))).expect("tables can be emptied");
     }
     relations
+}
+
+fn raise_obstacle(found: pg_sys::Oid, definition: &TableDefinition) {
+    if let Some(obstacle) = replicate_table::obstacle(found, definition) {
+        refusal(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table {} cannot be copied to this server", definition.qualified_name()),
+        )
+        .detail(obstacle)
+        .hint("Drop or rename the table here; then join again.")
+        .raise()
+    }
+}
+
+/// Refuses a table of this server in the way of a group's, unless an earlier copy of that group made it.
+pub fn refuse_obstacle(group: &str, definition: &TableDefinition) {
+    let Some(found) = table_definition::find(definition) else { return };
+    let holder = replicate_table::group_of(found).map(|holder| uuid_of(holder.0).to_string());
+    if holder.as_deref() != Some(group) {
+        raise_obstacle(found, definition);
+    }
 }
 
 fn copy_rounds(group: GroupId, reader: &mut Remote) {
@@ -568,6 +581,26 @@ fn paxos_release_mark(group_id: pgrx::Uuid, slot: i64) {
     let group = GroupId(groups::identity_of(group_id));
     let slot = Slot(u64::try_from(slot).unwrap_or(0));
     groups::done("release the snapshot", &Request::ReleaseMark { group, slot });
+}
+
+/// Asked by a joiner before it is admitted: what tables it will get.
+#[pg_extern]
+#[allow(clippy::type_complexity)]
+fn paxos_group_tables(
+    group_name: &str,
+) -> TableIterator<'static, (name!(group_id, pgrx::Uuid), name!(definition, Vec<u8>))> {
+    let group = groups::named(group_name).group;
+    let tables: Vec<pg_sys::Oid> = Spi::connect(|spi| {
+        let rows = spi
+            .select("SELECT relation::oid FROM pgp_metadata.local_table WHERE group_id = $1", None, &[uuid_of(group.0).into()])
+            .expect("the extension's own table can be read");
+        rows.filter_map(|row| row.get::<pg_sys::Oid>(1).ok().flatten()).collect()
+    });
+    let described: Vec<_> = tables
+        .into_iter()
+        .map(|relation| (uuid_of(group.0), table_definition::describe(relation).encode()))
+        .collect();
+    TableIterator::new(described)
 }
 
 /// Asked by a joiner under the exported snapshot: the group's tables.
