@@ -107,7 +107,8 @@ pub fn ask(group: GroupId, deadline: Instant) -> Slot {
     }
 }
 
-fn raise_unreadable(error: &Error) -> ! {
+/// Raises a failure to learn the latest state as 57P03, with who answers.
+pub fn raise_unreadable(error: &Error) -> ! {
     // A read has no effect that could be unknown.
     let mut report = ErrorReport::new(
         PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW,

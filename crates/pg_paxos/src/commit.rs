@@ -157,6 +157,10 @@ fn before_commit() {
     let Some((group_id, writes)) = write_set::take() else {
         return;
     };
+    // Until the engine serves, shared memory does not name the groups.
+    if let Err(error) = engine_connection::await_engine(Instant::now() + settings::commit_timeout()) {
+        engine_connection::raise("cannot commit", &error);
+    }
     let Some(group) = Area::attached().group(group_id) else {
         raise_no_group();
     };

@@ -194,11 +194,12 @@ unsafe fn context_entry() -> pg_sys::ErrorContextCallback {
     }
 }
 
-/// Whether nothing of this extension concerns the process: no group here, a parallel worker, one of our own workers.
+/// Whether nothing of this extension concerns the process: a parallel worker, one of our own workers. That no group is
+/// known says nothing: the engine may be starting.
 fn is_unconcerned() -> bool {
     // SAFETY: plain reads of this process's own state.
     let in_worker = unsafe { pg_sys::ParallelWorkerNumber >= 0 };
-    in_worker || !Area::is_attached() || barrier::is_exempt() || Area::attached().groups().iter().all(|group| group.identity().is_none())
+    in_worker || !Area::is_attached() || barrier::is_exempt()
 }
 
 #[pg_guard]
@@ -396,8 +397,17 @@ fn own_functions() -> Rc<HashSet<u32>> {
     functions
 }
 
-/// The groups whose tables are in this database.
+/// The groups whose tables are in this database, once the engine has told which there are.
 fn groups_of_database() -> Vec<GroupId> {
+    if settings::consistency_model() == ConsistencyModel::Optimistic {
+        return Vec::new();
+    }
+    if Area::attached().engine_incarnation().is_none() && catalog::has_tables() {
+        let deadline = Instant::now() + settings::barrier_timeout();
+        if let Err(error) = engine_connection::await_engine(deadline) {
+            barrier::raise_unreadable(&error);
+        }
+    }
     thread_local! {
         static DATABASE: std::cell::OnceCell<String> = const { std::cell::OnceCell::new() };
     }

@@ -231,7 +231,7 @@ impl Group {
             return;
         }
         assert!(slot.0 == decided.0 + 1, "slot {} published after {}", slot.0, decided.0);
-        let has_room = slot.0 - self.applied().0 < RING_SLOTS as u64;
+        let has_room = slot.0.saturating_sub(self.applied().0) < RING_SLOTS as u64;
         if has_room {
             self.transactions[slot.0 as usize % RING_SLOTS].store(0, Ordering::SeqCst);
             self.ring.publish(slot, turn);
@@ -244,7 +244,7 @@ impl Group {
 
     /// Whether the ring has room for one more slot; if not, the slot will be the applier's.
     pub fn has_room(&self) -> bool {
-        self.decided().0 + 1 - self.applied().0 < RING_SLOTS as u64
+        (self.decided().0 + 1).saturating_sub(self.applied().0) < RING_SLOTS as u64
     }
 
     /// Whose turn a decided slot is; `None` if it is not decided.
