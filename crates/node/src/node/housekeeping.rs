@@ -5,6 +5,7 @@ use crate::EngineFailure;
 use client::GroupId;
 use consensus::{Input, LogId};
 use std::time::Instant;
+use storage::CheckpointError;
 use tracing::{info, warn};
 
 impl Node {
@@ -48,6 +49,12 @@ impl Node {
                         replica.oldest_durable = oldest.unwrap_or(slot);
                     }
                     node.held(group);
+                }
+                // A state copy, newer, was written meanwhile.
+                Err(CheckpointError::Older { .. }) => {
+                    if let Some(replica) = node.replicas.get_mut(&group) {
+                        replica.writing = false;
+                    }
                 }
                 // Rule 9: a failed write stops the node.
                 Err(error) => node.fail(EngineFailure::Storage(error.to_string())),
