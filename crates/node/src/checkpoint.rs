@@ -69,6 +69,22 @@ mod tests {
     }
 
     #[test]
+    #[ignore = "a measurement: how long a full window of ids holds up the engine thread"]
+    fn a_full_window_takes_milliseconds() {
+        let mut window = IdWindow::new(crate::limits::ID_WINDOW);
+        for n in 0..crate::limits::ID_WINDOW as u64 {
+            let node = NodeId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef << (n % 3));
+            let id = OperationId { node, start: Start(7), sequence: n + 1 };
+            window.record(Slot(n + 1), id, Outcome::Applied(Vec::new()));
+        }
+        let began = std::time::Instant::now();
+        let bytes = encode(Slot(9), &window, b"face");
+        let encoded = began.elapsed();
+        decode(&bytes).unwrap();
+        eprintln!("{} bytes, encoded in {encoded:?}, decoded in {:?}", bytes.len(), began.elapsed() - encoded);
+    }
+
+    #[test]
     fn another_version_is_named() {
         assert!(decode(&[7, 0]).err().unwrap().contains("version 7"));
     }

@@ -59,3 +59,6 @@ pub(crate) const FAREWELL: Duration = Duration::from_secs(10);
 
 /// Decided slots given to faces between two looks at the log and the links: a few milliseconds of certification.
 pub(crate) const DELIVERIES_PER_TURN: usize = 512;
+
+/// Bytes of log per byte of checkpoint, at least: checkpoints add a quarter to what the disk writes, at most.
+pub(crate) const LOG_PER_CHECKPOINT: u64 = 4;

@@ -4,7 +4,7 @@
 use crate::checkpoint;
 use crate::decided::{Decided, Effectiveness};
 use crate::face::{Delivery, Face};
-use crate::limits::{ENTRY_OVERHEAD_BYTES, ID_WINDOW, MARKS_MAX};
+use crate::limits::{ENTRY_OVERHEAD_BYTES, ID_WINDOW, LOG_PER_CHECKPOINT, MARKS_MAX};
 use bytes::Bytes;
 use client::{OperationId, Origin, Slot, Verdict};
 use consensus::{Configuration, Entry, EntryKind, IdWindow, NodeId, Occurrence, Outcome};
@@ -20,6 +20,8 @@ pub(crate) struct Replica {
     pub(crate) decided: Decided,
     /// Bytes delivered since the last checkpoint was captured.
     bytes_since_capture: u64,
+    /// The size of the last one.
+    captured_bytes: u64,
     captured: Option<Captured>,
     /// A checkpoint is being written by another thread.
     pub(crate) writing: bool,
@@ -78,6 +80,7 @@ impl Replica {
             window: IdWindow::new(ID_WINDOW),
             decided: Decided::after(Slot::ZERO),
             bytes_since_capture: 0,
+            captured_bytes: 0,
             captured: None,
             writing: false,
             durable: Slot::ZERO,
@@ -124,6 +127,7 @@ impl Replica {
         self.window = checkpoint.window;
         self.decided = Decided::after(checkpoint.slot);
         self.bytes_since_capture = 0;
+        self.captured_bytes = bytes.len() as u64;
         self.captured = None;
         self.marks.clear();
         Ok(checkpoint.slot)
@@ -250,12 +254,16 @@ impl Replica {
     }
 
     /// Captures a checkpoint if enough was delivered since the last one and that one is durable. It runs between two
-    /// deliveries, so it is the state at one slot.
+    /// deliveries, so it is the state at one slot. A large state is written less often, so that checkpoints never
+    /// write more than a fixed part of what the log itself does.
     pub(crate) fn capture_if_due(&mut self, every_bytes: u64) {
-        if self.bytes_since_capture >= every_bytes && self.captured.is_none() && !self.writing {
+        let due = every_bytes.max(self.captured_bytes * LOG_PER_CHECKPOINT);
+        if self.bytes_since_capture >= due && self.captured.is_none() && !self.writing {
+            let bytes = Arc::new(self.encode());
+            self.captured_bytes = bytes.len() as u64;
             self.captured = Some(Captured {
                 slot: self.delivered(),
-                bytes: Arc::new(self.encode()),
+                bytes,
             });
             self.bytes_since_capture = 0;
         }
