@@ -6,7 +6,7 @@ use client::{
     Connection, Error, GroupDescription, GroupId, NewMember, OperationId, Outcome, Request, Response, Slot, Status,
     Verdict,
 };
-use node::{Delivery, Engine, EngineHandle, EngineOptions, Face, FaceContext, FaceFactory, Limits};
+use node::{Delivery, Engine, EngineFailure, EngineHandle, EngineOptions, Face, FaceContext, FaceFactory, Limits};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
@@ -154,10 +154,18 @@ pub struct Member {
 
 impl Member {
     pub fn start(&mut self) {
+        self.start_with(|_| {});
+    }
+
+    pub fn start_with(&mut self, adjust: impl FnOnce(&mut EngineOptions)) {
+        self.try_start(adjust).expect("the engine starts");
+    }
+
+    pub fn try_start(&mut self, adjust: impl FnOnce(&mut EngineOptions)) -> Result<(), EngineFailure> {
         assert!(self.engine.is_none());
         self.list = SharedList::default();
         let address = format!("127.0.0.1:{}", self.port);
-        let options = EngineOptions {
+        let mut options = EngineOptions {
             data_directory: self.directory.join("data"),
             socket_directory: self.directory.join("socket"),
             listen_address: address.clone(),
@@ -169,7 +177,9 @@ impl Member {
             on_failure: None,
             limits: self.limits,
         };
-        self.engine = Some(Engine::start(options).expect("the engine starts"));
+        adjust(&mut options);
+        self.engine = Some(Engine::start(options)?);
+        Ok(())
     }
 
     pub fn stop(&mut self) {
