@@ -85,6 +85,11 @@ pub fn own_backend() -> (&'static Backend, BackendIndex) {
     (backend, index)
 }
 
+/// The place of this process in shared memory, if it has taken one.
+pub fn occupied_backend() -> Option<&'static Backend> {
+    OCCUPIED.get().then(|| own_backend().0)
+}
+
 /// Notes that a transaction runs which may hold locks, so that it can be doomed. Cheap when it was noted before.
 pub fn note_running() {
     let (backend, _) = own_backend();
@@ -290,7 +295,11 @@ fn await_decision(
         }
         while let Some((arrived, response)) = connection.try_receive()? {
             if arrived == number {
-                return decision_of(response);
+                return match decision_of(response) {
+                    // Taken back on request: the cancel is what the client should hear of.
+                    Err(error) if withdrawal.is_some() && error.certainty() == Certainty::Definite => Ok(Decision::Withdrawn),
+                    decision => decision,
+                };
             }
             if withdrawal.is_some_and(|(number, _)| number == arrived) {
                 return Ok(match response {
@@ -553,8 +562,9 @@ fn end_transaction() {
     replicate_table::reset();
     barrier::end_transaction();
     statement_hooks::reset_depth();
-    if OCCUPIED.get() {
-        own_backend().0.end();
+    if let Some(backend) = occupied_backend() {
+        backend.end();
+        conflict::forgive();
     }
 }
 

@@ -7,6 +7,7 @@
 //! transaction, so that the next, innocent one of the same session is never hit.
 
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Outcome, Verdict};
@@ -30,21 +31,39 @@ const CALLBACKS: usize = 64;
 static mut DOOM_CALLBACKS: [Lasting; CALLBACKS] = [const { Lasting::new(doom_callback) }; CALLBACKS];
 static mut NEXT_CALLBACK: usize = 0;
 
-/// Lets this process be doomed. Called once per process, on its main thread.
+/// Whether the handler has asked PostgreSQL to cancel the current transaction.
+static CANCELLED: AtomicBool = AtomicBool::new(false);
+
+/// Lets this process be doomed. Called once per process, on its main thread. Only for processes that run statements:
+/// others use SIGUSR2 for purposes of their own.
 pub fn install_signal_handler() {
-    // SAFETY: ordinary backends and our workers ignore SIGUSR2; others never come here.
-    unsafe { pg_sys::pqsignal(libc::SIGUSR2, Some(signal_handler)) };
+    // SAFETY: ordinary backends and background workers ignore SIGUSR2; a WAL sender ends by it.
+    unsafe {
+        if !pg_sys::am_walsender {
+            pg_sys::pqsignal(libc::SIGUSR2, Some(signal_handler));
+        }
+    }
 }
 
 /// Raises 40001 if the current transaction was doomed.
 pub fn raise_if_doomed() {
-    let (backend, _) = commit::own_backend();
+    // A process without a place was never doomed; the launcher of autovacuum must not get one.
+    let Some(backend) = commit::occupied_backend() else { return };
     if backend.word().state == State::Doomed {
         let (message, detail, hint) = doomed_texts(backend);
         ErrorReport::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message, "pg_paxos")
             .set_detail(detail)
             .set_hint(hint)
             .report(PgLogLevel::ERROR);
+    }
+}
+
+/// The transaction is over, and its word says so: takes back a cancel that was meant for it and that nobody has served
+/// yet. The next statement is innocent.
+pub fn forgive() {
+    if CANCELLED.swap(false, Ordering::SeqCst) {
+        // SAFETY: a plain flag of this process.
+        unsafe { pg_sys::QueryCancelPending = 0 };
     }
 }
 
@@ -108,6 +127,7 @@ unsafe extern "C-unwind" fn signal_handler(_: i32) {
             let word = backend.word();
             if word.state == State::Doomed {
                 push_callback();
+                CANCELLED.store(true, Ordering::SeqCst);
                 let is_idle = pg_sys::debug_query_string.is_null();
                 if is_idle && backend.is_condemned(word) {
                     pg_sys::ProcDiePending = 1;

@@ -427,10 +427,12 @@ fn groups_of_database() -> Vec<GroupId> {
     })
 }
 
-/// A statement that went without a barrier ended: if it changed no row, nothing is certified, and the barrier is asked
-/// for now.
+/// A statement ended. If it went without a barrier and changed no row, nothing is certified, and the barrier is asked for
+/// now.
 #[pg_guard]
 unsafe extern "C-unwind" fn after_statement(query: *mut pg_sys::QueryDesc) {
+    // The cancel may have come too late for this statement, and the words for it went with its frame.
+    conflict::raise_if_doomed();
     let Some(certified) = CERTIFIED.get().filter(|certified| certified.query == query) else { return };
     // SAFETY: the query has run and was not ended yet.
     unsafe {
@@ -508,6 +510,9 @@ unsafe extern "C-unwind" fn before_utility(statement: *mut pg_sys::PlannedStmt) 
         }
         commit::note_running();
         conflict::raise_if_doomed();
+        if changes_catalogs((*node).type_) {
+            commit::note_local_write();
+        }
         if UTILITY_DEPTH.get() > 0 || EXECUTOR_DEPTH.get() > 0 {
             return;
         }
@@ -524,6 +529,27 @@ unsafe extern "C-unwind" fn before_utility(statement: *mut pg_sys::PlannedStmt) 
             pass_barrier_in_utility(group);
         }
     }
+}
+
+/// Whether a utility statement may change what the group's log does not hold. Those that cannot are listed.
+fn changes_catalogs(tag: pg_sys::NodeTag) -> bool {
+    !matches!(
+        tag,
+        pg_sys::NodeTag::T_VariableSetStmt
+            | pg_sys::NodeTag::T_VariableShowStmt
+            | pg_sys::NodeTag::T_PrepareStmt
+            | pg_sys::NodeTag::T_ExecuteStmt
+            | pg_sys::NodeTag::T_DeallocateStmt
+            | pg_sys::NodeTag::T_ExplainStmt
+            | pg_sys::NodeTag::T_DeclareCursorStmt
+            | pg_sys::NodeTag::T_FetchStmt
+            | pg_sys::NodeTag::T_ClosePortalStmt
+            | pg_sys::NodeTag::T_DoStmt
+            | pg_sys::NodeTag::T_CallStmt
+            | pg_sys::NodeTag::T_LockStmt
+            | pg_sys::NodeTag::T_DiscardStmt
+            | pg_sys::NodeTag::T_ConstraintsSetStmt
+    )
 }
 
 unsafe fn pass_barrier_in_utility(group: GroupId) {
