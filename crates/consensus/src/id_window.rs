@@ -32,12 +32,39 @@ pub enum Occurrence {
 
 /// The ids used up lately, with their outcomes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(from = "Encoded", into = "Encoded")]
 pub struct IdWindow {
     capacity: usize,
     used: BTreeMap<OperationId, (Slot, Outcome)>,
     order: VecDeque<OperationId>,
     /// Per node and start: the highest sequence forgotten. At or below it, nothing is known.
     floors: BTreeMap<(NodeId, Start), u64>,
+}
+
+/// How a checkpoint holds it: each id once, in the order of use.
+#[derive(Serialize, Deserialize)]
+struct Encoded {
+    capacity: usize,
+    used: Vec<(OperationId, Slot, Outcome)>,
+    floors: BTreeMap<(NodeId, Start), u64>,
+}
+
+impl From<Encoded> for IdWindow {
+    fn from(encoded: Encoded) -> IdWindow {
+        let order = encoded.used.iter().map(|(id, _, _)| *id).collect();
+        let used = encoded.used.into_iter().map(|(id, slot, outcome)| (id, (slot, outcome))).collect();
+        IdWindow { capacity: encoded.capacity, used, order, floors: encoded.floors }
+    }
+}
+
+impl From<IdWindow> for Encoded {
+    fn from(mut window: IdWindow) -> Encoded {
+        let used = window.order.iter().map(|id| {
+            let (slot, outcome) = window.used.remove(id).expect("what is in order is used");
+            (*id, slot, outcome)
+        });
+        Encoded { capacity: window.capacity, used: used.collect(), floors: window.floors }
+    }
 }
 
 impl Default for IdWindow {
@@ -111,5 +138,74 @@ impl IdWindow {
         for key in earlier {
             self.floors.remove(&key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(node: u128, start: u64, sequence: u64) -> OperationId {
+        OperationId { node: NodeId(node), start: Start(start), sequence }
+    }
+
+    fn applied(text: &str) -> Outcome {
+        Outcome::Applied(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_first_occurrence_uses_an_id_up() {
+        let mut window = IdWindow::new(10);
+        assert_eq!(window.look_up(id(1, 1, 1)), Occurrence::First);
+        window.record(Slot(5), id(1, 1, 1), Outcome::Rejected(vec![7]));
+        assert_eq!(window.look_up(id(1, 1, 1)), Occurrence::Repeated(Slot(5), Outcome::Rejected(vec![7])), "rejected ones too");
+        assert_eq!(window.look_up(id(2, 1, 1)), Occurrence::First, "another node's id is another id");
+    }
+
+    #[test]
+    fn closing_makes_failure_final() {
+        let mut window = IdWindow::new(10);
+        assert_eq!(window.close(Slot(1), id(1, 1, 1)), Occurrence::Repeated(Slot(1), Outcome::Closed));
+        assert_eq!(window.look_up(id(1, 1, 1)), Occurrence::Repeated(Slot(1), Outcome::Closed), "it can not take effect any more");
+        window.record(Slot(2), id(1, 1, 2), applied("done"));
+        assert_eq!(window.close(Slot(3), id(1, 1, 2)), Occurrence::Repeated(Slot(2), applied("done")), "what happened stays");
+    }
+
+    #[test]
+    fn ids_older_than_the_window_are_refused() {
+        let mut window = IdWindow::new(2);
+        window.record(Slot(1), id(1, 1, 2), applied("a"));
+        window.record(Slot(2), id(1, 1, 3), applied("b"));
+        window.record(Slot(3), id(1, 1, 4), applied("c"));
+        assert_eq!(window.look_up(id(1, 1, 2)), Occurrence::Expired);
+        assert_eq!(window.look_up(id(1, 1, 1)), Occurrence::Expired, "older than what was forgotten");
+        assert_eq!(window.close(Slot(4), id(1, 1, 1)), Occurrence::Expired, "nothing final can be said");
+        assert_eq!(window.look_up(id(1, 1, 5)), Occurrence::First);
+        assert_eq!(window.len(), 2);
+    }
+
+    #[test]
+    fn an_earlier_start_ends_with_the_floor_of_a_later_one() {
+        let mut window = IdWindow::new(1);
+        window.record(Slot(1), id(1, 1, 9), applied("a"));
+        window.record(Slot(2), id(1, 2, 1), applied("b"));
+        assert_eq!(window.look_up(id(1, 1, 10)), Occurrence::First, "nothing of start 2 is forgotten yet");
+        window.record(Slot(3), id(2, 1, 1), applied("c"));
+        assert_eq!(window.look_up(id(1, 1, 10)), Occurrence::Expired);
+        assert_eq!(window.look_up(id(1, 2, 2)), Occurrence::First);
+    }
+
+    #[test]
+    fn a_checkpoint_brings_it_back_as_it_was() {
+        let mut window = IdWindow::new(3);
+        for sequence in 1..=5 {
+            window.record(Slot(sequence), id(u128::from(sequence % 2), 1, sequence), applied("x"));
+        }
+        let bytes = postcard::to_stdvec(&window).expect("it encodes");
+        let mut back: IdWindow = postcard::from_bytes(&bytes).expect("it decodes");
+        assert_eq!(back, window);
+        back.record(Slot(6), id(1, 1, 7), applied("y"));
+        window.record(Slot(6), id(1, 1, 7), applied("y"));
+        assert_eq!(back, window);
     }
 }

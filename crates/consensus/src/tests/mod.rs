@@ -3,6 +3,7 @@
 mod catch_up;
 mod encoding;
 mod identity;
+mod lessons;
 mod membership;
 mod ownership;
 mod random;
