@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::effect::{Effect, ProposalOutcome, Refusal, StopReason};
 use crate::entry::Entry;
 use crate::group::Group;
-use crate::ids::{GroupId, LogId, NodeId, Start, Token};
+use crate::ids::{GroupId, LogId, NodeId, Sequence, Start, Token};
 use crate::input::Input;
 use crate::message::{Heartbeat, Impostor, LogPosition, Message};
 use crate::options::CoreOptions;
@@ -30,8 +30,12 @@ pub struct Core {
     context: Context,
     groups: BTreeMap<GroupId, Group>,
     heartbeat_at: Time,
+    /// The log's length when positions of others were last written down.
+    noted_peers_at: Sequence,
     /// Nodes that were live at the last look.
     live: BTreeSet<NodeId>,
+    /// Groups found in the log without a configuration: damage took it. Kept until somebody tells it again.
+    orphans: BTreeMap<GroupId, RecoveredGroup>,
 }
 
 impl Core {
@@ -45,8 +49,12 @@ impl Core {
             context.peers.remember(*peer, *seen);
         }
         let mut groups = BTreeMap::new();
+        let mut orphans = BTreeMap::new();
         for (id, recovered) in &recovered.groups {
-            let Some(configuration) = recovered.configuration.clone() else { continue };
+            let Some(configuration) = recovered.configuration.clone() else {
+                orphans.insert(*id, recovered.clone());
+                continue;
+            };
             let mut group = Group::new(&context, configuration, recovered);
             group.bar_if_needed(&mut context, recovered);
             for log in group.logs.keys() {
@@ -55,7 +63,7 @@ impl Core {
             context.dirty_groups.insert(*id);
             groups.insert(*id, group);
         }
-        Core { context, groups, heartbeat_at: now, live: BTreeSet::new() }
+        Core { context, groups, heartbeat_at: now, noted_peers_at: Sequence(0), live: BTreeSet::new(), orphans }
     }
 
     /// Takes one input.
@@ -116,6 +124,8 @@ impl Core {
             }
             Input::Connected { node } => self.send_heartbeat(vec![node]),
             Input::Disconnected { node } => {
+                context.peers.link_lost(node);
+                self.live.remove(&node);
                 for group in self.groups.values_mut() {
                     group.contact_changed(context, node, false, false);
                 }
@@ -160,7 +170,7 @@ impl Core {
                 }
             }
             Input::Forget { group } => {
-                if self.groups.remove(&group).is_some() {
+                if self.groups.remove(&group).is_some() || self.orphans.remove(&group).is_some() {
                     context.persist(Record::Forgotten { group });
                 }
             }
@@ -228,8 +238,12 @@ impl Core {
             self.notice_lost_contact();
             let peers = self.known_peers();
             self.send_heartbeat(peers);
-            for (node, start, position) in self.context.peers.unrecorded() {
-                self.context.persist(Record::PeerSeen { node, start, position });
+            // Only beside records of substance: noting that others noted something would never end.
+            if self.context.required() > self.noted_peers_at {
+                self.noted_peers_at = self.context.required();
+                for (node, start, position) in self.context.peers.unrecorded() {
+                    self.context.persist(Record::PeerSeen { node, start, position });
+                }
             }
         }
         for (id, group) in &self.groups {
@@ -333,7 +347,7 @@ impl Core {
 
     fn create(&mut self, token: Token, id: GroupId, [name, kind, detail]: [&str; 3], member: Member) {
         let configuration = Arc::new(Configuration::first(id, name, kind, detail, member));
-        self.begin(token, &configuration, "a new group's first member is this node");
+        self.begin(token, &configuration, RecoveredGroup::default(), "a new group's first member is this node");
     }
 
     fn learn_group(&mut self, token: Token, configuration: &Arc<Configuration>) {
@@ -343,10 +357,13 @@ impl Core {
             self.context.effect_when_durable(Effect::Changed { token, result });
             return;
         }
-        self.begin(token, configuration, "this node is not in it");
+        let mut recovered = self.orphans.remove(&configuration.group).unwrap_or_default();
+        // Who joins is a learner first. A voter that knows nothing of its group has lost what it promised there (rule 9).
+        recovered.promises_lost |= configuration.votes(self.context.node);
+        self.begin(token, configuration, recovered, "this node is not in it");
     }
 
-    fn begin(&mut self, token: Token, configuration: &Arc<Configuration>, unfit: &'static str) {
+    fn begin(&mut self, token: Token, configuration: &Arc<Configuration>, recovered: RecoveredGroup, unfit: &'static str) {
         let context = &mut self.context;
         let refusal = if self.groups.contains_key(&configuration.group) {
             Some(Refusal::Exists)
@@ -362,7 +379,11 @@ impl Core {
             return;
         }
         context.persist(Record::Configured { configuration: configuration.clone() });
-        let group = Group::new(context, configuration.clone(), &RecoveredGroup::default());
+        let mut group = Group::new(context, configuration.clone(), &recovered);
+        group.bar_if_needed(context, &recovered);
+        for log in group.logs.keys() {
+            context.dirty.insert((configuration.group, *log));
+        }
         self.groups.insert(configuration.group, group);
         context.effect(Effect::Configured { configuration: configuration.clone() });
         context.effect_when_durable(Effect::Changed { token, result: Ok(configuration.clone()) });

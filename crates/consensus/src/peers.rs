@@ -164,6 +164,14 @@ impl Peers {
         Heard::Welcome { newly_heard, newly_live, restarted }
     }
 
+    /// The link to the node broke. A killed process is noticed at once this way; one that lives is heard again by its next heartbeat.
+    pub(crate) fn link_lost(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.heard_at = None;
+            peer.was_live = false;
+        }
+    }
+
     /// A reply of `from` claims this much of its log durable.
     pub(crate) fn saw_position(&mut self, from: NodeId, position: Sequence) {
         if let Some(peer) = self.peers.get_mut(&from) {

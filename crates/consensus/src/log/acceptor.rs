@@ -206,8 +206,7 @@ impl Log {
             return;
         }
         if last.0 > self.learner.closed.0 + bounds::ACCEPT_WINDOW_SLOTS {
-            // Too far ahead of what is known chosen here: catch-up brings it.
-            self.catch_up.aim(first.previous());
+            // Too far ahead of what is known chosen here: once it is chosen, catch-up brings it.
             return;
         }
         let mut fresh = false;

@@ -176,3 +176,16 @@ fn parts_of_different_promises_stay_apart() {
     cluster.settle();
     assert_eq!(cluster.owners(), [node(1)]);
 }
+
+#[test]
+fn a_voter_that_is_told_of_its_own_group_has_lost_its_promises() {
+    let mut cluster = Cluster::of(3);
+    cluster.kill(2);
+    cluster.restart_with(2, |recovered| recovered.groups.get_mut(&GROUP).expect("it is there").configuration = None);
+    let told = Arc::new(configuration(1, &[1, 2, 3]));
+    cluster.input(node(2), Input::LearnGroup { token: crate::Token(5), configuration: told });
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.state(2).changes[&crate::Token(5)].is_ok());
+    let status = cluster.state(2).core.status(cluster.now);
+    assert!(status.groups[0].is_member && !status.groups[0].may_vote);
+}
