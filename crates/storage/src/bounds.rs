@@ -46,3 +46,14 @@ pub const SPARE_SEGMENTS_MAX: usize = 2;
 
 /// Wait before trying again to prepare a segment that could not be made: a full disk may have room again.
 pub const SPARE_RETRY: Duration = Duration::from_secs(1);
+
+/// A checkpoint is written and synced in pieces of this size, so that a sync of the log never waits behind more of it:
+/// 2 MiB take 5 to 20 ms on common disks.
+pub const CHECKPOINT_PIECE_BYTES: usize = 2 << 20;
+
+/// After each piece the writer of a checkpoint pauses as long as the piece took, half the disk for the log, but no longer
+/// than this, so that a slow disk does not make it endless.
+pub const CHECKPOINT_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Positions of peers that may wait for a batch that somebody needs.
+pub const PEERS_SEEN_WAITING_MAX: usize = 1024;

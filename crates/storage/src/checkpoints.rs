@@ -5,6 +5,7 @@
 //! to it, so a group's log must be trimmed no further than [`Checkpoints::oldest_kept`]. Falling back to it is reported
 //! to the caller, never done in silence.
 
+use crate::bounds;
 use crate::bytes_reader::{put, BytesReader};
 use crate::disk::{Disk, RealDisk};
 use crate::node_directory::NodeDirectory;
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 const MAGIC: [u8; 8] = *b"SYNODCKP";
 const VERSION: u32 = 1;
@@ -168,20 +170,27 @@ impl Checkpoints {
             }
             _ => {}
         }
-        let bytes = (HEADER_BYTES + content.len() + checksum.len()) as u64;
+        // Not zero-filled: it is written once, and twice the bytes would be in the way of the log.
         let file = self
             .disk
-            .create(&temporary, bytes)
+            .create(&temporary, 0)
             .map_err(self.failed("create", &temporary))?;
-        file.write_at(
-            0,
-            &[
-                IoSlice::new(&header),
-                IoSlice::new(content),
-                IoSlice::new(&checksum),
-            ],
-        )
-        .map_err(self.failed("write", &temporary))?;
+        let pieces = content.chunks(bounds::CHECKPOINT_PIECE_BYTES);
+        let mut offset = 0u64;
+        for piece in std::iter::once(&header[..])
+            .chain(pieces)
+            .chain([&checksum[..]])
+        {
+            let began = Instant::now();
+            file.write_at(offset, &[IoSlice::new(piece)])
+                .map_err(self.failed("write", &temporary))?;
+            offset += piece.len() as u64;
+            if piece.len() == bounds::CHECKPOINT_PIECE_BYTES {
+                // The log shares the disk and its syncs must not wait behind ours.
+                file.sync().map_err(self.failed("sync", &temporary))?;
+                std::thread::sleep(began.elapsed().min(bounds::CHECKPOINT_PAUSE_MAX));
+            }
+        }
         file.sync().map_err(self.failed("sync", &temporary))?;
         self.disk
             .rename(&temporary, &name)

@@ -22,6 +22,9 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DescribeError {
+    /// Nothing of a node is there.
+    #[error("there is no identity file in it: it was never used by a node")]
+    NoIdentity,
     /// The identity cannot be read.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -41,16 +44,8 @@ pub enum DescribeError {
 /// # Errors
 /// Something cannot be read, or is of an unknown version; damage is no error, it is described.
 pub fn describe(path: &Path, out: &mut dyn Write) -> Result<(), DescribeError> {
-    let node = match node_directory::inspect(path)? {
-        Some((node, line)) => {
-            writeln!(out, "{line}")?;
-            node
-        }
-        None => {
-            writeln!(out, "no identity: this directory was never used by a node")?;
-            return Ok(());
-        }
-    };
+    let (node, line) = node_directory::inspect(path)?.ok_or(DescribeError::NoIdentity)?;
+    writeln!(out, "{line}")?;
     if path.join("log").is_dir() {
         describe_log(&RealDisk::read_only(&path.join("log")), out)?;
     }

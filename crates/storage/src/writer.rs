@@ -1,5 +1,6 @@
 //! The queue in front of the log, and the thread that empties it, one batch and one sync at a time.
 
+use crate::bounds;
 use crate::log::{Completion, CompletionCallback, LogOptions, SubmitError, Usage};
 use crate::log_reader::LogReader;
 use crate::log_state::SharedState;
@@ -25,7 +26,7 @@ struct Queue {
     bytes: u64,
     /// Records that somebody waits for.
     urgent: usize,
-    /// When the first of the records that nobody waits for came.
+    /// When the first record that must not wait for ever came.
     waiting_since: Option<Instant>,
     last: Sequence,
     closed: bool,
@@ -69,6 +70,9 @@ impl Shared {
             .iter()
             .filter(|(_, record)| !record.is_lazy())
             .count();
+        let lasting = records
+            .iter()
+            .any(|(_, record)| !matches!(record, Record::PeerSeen { .. }));
         let mut queue = self.lock();
         if let Some(why) = &queue.failed {
             return Err(SubmitError::Failed(why.clone()));
@@ -87,8 +91,13 @@ impl Shared {
         queue.bytes += bytes;
         queue.urgent += urgent;
         queue.records.extend(records);
-        let first_lazy = queue.waiting_since.is_none();
-        queue.waiting_since.get_or_insert_with(Instant::now);
+        // The position of a peer waits until there is something else to write: a peer answers it with its own, so two idle
+        // nodes would keep each other's disks busy for ever.
+        let due = lasting || queue.records.len() > bounds::PEERS_SEEN_WAITING_MAX;
+        let first_lazy = due && queue.waiting_since.is_none();
+        if due {
+            queue.waiting_since.get_or_insert_with(Instant::now);
+        }
         drop(queue);
         if urgent > 0 || first_lazy {
             self.wake.notify_one();

@@ -5,6 +5,7 @@
 
 mod failure;
 mod local;
+mod log;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -22,12 +23,14 @@ struct Arguments {
 enum Job {
     /// Run a whole cluster on this machine, to play with or to test against.
     Local(local::Arguments),
+    Log(log::Arguments),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result: Result<(), Failure> = match arguments.job {
         Job::Local(arguments) => local::run(arguments),
+        Job::Log(arguments) => log::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

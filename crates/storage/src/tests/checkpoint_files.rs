@@ -9,6 +9,9 @@ use std::sync::Arc;
 
 const GROUP: GroupId = GroupId(3);
 
+/// Three pieces.
+const BYTES: usize = 5 << 20;
+
 fn open(disk: &MemoryDisk) -> Checkpoints {
     Checkpoints::open_on(Arc::new(disk.clone()), NodeId(1)).unwrap()
 }
@@ -95,10 +98,10 @@ fn a_crash_or_failure_at_any_operation_leaves_the_old_ones_or_the_new_one() {
     for operation in 1.. {
         let disk = MemoryDisk::new();
         let checkpoints = open(&disk);
-        checkpoints.write(GROUP, Slot(1), &[1; 2000]).unwrap();
-        checkpoints.write(GROUP, Slot(2), &[2; 2000]).unwrap();
+        checkpoints.write(GROUP, Slot(1), &[1; BYTES]).unwrap();
+        checkpoints.write(GROUP, Slot(2), &[2; BYTES]).unwrap();
         disk.fail_at(disk.operations() + operation, Fault::Error);
-        let outcome = checkpoints.write(GROUP, Slot(3), &[3; 2000]);
+        let outcome = checkpoints.write(GROUP, Slot(3), &[3; BYTES]);
         let mut dice = Dice::new(operation);
         for image in [
             disk.copy(),
@@ -106,7 +109,7 @@ fn a_crash_or_failure_at_any_operation_leaves_the_old_ones_or_the_new_one() {
             disk.after_crash(&mut || dice.below(2) == 0),
         ] {
             let found = open(&image).newest(GROUP).unwrap().unwrap();
-            assert_eq!(found.bytes, vec![found.slot.0 as u8; 2000]);
+            assert_eq!(found.bytes, vec![found.slot.0 as u8; BYTES]);
             assert!(
                 found.slot == Slot(3) || (outcome.is_err() && found.slot == Slot(2)),
                 "operation {operation}"

@@ -203,3 +203,21 @@ fn a_queue_that_is_full_refuses_at_once() {
     assert!(matches!(refused, Some(SubmitError::Full(_))), "{refused:?}");
     drop(blocked);
 }
+
+#[test]
+fn an_idle_node_does_not_write_because_its_peers_do() {
+    let disk = MemoryDisk::new();
+    let (log, completions) = open(&disk, options());
+    let seen = |position| Record::PeerSeen {
+        node: NodeId(3),
+        start: Start(1),
+        position: Sequence(position),
+    };
+    log.submit(vec![(Sequence(1), seen(10))]).unwrap();
+    log.submit(vec![(Sequence(2), seen(11))]).unwrap();
+    // Several times as long as other records that nobody waits for would take.
+    let silence = completions.recv_timeout(4 * options().lazy_wait);
+    assert!(silence.is_err(), "{silence:?}");
+    log.submit(vec![(Sequence(3), promised(1))]).unwrap();
+    assert_eq!(next(&completions), Completion::Durable(Sequence(3)));
+}
