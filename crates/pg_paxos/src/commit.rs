@@ -704,6 +704,7 @@ pub fn pass_mark() {
 fn paxos_transaction_status(transaction_id: &str) -> String {
     let id: OperationId = transaction_id.parse().unwrap_or_else(|error| {
         ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid transaction id: {error}"), "pg_paxos")
+            .set_hint("The id stands in the message of the error whose SQLSTATE is 08007.")
             .report(PgLogLevel::ERROR);
         unreachable!("an error was reported")
     });
