@@ -150,20 +150,17 @@ fn transactions(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn functions(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.replicate(
-        "CREATE TABLE called (id int PRIMARY KEY, what text); CREATE TABLE audit (what text)",
-        &["called", "audit"],
-    )?;
     // The function and the trigger exist on node 1 only: their effects replicate, not their calls.
-    cluster.run(
-        1,
-        "CREATE FUNCTION put(id int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
+    cluster.replicate(
+        "CREATE TABLE called (id int PRIMARY KEY, what text); CREATE TABLE audit (what text); \
+         CREATE FUNCTION put(id int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN \
            INSERT INTO called VALUES (put.id, 'by function'); \
            BEGIN INSERT INTO called VALUES (put.id, 'again'); EXCEPTION WHEN unique_violation THEN NULL; END; \
            RETURN put.id; END $$; \
          CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
            INSERT INTO audit VALUES (TG_OP || ' ' || NEW.id); RETURN NEW; END $$; \
          CREATE TRIGGER note BEFORE INSERT OR UPDATE ON called FOR EACH ROW EXECUTE FUNCTION note()",
+        &["called", "audit"],
     )?;
     cluster.run(1, "SELECT put(1)")?;
     cluster.run(1, "DO $$ BEGIN FOR i IN 2..10 LOOP PERFORM put(i); END LOOP; END $$")?;
