@@ -148,6 +148,31 @@ pub fn is_member(client: &mut Client) -> Result<bool, postgres::Error> {
         .map(|row| row.get(0))
 }
 
+/// How a node sees itself in the group, in words; none if it is no member.
+pub fn describe_self(client: &mut Client) -> Result<Option<String>, postgres::Error> {
+    let row = client.query_opt(
+        "SELECT role, is_owner, state, applied, lag, apply_error FROM pg_stat_paxos \
+         WHERE is_self AND group_name = $1",
+        &[&GROUP],
+    )?;
+    Ok(row.map(|row| {
+        let (role, state): (String, String) = (row.get(0), row.get(2));
+        let owner = match row.get::<_, Option<bool>>(1) {
+            Some(true) => ", owner of the log",
+            _ => "",
+        };
+        let applied: Option<i64> = row.get(3);
+        let lag: Option<i64> = row.get(4);
+        let error: Option<String> = row.get(5);
+        format!(
+            "{role}{owner}, {state}, applied {}, {} behind{}",
+            applied.map_or("-".to_owned(), |slot| slot.to_string()),
+            lag.map_or("-".to_owned(), |slots| slots.to_string()),
+            error.map(|error| format!("; {error}")).unwrap_or_default()
+        )
+    }))
+}
+
 /// Repeats what a node says it cannot do *yet*, for a while.
 fn repeat_until_settled<T>(
     mut action: impl FnMut() -> Result<T, postgres::Error>,

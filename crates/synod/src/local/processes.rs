@@ -129,24 +129,35 @@ impl Processes {
         Ok(())
     }
 
-    /// Stops every process of the node where it stands, as a hung machine would; returns how many.
+    /// Stops every process of the node where it stands, as a hung machine would; returns how many,
+    /// once every thread of theirs stands still.
     pub fn freeze(&self) -> Result<usize, Failure> {
+        let deadline = Instant::now() + VANISH_TIME_MAX;
         // The postmaster stands first in the list and starts nothing once it is stopped; a child
         // it started just before is found by looking again.
         let mut frozen = BTreeSet::new();
         loop {
-            let fresh: Vec<i32> = self
-                .all()
-                .into_iter()
-                .filter(|pid| !frozen.contains(pid))
-                .collect();
-            if fresh.is_empty() {
-                return Ok(frozen.len());
+            let all = self.all();
+            for pid in &all {
+                if !frozen.contains(pid) {
+                    self.signal(*pid, Signal::STOP)?;
+                    frozen.insert(*pid);
+                }
             }
-            for pid in fresh {
-                self.signal(pid, Signal::STOP)?;
-                frozen.insert(pid);
+            // A signal reaches one thread, which then stops the others: not at once on a busy
+            // machine.
+            if all.iter().all(|pid| frozen.contains(pid) && is_still(*pid)) {
+                return Ok(all.len());
             }
+            if Instant::now() > deadline {
+                return Err(Failure::new(
+                    Reason::Server,
+                    format!("processes of {} do not stop", self.data.display()),
+                    format!("{all:?} were sent SIGSTOP, and some still run"),
+                    "look at the disk under it: a process that waits for one cannot be stopped",
+                ));
+            }
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 
@@ -240,6 +251,19 @@ impl Processes {
             )),
         }
     }
+}
+
+/// Whether every thread of a process is stopped (or the process has ended).
+fn is_still(pid: i32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return true;
+    };
+    threads.flatten().all(|thread| {
+        std::fs::read_to_string(thread.path().join("stat")).map_or(true, |stat| {
+            stat.rsplit_once(')')
+                .is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 'Z', 'X']))
+        })
+    })
 }
 
 /// Whether a process has ended without its parent having asked for its status.

@@ -53,9 +53,9 @@ pub fn status(path: &Path) -> Result<(), Failure> {
 fn membership(directory: &Directory, node: usize) -> String {
     match group::connect(directory, node, |_| ()) {
         Err(_) => "does not answer".to_owned(),
-        Ok(mut client) => match group::is_member(&mut client) {
-            Ok(true) => "member".to_owned(),
-            Ok(false) => "no member".to_owned(),
+        Ok(mut client) => match group::describe_self(&mut client) {
+            Ok(Some(said)) => said,
+            Ok(None) => "no member".to_owned(),
             Err(error) => group::describe(&error)
                 .lines()
                 .next()
