@@ -159,6 +159,7 @@ impl Group {
             part: 0,
             last: true,
             accepted,
+            start: context.start,
             position: context.required(),
         };
         context.send_when_durable(&self.scope, from, body);
@@ -222,7 +223,7 @@ impl Group {
             self.control.accepted = Some((ballot, Some(entries[0].clone())));
             context.persist(Record::Accepted { group: self.scope.group, log: LogId::CONTROL, ballot, first: slot, entries: entries.clone() });
         }
-        let body = GroupMessage::Accepted { log: LogId::CONTROL, ballot, first: slot, last: slot, closed: slot.previous(), position: context.required() };
+        let body = GroupMessage::Accepted { log: LogId::CONTROL, ballot, first: slot, last: slot, closed: slot.previous(), start: context.start, position: context.required() };
         context.send_when_durable(&self.scope, answer_to, body);
     }
 

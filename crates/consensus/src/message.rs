@@ -132,7 +132,9 @@ pub enum GroupMessage {
         last: bool,
         /// What this part carries.
         accepted: Vec<Accepted>,
-        /// Durable length of the sender's log.
+        /// The sender's start.
+        start: Start,
+        /// Durable length of its log.
         position: Sequence,
     },
     /// Neither promised nor accepted, because of a higher promise or because the slots are closed.
@@ -173,7 +175,9 @@ pub enum GroupMessage {
         last: Slot,
         /// The acceptor's closed-up-to.
         closed: Slot,
-        /// Durable length of the sender's log.
+        /// The sender's start.
+        start: Start,
+        /// Durable length of its log.
         position: Sequence,
     },
     /// These slots are chosen.

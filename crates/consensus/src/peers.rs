@@ -172,9 +172,10 @@ impl Peers {
         }
     }
 
-    /// A reply of `from` claims this much of its log durable.
-    pub(crate) fn saw_position(&mut self, from: NodeId, position: Sequence) {
-        if let Some(peer) = self.peers.get_mut(&from) {
+    /// A reply of `from` claims this much of its log durable. It is booked under the start that it was said in: what a
+    /// start says before its first heartbeat must not count for the one before, which it would then seem to have gone back from.
+    pub(crate) fn saw_position(&mut self, from: NodeId, start: Start, position: Sequence) {
+        if let Some(peer) = self.peers.get_mut(&from).filter(|peer| peer.seen.0 == start) {
             peer.seen.1 = peer.seen.1.max(position);
         }
     }

@@ -183,6 +183,7 @@ impl Log {
                 part: u32::try_from(number).expect("parts are bounded by the accept window"),
                 last: number + 1 == count,
                 accepted,
+                start: context.start,
                 position: context.required(),
             };
             context.send_when_durable(scope, to, body);
@@ -236,7 +237,7 @@ impl Log {
         if fresh {
             self.accept(context, scope, ballot, first, entries);
         }
-        let body = GroupMessage::Accepted { log: self.id, ballot, first, last, closed: self.learner.closed, position: context.required() };
+        let body = GroupMessage::Accepted { log: self.id, ballot, first, last, closed: self.learner.closed, start: context.start, position: context.required() };
         context.send_when_durable(scope, answer_to, body);
     }
 

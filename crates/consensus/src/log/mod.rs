@@ -70,8 +70,8 @@ impl Log {
         self.touch(context, scope);
         match body {
             GroupMessage::Prepare { ballot, closed, .. } => self.on_prepare(context, scope, from, ballot, closed),
-            GroupMessage::Promise { ballot, closed, above, part, last, accepted, position, .. } => {
-                context.peers.saw_position(from, position);
+            GroupMessage::Promise { ballot, closed, above, part, last, accepted, start, position, .. } => {
+                context.peers.saw_position(from, start, position);
                 self.on_promise(context, scope, from, ballot, closed, (above, part, last), accepted);
             }
             GroupMessage::Refused { ballot, promised, closed, .. } => self.on_refused(context, scope, from, ballot, promised, closed),
@@ -81,8 +81,8 @@ impl Log {
                     self.on_chosen(context, scope, from, range);
                 }
             }
-            GroupMessage::Accepted { ballot, first, last, closed, position, .. } => {
-                context.peers.saw_position(from, position);
+            GroupMessage::Accepted { ballot, first, last, closed, start, position, .. } => {
+                context.peers.saw_position(from, start, position);
                 self.saw_closed(from, closed);
                 self.on_accepted(context, scope, from, ballot, first, last);
                 self.on_finish_accepted(context, scope, from, ballot, first, last);

@@ -119,7 +119,9 @@ impl Log {
         }
         let has_work = self.ownership.must_try || !self.proposer.queue.is_empty() || self.has_unrouted();
         let quorum = scope.configuration.is_quorum(context.peers.live_members(&scope.configuration, context.now));
-        if !has_work || !quorum || !scope.may_propose() {
+        // Under a ballot of this epoch nobody would answer who knows of a later one: this node learns of it first.
+        let outdated = self.ownership.highest.epoch > scope.epoch();
+        if !has_work || !quorum || outdated || !scope.may_propose() {
             self.ownership.turn_at = None;
             if quorum && !scope.may_propose() && std::mem::take(&mut self.ownership.must_try) {
                 self.nudge_somebody(context, scope);

@@ -165,7 +165,7 @@ fn parts_of_different_promises_stay_apart() {
     let promise = |above: u64, closed: u64, part: u32, last: bool, slots: std::ops::RangeInclusive<u64>| {
         let accepted = slots.map(|slot| crate::Accepted { slot: Slot(slot), ballot: ballot(0, 0), entry: Some(value("v")) }).collect();
         let position = Sequence(1);
-        let body = GroupMessage::Promise { log: LogId::MAIN, ballot: prepared, closed: Slot(closed), above: Slot(above), part, last, accepted, position };
+        let body = GroupMessage::Promise { log: LogId::MAIN, ballot: prepared, closed: Slot(closed), above: Slot(above), part, last, accepted, start: Start(1), position };
         Input::Message { from: node(2), message: Message::Group { group: GROUP, epoch: Epoch(1), body } }
     };
     cluster.input(node(1), promise(0, 0, 0, false, 1..=10));
