@@ -54,6 +54,7 @@ pub(crate) enum Event {
     Read,
     HandOver,
     Change,
+    Retire { node: NodeId },
     FaultsEnd,
     Probe,
 }
@@ -130,6 +131,10 @@ impl Cluster {
     pub fn new(plan: Plan, trace: bool) -> Cluster {
         let random = Random::new(plan.seed);
         let ids: Vec<NodeId> = (1..=plan.nodes as u128).map(NodeId).collect();
+        let configuration = Arc::new(Configuration {
+            members: ids.iter().map(|id| member(*id, Role::Voter)).collect(),
+            ..Configuration::first(GROUP, "group", "simulation", "", member(ids[0], Role::Voter))
+        });
         let mut cluster = Cluster {
             plan,
             random,
@@ -140,7 +145,7 @@ impl Cluster {
             network: Network::default(),
             partition_number: 0,
             workload: Workload::default(),
-            membership: Membership::new(&ids),
+            membership: Membership::new(configuration.clone()),
             recovery: None,
             watch: Watch::default(),
             report: Report::default(),
@@ -148,10 +153,6 @@ impl Cluster {
         };
         cluster.watch.trace.enabled = trace;
         cluster.tell(format_args!("{:?}", cluster.plan));
-        let configuration = Arc::new(Configuration {
-            members: ids.iter().map(|id| member(*id, Role::Voter)).collect(),
-            ..Configuration::first(GROUP, "group", "simulation", "", member(ids[0], Role::Voter))
-        });
         assert_eq!(configuration.epoch, Epoch(1));
         for id in &ids {
             cluster.preset(*id, Record::Configured { configuration: configuration.clone() });
@@ -269,7 +270,7 @@ impl Cluster {
             Event::Restart { node } => self.start(node),
             Event::Resume { node } => self.resume(node),
             // Faults and new work end together; these were planned before.
-            Event::Crash | Event::Partition | Event::Pause | Event::Propose | Event::Read | Event::HandOver
+            Event::Crash | Event::Partition | Event::Pause | Event::Propose | Event::Read | Event::HandOver | Event::Change
                 if self.recovery.is_some() => {}
             Event::Crash => self.fault_crash(),
             Event::Partition => self.fault_partition(),
@@ -285,6 +286,7 @@ impl Cluster {
             Event::Read => self.user_reads(),
             Event::HandOver => self.user_hands_over(),
             Event::Change => self.change_members(),
+            Event::Retire { node } => self.retire_removed(node),
             Event::FaultsEnd => self.end_faults(),
             Event::Probe => self.probe(),
             // Of an earlier life of its node.
@@ -569,6 +571,7 @@ impl Cluster {
         node.faces = node.disk.checkpoints.clone();
         let recovered = node.disk.recover();
         let start = node.start;
+        node.has_group = recovered.groups.get(&GROUP).is_some_and(|group| group.configuration.is_some());
         self.watch.see(now, &Observation::Started { node: id, start, recovered: &recovered });
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         for ((group, log), face) in &node.faces {
@@ -590,7 +593,6 @@ impl Cluster {
             let life = self.life(id);
             self.schedule.at(now + wait, Event::Checkpoint { node: id, life });
         }
-        self.member_started(id);
     }
 
     /// Ends a node's life: memory gone, the disk's batch under way decided by chance.
@@ -645,6 +647,7 @@ impl Cluster {
                 }
             }
         }
+        self.introduce_members();
         let wait = self.random.between(5_000, 50_000);
         self.schedule.at(self.now + wait, Event::CheckLinks);
     }

@@ -129,8 +129,14 @@ pub fn run_seed(seed: u64, trace: bool) -> Result<Report, Failure> {
     }
 }
 
-/// Runs the worlds of these seeds, until all are done, the time is up or too many failed.
-pub fn run_seeds(seeds: Range<u64>, threads: usize, time: Option<Duration>) -> Summary {
+/// Runs the worlds of these seeds, until all are done, the time is up or too many failed. Tells of each failure as it
+/// is found.
+pub fn run_seeds(
+    seeds: Range<u64>,
+    threads: usize,
+    time: Option<Duration>,
+    found: impl Fn(&Failure) + Sync,
+) -> Summary {
     let begun = Instant::now();
     let next = AtomicU64::new(seeds.start);
     let enough = AtomicBool::new(false);
@@ -144,6 +150,9 @@ pub fn run_seeds(seeds: Range<u64>, threads: usize, time: Option<Duration>) -> S
                     break;
                 }
                 let result = run_seed(seed, false);
+                if let Err(failure) = &result {
+                    found(failure);
+                }
                 let mut summary = summary.lock().expect("no panic while holding the summary");
                 summary.add(result);
                 if summary.failures.len() >= FAILURES_MAX {

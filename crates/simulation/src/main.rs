@@ -45,10 +45,7 @@ fn main() -> ExitCode {
     let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let time = arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     let end = if time.is_some() { u64::MAX } else { arguments.from.saturating_add(arguments.seeds) };
-    let summary = simulation::run_seeds(arguments.from..end, threads, time);
-    for failure in &summary.failures {
-        println!("{failure}");
-    }
+    let summary = simulation::run_seeds(arguments.from..end, threads, time, |failure| println!("{failure}"));
     println!("{summary}");
     if summary.failures.is_empty() {
         ExitCode::SUCCESS

@@ -1,48 +1,209 @@
-//! Changes of the group's members under load: nodes are added, promoted, removed, and gone for good.
+//! Changes of the group's members under load (rule 6): nodes join, are promoted, removed, and sometimes lost for good.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use consensus::{Configuration, NodeId, Refusal, Token};
+use consensus::{Change, Configuration, Input, NodeId, Refusal, Role, Token};
 
-use crate::cluster::Cluster;
+use crate::cluster::{member, Cluster, Event, GROUP};
+use crate::node::Node;
+
+/// No group grows beyond this.
+const MEMBERS_MAX: usize = 7;
 
 /// What is known about the group's members from outside.
 #[derive(Debug)]
 pub struct Membership {
-    members: BTreeSet<NodeId>,
+    /// The newest configuration that any node said is in force.
+    latest: Arc<Configuration>,
+    /// Changes and introductions asked for and not answered, by name.
+    asked: BTreeMap<Token, NodeId>,
+    /// A member that never comes back, until it is removed.
+    lost: Option<NodeId>,
+    /// Nodes made so far.
+    nodes: u128,
 }
 
 impl Membership {
     /// The group at the beginning.
-    pub fn new(ids: &[NodeId]) -> Membership {
-        Membership { members: ids.iter().copied().collect() }
+    pub fn new(first: Arc<Configuration>) -> Membership {
+        let nodes = first.members.iter().map(|member| member.node.0).max().unwrap_or(0);
+        Membership { latest: first, asked: BTreeMap::new(), lost: None, nodes }
     }
 }
 
 impl Cluster {
-    /// Who must work at the end.
+    /// Whoever must hold everything at the end.
     pub(crate) fn members(&self) -> Vec<NodeId> {
-        self.membership.members.iter().copied().collect()
+        // One that was switched off may have been named again by a change that was under way.
+        self.membership.latest.members.iter().map(|member| member.node).filter(|id| !self.nodes[id].retired).collect()
     }
 
-    pub(crate) fn change_members(&mut self) {}
+    /// Whoever must be able to write and read at the end.
+    pub(crate) fn voters(&self) -> Vec<NodeId> {
+        self.membership.latest.voters().filter(|id| !self.nodes[id].retired).collect()
+    }
 
-    pub(crate) fn member_configured(&mut self, _id: NodeId, _configuration: &Arc<Configuration>) {
+    /// An operator wants another group than this.
+    pub(crate) fn change_members(&mut self) {
+        let latest = self.membership.latest.clone();
+        let running: Vec<NodeId> = self.members().into_iter().filter(|id| self.nodes[id].is_running()).collect();
+        if let Some(via) = self.random.pick(&running) {
+            if self.random.chance(0.05) {
+                self.lose_a_member();
+            } else if let Some(change) = self.next_change(&latest) {
+                self.ask_for_change(via, change);
+            }
+        }
+        self.again(self.plan.change_every, Event::Change);
+    }
+
+    fn next_change(&mut self, latest: &Configuration) -> Option<Change> {
+        let role = |role: Role| -> Vec<NodeId> {
+            latest.members.iter().filter(|member| member.role == role).map(|member| member.node).collect()
+        };
+        let (voters, learners) = (role(Role::Voter), role(Role::Learner));
+        if latest.is_joint() && self.random.chance(0.2) {
+            return Some(Change::GoBack);
+        }
+        match self.random.below(10) {
+            0..=2 if latest.members.len() < MEMBERS_MAX => {
+                self.membership.nodes += 1;
+                let id = NodeId(self.membership.nodes);
+                self.nodes.insert(id, Node::new(id));
+                self.start(id);
+                Some(Change::AddLearner(member(id, Role::Learner)))
+            }
+            3..=6 => self.random.pick(&learners).map(Change::Promote),
+            7 | 8 => {
+                let all: Vec<NodeId> = latest.members.iter().map(|member| member.node).collect();
+                let victim = self.membership.lost.or_else(|| self.random.pick(&all))?;
+                // A group of two cannot lose a voter without standing still, so it is not asked to by chance.
+                let spare = voters.len() > 2 || learners.contains(&victim) || self.membership.lost.is_some();
+                spare.then_some(Change::Remove(victim))
+            }
+            _ => self.random.pick(&voters).map(|id| Change::AddLearner(member(id, Role::Voter))),
+        }
+    }
+
+    fn ask_for_change(&mut self, via: NodeId, change: Change) {
+        let token = self.workload.next_token();
+        let patience = self.random.between(2, 20) * self.plan.failure_timeout;
+        let deadline = self.nodes[&via].clock.at(self.now) + Duration::from_micros(patience);
+        self.tell(format_args!("{via} is asked for the change {token} {change:?}"));
+        self.membership.asked.insert(token, via);
+        self.give(via, Input::Change { token, group: GROUP, change, deadline });
+    }
+
+    /// A voter is gone for good, if the others can do without it.
+    fn lose_a_member(&mut self) {
+        let latest = &self.membership.latest;
+        if latest.is_joint() || !self.membership.asked.is_empty() || self.membership.lost.is_some() {
+            return;
+        }
+        let voters: Vec<NodeId> = latest.voters().collect();
+        if voters.len() < 3 {
+            return;
+        }
+        let Some(victim) = self.random.pick(&voters) else { return };
+        self.tell(format_args!("{victim} is LOST for good"));
+        self.membership.lost = Some(victim);
+        self.retire(victim);
+    }
+
+    fn retire(&mut self, id: NodeId) {
+        self.crash(id);
+        self.nodes.get_mut(&id).expect("a node of this cluster").retired = true;
+    }
+
+    /// A node says that a configuration is in force.
+    pub(crate) fn member_configured(&mut self, id: NodeId, configuration: &Arc<Configuration>) {
+        self.nodes.get_mut(&id).expect("a node of this cluster").has_group = true;
+        if configuration.epoch <= self.membership.latest.epoch {
+            return;
+        }
         self.report.configurations += 1;
+        self.membership.latest = configuration.clone();
+        if self.membership.lost.is_some_and(|lost| configuration.index(lost).is_none()) {
+            self.membership.lost = None;
+        }
+        if !configuration.is_joint() {
+            let removed: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.was_removed(*id)).collect();
+            for node in removed {
+                let wait = self.random.waiting_time(500_000);
+                self.schedule.at(self.now + wait, Event::Retire { node });
+            }
+        }
     }
 
-    pub(crate) fn member_changed(&mut self, _id: NodeId, _token: Token, _result: Result<Arc<Configuration>, Refusal>) {}
+    fn was_removed(&self, id: NodeId) -> bool {
+        let node = &self.nodes[&id];
+        node.has_group && !node.retired && self.membership.latest.index(id).is_none()
+    }
 
-    pub(crate) fn member_started(&mut self, _id: NodeId) {}
+    /// The time to switch a removed node off, if it still is removed.
+    pub(crate) fn retire_removed(&mut self, id: NodeId) {
+        if self.was_removed(id) && !self.membership.latest.is_joint() {
+            self.tell(format_args!("{id} is switched off"));
+            self.retire(id);
+        }
+    }
 
-    pub(crate) fn member_crashed(&mut self, _id: NodeId) {}
+    /// The answer to a change or an introduction.
+    pub(crate) fn member_changed(&mut self, id: NodeId, token: Token, result: Result<Arc<Configuration>, Refusal>) {
+        self.tell(format_args!("{id} answers the change {token}: {result:?}"));
+        if self.membership.asked.remove(&token) != Some(id) {
+            self.watch.violate("a request is answered once", format!("{id} answers the change {token} unasked"));
+        }
+        if let Ok(configuration) = result {
+            self.member_configured(id, &configuration);
+        }
+    }
 
+    /// Members that do not know it yet are told, outside the group's own messages, as whoever adds them does.
+    pub(crate) fn introduce_members(&mut self) {
+        for id in self.members() {
+            let node = &self.nodes[&id];
+            if node.is_running() && !node.has_group && self.random.chance(0.3) {
+                let token = self.workload.next_token();
+                self.membership.asked.insert(token, id);
+                let configuration = self.membership.latest.clone();
+                self.tell(format_args!("{id} is told of its group, {token} {configuration:?}"));
+                self.give(id, Input::LearnGroup { token, configuration });
+            }
+        }
+    }
+
+    /// A node's memory is gone.
+    pub(crate) fn member_crashed(&mut self, id: NodeId) {
+        self.membership.asked.retain(|_, asked| *asked != id);
+    }
+
+    /// Whether no change is under way and every member knows it.
     pub(crate) fn membership_is_settled(&self) -> bool {
-        true
+        self.membership_is_missing().is_empty()
     }
 
+    /// What is not settled.
     pub(crate) fn membership_is_missing(&self) -> String {
-        String::new()
+        let latest = &self.membership.latest;
+        let epoch = |id: &NodeId| {
+            let node = &self.nodes[id];
+            let status = node.core.as_ref()?.status(node.clock.at(self.now));
+            status.groups.first().map(|group| group.configuration.epoch)
+        };
+        let late: Vec<NodeId> = self.members().into_iter().filter(|id| epoch(id) != Some(latest.epoch)).collect();
+        let mut missing = String::new();
+        if latest.is_joint() {
+            missing += &format!("still joint: {latest:?}; ");
+        }
+        if !late.is_empty() {
+            missing += &format!("not in {}: {late:?}; ", latest.epoch);
+        }
+        if !self.membership.asked.is_empty() {
+            missing += &format!("unanswered changes: {:?}", self.membership.asked);
+        }
+        missing
     }
 }

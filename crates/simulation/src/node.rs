@@ -39,6 +39,8 @@ pub struct Node {
     pub copying: BTreeSet<(GroupId, LogId)>,
     /// Ids given out in this start.
     pub operations: u64,
+    /// Whether it knows that it belongs to the group.
+    pub has_group: bool,
     /// Out of the group for good: not started again.
     pub retired: bool,
 }
@@ -61,6 +63,7 @@ impl Node {
             poll_planned: false,
             copying: BTreeSet::new(),
             operations: 0,
+            has_group: false,
             retired: false,
         }
     }

@@ -113,7 +113,7 @@ impl Plan {
         let checkpoint_every = if r.chance(0.6) { r.between(50, 1_000) * 1_000 } else { 0 };
         Plan {
             seed,
-            nodes: if r.chance(0.65) { 3 } else { 5 },
+            nodes: if change_every > 0 && r.chance(0.2) { 1 } else if r.chance(0.65) { 3 } else { 5 },
             failure_timeout,
             fault_phase: r.between(2_000, 6_000) * 1_000,
             recovery_bound: 60 * failure_timeout + 5_000_000,

@@ -41,7 +41,7 @@ impl Cluster {
             self.watch.violate("the cluster recovers", detail);
             return;
         }
-        for id in members {
+        for id in self.voters() {
             let Some(recovery) = &self.recovery else { return };
             let write = !recovery.writing.contains(&id) && !recovery.writes.values().any(|node| *node == id);
             let read = !recovery.reading.contains(&id) && !recovery.reads.values().any(|node| *node == id);
@@ -80,8 +80,8 @@ impl Cluster {
     /// Whether everything works again.
     pub(crate) fn is_recovered(&self) -> bool {
         let Some(recovery) = &self.recovery else { return false };
-        let members = self.members();
-        let all_in = |set: &BTreeSet<NodeId>| members.iter().all(|id| set.contains(id));
+        let (members, voters) = (self.members(), self.voters());
+        let all_in = |set: &BTreeSet<NodeId>| voters.iter().all(|id| set.contains(id));
         all_in(&recovery.writing)
             && all_in(&recovery.reading)
             && self.workload.proposals.is_empty()
@@ -98,7 +98,7 @@ impl Cluster {
     fn what_is_missing(&self, members: &[NodeId]) -> String {
         let recovery = self.recovery.as_ref().expect("recovering");
         let missing = |set: &BTreeSet<NodeId>| -> Vec<NodeId> {
-            members.iter().copied().filter(|id| !set.contains(id)).collect()
+            self.voters().into_iter().filter(|id| !set.contains(id)).collect()
         };
         let positions: Vec<_> = members.iter().map(|id| (*id, self.applied(*id))).collect();
         let running: Vec<_> = members.iter().filter(|id| self.nodes[id].is_running()).collect();
