@@ -238,6 +238,10 @@ unsafe fn capture_row(trigger: &pg_sys::TriggerData) {
         // TRUNCATE has no row triggers; the guard sees it.
         _ => return,
     };
+    // A change may have no key of its own (an insert without a primary key); LOCK TABLE must meet it all the same.
+    if touched.keys.is_empty() {
+        touched.keys.push(Key::of_table(table.table, Strength::Reference, position));
+    }
     record(table.group, change, touched.keys);
 }
 

@@ -152,7 +152,7 @@ pub fn describe_relation(relation: Oid, group: GroupId, table: TableId) -> Repli
             has_text: columns.iter().any(|column| column.codec.borrow().is_text()),
             columns,
             keys: keys::unique_keys(open).unwrap_or_else(|error| refuse_key(&error)),
-            foreign_keys: foreign_keys(open, table).unwrap_or_else(|error| refuse_key(&error)),
+            foreign_keys: foreign_keys(open, group, table).unwrap_or_else(|error| refuse_key(&error)),
         };
         pg_sys::relation_close(open, pg_sys::NoLock as i32);
         described
@@ -192,7 +192,11 @@ unsafe fn columns(relation: pg_sys::Relation) -> Vec<Column> {
     .collect()
 }
 
-unsafe fn foreign_keys(relation: pg_sys::Relation, own: TableId) -> Result<Vec<ForeignKey>, KeyError> {
+unsafe fn foreign_keys(
+    relation: pg_sys::Relation,
+    group: GroupId,
+    own: TableId,
+) -> Result<Vec<ForeignKey>, KeyError> {
     let mut found = Vec::new();
     // A copy: the list in the cache may go while other relations are opened.
     let copied = pg_sys::copyObjectImpl(pg_sys::RelationGetFKeyList(relation).cast());
@@ -200,7 +204,7 @@ unsafe fn foreign_keys(relation: pg_sys::Relation, own: TableId) -> Result<Vec<F
         let parent_oid = (*reference).confrelid;
         let parent_table = match parent_oid == (*relation).rd_id {
             true => Some(own),
-            false => row_of_relation(parent_oid).map(|(_, table)| table),
+            false => row_of_relation(parent_oid).filter(|(of, _)| *of == group).map(|(_, table)| table),
         };
         let Some(parent_table) = parent_table else { continue };
         let parent = pg_sys::relation_open(parent_oid, pg_sys::AccessShareLock as i32);

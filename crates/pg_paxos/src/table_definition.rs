@@ -4,7 +4,8 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiTupleTable;
 use pgrx::{pg_sys, Spi};
 use tables::{
-    ColumnDefinition, ConstraintDefinition, ForeignKeyDefinition, IndexDefinition, TableDefinition, TableId,
+    ColumnDefinition, ConstraintDefinition, ForeignKeyDefinition, GrantDefinition, IndexDefinition, TableDefinition,
+    TableId,
 };
 
 use crate::column_codec::with_text_settings;
@@ -86,6 +87,7 @@ pub fn describe(relation: pg_sys::Oid) -> TableDefinition {
             |row| IndexDefinition { name: text(row, 1), definition: text(row, 2) },
         ),
         foreign_keys: foreign_keys(relation),
+        grants: grants(relation),
     }
 }
 
@@ -126,6 +128,20 @@ fn foreign_keys(relation: pg_sys::Oid) -> Vec<ForeignKeyDefinition> {
     )
 }
 
+fn grants(relation: pg_sys::Oid) -> Vec<GrantDefinition> {
+    rows(
+        "SELECT r.rolname::text, string_agg(a.privilege, ', ' ORDER BY a.privilege), a.is_grantable \
+         FROM (SELECT t.grantee, t.privilege_type AS privilege, t.is_grantable \
+               FROM pg_class c, aclexplode(c.relacl) AS t WHERE c.oid = $1 AND t.grantee <> c.relowner \
+             UNION ALL SELECT t.grantee, format('%s (%I)', t.privilege_type, k.attname), t.is_grantable \
+               FROM pg_attribute k, aclexplode(k.attacl) AS t WHERE k.attrelid = $1 AND NOT k.attisdropped) AS a \
+         LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE a.grantee = 0 OR r.oid IS NOT NULL \
+         GROUP BY r.rolname, a.is_grantable ORDER BY r.rolname COLLATE \"C\", a.is_grantable",
+        relation,
+        |row| GrantDefinition { role: optional(row, 1), privileges: text(row, 2), grantable: flag(row, 3) },
+    )
+}
+
 /// The relation that has a definition's name here, whatever it is.
 pub fn find(definition: &TableDefinition) -> Option<pg_sys::Oid> {
     Spi::get_one_with_args::<pg_sys::Oid>(
@@ -161,15 +177,15 @@ fn parent(key: &ForeignKeyDefinition) -> Option<pg_sys::Oid> {
 /// role exists, else to the current user.
 pub fn create(definition: &TableDefinition) -> pg_sys::Oid {
     let has_schema = exists("SELECT true FROM pg_catalog.pg_namespace WHERE nspname = $1::text", &definition.schema);
-    let has_owner = exists("SELECT true FROM pg_catalog.pg_roles WHERE rolname = $1::text", &definition.owner);
     let mut statements = Vec::new();
     if !has_schema {
         statements.push(definition.schema_statement());
     }
     statements.extend(definition.create_statements());
-    if has_owner {
+    if role_exists(&definition.owner) {
         statements.push(definition.owner_statement());
     }
+    statements.extend(definition.grant_statements(role_exists));
     run(&statements);
     find(definition).expect("a table that was created is there")
 }
@@ -177,6 +193,10 @@ pub fn create(definition: &TableDefinition) -> pg_sys::Oid {
 /// Adds a table's foreign keys, once its parents are there.
 pub fn add_foreign_keys(definition: &TableDefinition) {
     run(&definition.foreign_key_statements());
+}
+
+fn role_exists(role: &str) -> bool {
+    exists("SELECT true FROM pg_catalog.pg_roles WHERE rolname = $1::text", role)
 }
 
 fn exists(query: &str, name: &str) -> bool {
@@ -303,14 +323,15 @@ const REFUSALS: &[(&str, &str)] = &[
     ),
 ];
 
-/// A foreign key between the table and one that is not replicated.
+/// A foreign key between the table and one that its group does not replicate.
 fn local_foreign_key(relation: pg_sys::Oid, together: &[pg_sys::Oid]) -> Option<Refusal> {
     let keys = rows(
         "SELECT k.conname::text, CASE WHEN k.conrelid = $1 THEN k.confrelid ELSE k.conrelid END, \
                 (CASE WHEN k.conrelid = $1 THEN k.confrelid ELSE k.conrelid END)::regclass::text \
          FROM pg_constraint k WHERE k.contype = 'f' AND (k.conrelid = $1 OR k.confrelid = $1) \
              AND NOT EXISTS (SELECT FROM pgp_metadata.local_table l WHERE l.relation::oid = \
-                 CASE WHEN k.conrelid = $1 THEN k.confrelid ELSE k.conrelid END) \
+                 CASE WHEN k.conrelid = $1 THEN k.confrelid ELSE k.conrelid END AND l.group_id = coalesce( \
+                 (SELECT o.group_id FROM pgp_metadata.local_table o WHERE o.relation::oid = $1), l.group_id)) \
          ORDER BY k.conname COLLATE \"C\"",
         relation,
         |row| {

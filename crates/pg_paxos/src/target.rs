@@ -57,7 +57,7 @@ impl Target {
             let result = PgMemoryContexts::For((*estate).es_query_cxt)
                 .switch_to(|_| pg_sys::palloc0(size_of::<pg_sys::ResultRelInfo>()).cast::<pg_sys::ResultRelInfo>());
             pg_sys::InitResultRelInfo(result, relation, 1, std::ptr::null_mut(), 0);
-            pg_sys::ExecOpenIndices(result, true);
+            pg_sys::ExecOpenIndices(result, false);
             Target {
                 table,
                 entry,
@@ -146,10 +146,9 @@ impl Target {
 
     /// Whether a change touches columns of a unique index that others may refer to.
     fn changes_key(&self, new: &Row) -> bool {
-        self.table.columns.iter().zip(new.values()).any(|(column, value)| {
-            value != Value::Unchanged
-                && self.table.keys.iter().any(|key| !key.is_computed && key.attributes.contains(&column.attribute))
-        })
+        let changed = self.changed_columns(new);
+        let plain = self.table.keys.iter().filter(|key| !key.is_computed);
+        plain.flat_map(|key| &key.attributes).any(|column| changed.contains(column))
     }
 
     /// Fills `written` with a row; unchanged columns come from `before`, or stay NULL where nothing was before.
@@ -214,7 +213,7 @@ impl Target {
     unsafe fn update_found(&mut self, new: &Row) {
         let before = SlotValues::of(self.found);
         self.fill(new, Some(before));
-        if self.key_is_taken() {
+        if self.key_is_taken(new) {
             // Whole and free of pointers to the row that goes now.
             let whole = row_codec::whole_row(&self.table, SlotValues::of(self.written));
             self.put_off.push(whole);
@@ -240,10 +239,8 @@ impl Target {
     unsafe fn note_changed_columns(&mut self, new: &Row) {
         let offset = pg_sys::FirstLowInvalidHeapAttributeNumber;
         let mut columns = std::ptr::null_mut();
-        for (column, value) in self.table.columns.iter().zip(new.values()) {
-            if value != Value::Unchanged {
-                columns = pg_sys::bms_add_member(columns, i32::from(column.attribute) - offset);
-            }
+        for column in self.changed_columns(new) {
+            columns = pg_sys::bms_add_member(columns, i32::from(column) - offset);
         }
         pg_sys::bms_free((*self.entry_of_range_table).updatedCols);
         (*self.entry_of_range_table).updatedCols = columns;
@@ -264,20 +261,41 @@ impl Target {
     }
 
     /// Whether another row has a unique key that the row in `written` takes: one that is changed later in this entry.
-    unsafe fn key_is_taken(&mut self) -> bool {
+    unsafe fn key_is_taken(&mut self, new: &Row) -> bool {
         let own = (*self.found).tts_tid;
         let table = Rc::clone(&self.table);
-        let (before, after) = (SlotValues::of(self.found), SlotValues::of(self.written));
+        let changed = self.changed_columns(new);
         table.keys.iter().filter(|key| key.is_immediate).any(|key| {
-            if key.hash(before) == key.hash(after) {
+            let may_change = key.is_computed || key.attributes.iter().any(|column| changed.contains(column));
+            if !may_change || key.hash(SlotValues::of(self.found)) == key.hash(SlotValues::of(self.written)) {
                 return false;
             }
+            self.prepare_check(key.index);
             let mut holder = pg_sys::ItemPointerData::default();
             let index = pg_sys::lappend_oid(std::ptr::null_mut(), key.index);
             let is_free =
                 pg_sys::ExecCheckIndexConstraints(self.result, self.written, self.estate, &mut holder, index);
             !is_free && !same_place(&holder, &own)
         })
+    }
+
+    /// Sets up what PostgreSQL needs to look for the holder of an index's key; only few updates do.
+    unsafe fn prepare_check(&mut self, index: pg_sys::Oid) {
+        let count = usize::try_from((*self.result).ri_NumIndices).expect("a table has a number of indexes");
+        for place in 0..count {
+            let relation = *(*self.result).ri_IndexRelationDescs.add(place);
+            let info = *(*self.result).ri_IndexRelationInfo.add(place);
+            if (*relation).rd_id == index && (*info).ii_UniqueOps.is_null() {
+                let context = (*self.estate).es_query_cxt;
+                PgMemoryContexts::For(context).switch_to(|_| pg_sys::BuildSpeculativeIndexInfo(relation, info));
+            }
+        }
+    }
+
+    /// The numbers of the columns that a change sends.
+    fn changed_columns(&self, new: &Row) -> Vec<i16> {
+        let columns = self.table.columns.iter().zip(new.values());
+        columns.filter(|(_, value)| *value != Value::Unchanged).map(|(column, _)| column.attribute).collect()
     }
 
     /// Finds, in one scan, the rows that are looked for by their whole value, and changes them.

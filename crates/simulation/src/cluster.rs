@@ -427,7 +427,7 @@ impl Cluster {
             }
             Effect::Configured { configuration } => {
                 self.watch.see(now, &Observation::Configured { node: id, configuration: &configuration });
-                self.member_configured(&configuration);
+                self.member_configured(id, &configuration);
             }
             Effect::Changed { token, result } => self.member_changed(id, token, result),
             Effect::Stop { reason } => {

@@ -12,7 +12,7 @@ use consensus::{NodeId, Slot};
 
 use crate::conflict_matrix::{relation, Relation};
 use crate::encoding::{put_count, DecodeError, Reader};
-use crate::key::{Key, KeyName, Strength};
+use crate::key::{IndexId, Key, KeyName, Strength};
 use crate::verdict::{Conflict, Reason, Verdict};
 
 /// The default bound of the window, in bytes of memory that its keys take on every node. At a key's 96 bytes that is
@@ -24,6 +24,9 @@ pub const WINDOW_BYTES_DEFAULT: u64 = 256 * 1024 * 1024;
 /// the fill of a hash table, which is half at worst just after it grew. The bound must be the same everywhere, so this
 /// is a number and not a measurement.
 const KEY_COST_BYTES: u64 = 96;
+
+/// What the key of a whole table costs: there is one such key per table in the index, and one in almost every entry.
+const TABLE_KEY_COST_BYTES: u64 = 24;
 
 /// What an entry in the window costs beside its keys.
 const ENTRY_COST_BYTES: u64 = 64;
@@ -62,7 +65,11 @@ struct Entry {
 
 impl Entry {
     fn cost(&self) -> u64 {
-        ENTRY_COST_BYTES + KEY_COST_BYTES * self.keys.len() as u64
+        let of_key = |(name, _): &(KeyName, Strength)| match name.index {
+            IndexId::TABLE => TABLE_KEY_COST_BYTES,
+            _ => KEY_COST_BYTES,
+        };
+        ENTRY_COST_BYTES + self.keys.iter().map(of_key).sum::<u64>()
     }
 }
 

@@ -26,6 +26,8 @@ pub struct TableDefinition {
     pub indexes: Vec<IndexDefinition>,
     /// Foreign keys to other replicated tables, in the order of their names.
     pub foreign_keys: Vec<ForeignKeyDefinition>,
+    /// What others than the owner may do, as it was when the table became replicated.
+    pub grants: Vec<GrantDefinition>,
 }
 
 /// A live column.
@@ -74,6 +76,17 @@ pub struct ForeignKeyDefinition {
     pub parent_schema: String,
     /// The referenced table's name, not quoted.
     pub parent_name: String,
+}
+
+/// Privileges of one role, or of everyone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantDefinition {
+    /// The role's name, not quoted; none for everyone (PUBLIC). Used where that role exists.
+    pub role: Option<String>,
+    /// The privileges as SQL, those on columns with their columns.
+    pub privileges: String,
+    /// Whether the role may pass them on.
+    pub grantable: bool,
 }
 
 /// The format that this program writes, and the only one that it reads.
@@ -127,6 +140,19 @@ impl TableDefinition {
         format!("ALTER TABLE {} OWNER TO {}", self.qualified_name(), quoted(&self.owner))
     }
 
+    /// The statements that grant what `may_grant` says exists: the name of a role.
+    pub fn grant_statements(&self, may_grant: impl Fn(&str) -> bool) -> Vec<String> {
+        let table = self.qualified_name();
+        let known = self.grants.iter().filter(|grant| grant.role.as_deref().is_none_or(&may_grant));
+        known
+            .map(|grant| {
+                let role = grant.role.as_deref().map_or("PUBLIC".to_owned(), quoted);
+                let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+                format!("GRANT {} ON {table} TO {role}{option}", grant.privileges)
+            })
+            .collect()
+    }
+
     /// The statements that add the foreign keys, once the parents are there.
     pub fn foreign_key_statements(&self) -> Vec<String> {
         let table = self.qualified_name();
@@ -137,8 +163,8 @@ impl TableDefinition {
     }
 
     /// Where `found`, a table of the same name on another node, first differs from this one, as a sentence without
-    /// a full stop; none if it may hold this table's rows. Owner, storage options and indexes that are not unique may
-    /// differ.
+    /// a full stop; none if it may hold this table's rows. Owner, grants, storage options and indexes that are not unique
+    /// may differ.
     pub fn first_difference(&self, found: &TableDefinition) -> Option<String> {
         self.column_difference(found)
             .or_else(|| {

@@ -22,7 +22,7 @@ mod write_set;
 pub use certifier::{Certifier, CheckpointError, WINDOW_BYTES_DEFAULT};
 pub use conflict_matrix::{relation, Relation};
 pub use definition::{
-    ColumnDefinition, ConstraintDefinition, ForeignKeyDefinition, IndexDefinition, TableDefinition,
+    ColumnDefinition, ConstraintDefinition, ForeignKeyDefinition, GrantDefinition, IndexDefinition, TableDefinition,
 };
 pub use encoding::DecodeError;
 pub use key::{IndexId, Key, KeyHash, Strength, TableId};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use consensus::Slot;
 use proptest::prelude::*;
 use tables::{
-    Change, ColumnDefinition, DecodeError, IndexId, Key, KeyHash, NetEffect, NetEffectError, Operation, Row, RowBuilder,
+    Change, ColumnDefinition, DecodeError, GrantDefinition, IndexId, Key, KeyHash, NetEffect, NetEffectError, Operation, Row, RowBuilder,
     RowVersion, Strength, TableDefinition, TableId, Value, WriteSet,
 };
 
@@ -39,6 +39,7 @@ fn definition() -> TableDefinition {
         constraints: Vec::new(),
         indexes: Vec::new(),
         foreign_keys: Vec::new(),
+        grants: vec![GrantDefinition { role: Some("clerk".into()), privileges: "SELECT".into(), grantable: true }],
     }
 }
 
@@ -270,6 +271,11 @@ fn a_definition_becomes_statements_and_names_its_first_difference() {
         wanted.create_statements(),
         ["CREATE TABLE \"public\".\"t\" (\"k\" integer NOT NULL) WITH (fillfactor=70)"]
     );
+    assert_eq!(
+        wanted.grant_statements(|role| role == "clerk"),
+        ["GRANT SELECT ON \"public\".\"t\" TO \"clerk\" WITH GRANT OPTION"]
+    );
+    assert_eq!(wanted.grant_statements(|_| false), [""; 0]);
     assert_eq!(wanted.first_difference(&definition()), None);
     let mut found = definition();
     found.columns[0].type_name = "bigint".into();
