@@ -87,3 +87,7 @@ pub const HEARTBEAT_LOGS_MAX: usize = 1024;
 
 /// A learner within this many slots of the group is near enough to be promoted: half of what an acceptor takes ahead.
 pub const PROMOTION_LAG_SLOTS: u64 = ACCEPT_WINDOW_SLOTS / 2;
+
+/// An owner gathers entries while its own disk writes, for at most the failure time-out divided by this: 10 ms by default,
+/// longer than a sync takes on any disk fit for the work.
+pub const GATHERING_PART: u32 = 100;

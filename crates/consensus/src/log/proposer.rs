@@ -23,6 +23,8 @@ pub(super) struct Proposer {
     pub(super) known_ids: BTreeSet<OperationId>,
     /// A chosen notice is owed to the members.
     notice_due: bool,
+    /// The queue waits for the disk until then.
+    gathering_until: Option<Time>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,16 @@ enum Findings {
     Free(Vec<(Slot, Entry)>),
 }
 
+impl Owning {
+    /// What arrives while this node's disk writes the batch before travels together, unless the others chose that already: it
+    /// could not be written here sooner, and fewer, larger batches cost every member less. A slow disk holds up nothing for long.
+    fn gathers_until(&self, scope: &Scope, context: &Context) -> Option<Time> {
+        let last = self.batches.back()?;
+        let me = scope.configuration.index(context.node)?;
+        (!last.acks.contains(me)).then(|| last.sent_at + context.options.failure_timeout / bounds::GATHERING_PART)
+    }
+}
+
 impl Proposer {
     pub(super) fn owned_ballot(&self) -> Option<Ballot> {
         match &self.stage {
@@ -122,7 +134,8 @@ impl Proposer {
             Stage::Preparing(preparing) => preparing.asked_at,
             Stage::Owning(owning) => {
                 let again = if owning.batches.is_empty() { Time::NEVER } else { owning.again_at };
-                again.min(owning.yielding_until.unwrap_or(Time::NEVER))
+                let gathering = self.gathering_until.unwrap_or(Time::NEVER);
+                again.min(owning.yielding_until.unwrap_or(Time::NEVER)).min(gathering)
             }
         }
     }
@@ -332,6 +345,7 @@ impl Log {
     /// Sends queued entries, as many together as there are, as far as the bounds on what is in flight allow.
     pub(super) fn propose_queued(&mut self, context: &mut Context, scope: &Scope) {
         let has_quorum = scope.configuration.is_quorum(context.peers.live_members(&scope.configuration, context.now));
+        self.proposer.gathering_until = None;
         loop {
             let Stage::Owning(owning) = &self.proposer.stage else { return };
             assert!(owning.ballot.epoch == scope.epoch(), "an owner's ballot is of the current epoch");
@@ -340,6 +354,12 @@ impl Log {
             }
             let full = owning.batches.len() >= bounds::IN_FLIGHT_BATCHES_MAX || owning.slots >= bounds::IN_FLIGHT_SLOTS_MAX;
             let Some(next) = self.proposer.queue.front() else { break };
+            let small = self.proposer.queue.len() < bounds::BATCH_ENTRIES_MAX && self.proposer.queue_bytes < bounds::BATCH_BYTES_MAX;
+            let gathering = owning.gathers_until(scope, context).filter(|until| small && context.now < *until);
+            if gathering.is_some() {
+                self.proposer.gathering_until = gathering;
+                break;
+            }
             if full || (owning.bytes > 0 && owning.bytes + next.len() > bounds::IN_FLIGHT_BYTES_MAX) {
                 break;
             }

@@ -112,3 +112,31 @@ fn writes_on_every_node_at_once() {
     }
     assert!(cluster.bodies(1).len() >= 100);
 }
+
+#[test]
+fn what_arrives_while_the_owners_disk_writes_travels_together() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "warm");
+    cluster.settle();
+    cluster.cut(1, 3);
+    cluster.nodes.get_mut(&node(1)).expect("it exists").hold_disk = true;
+    cluster.take_transcript();
+    for number in 0..10 {
+        cluster.propose(1, &format!("v{number}"));
+        cluster.settle();
+    }
+    cluster.sync(1);
+    cluster.settle();
+    let accepts = cluster.take_transcript().lines().filter(|line| line.contains("n1 -> n2: accept ")).count();
+    assert_eq!(accepts, 2, "the first alone, then nine together");
+    cluster.sync(1);
+    cluster.settle();
+    assert_eq!(cluster.bodies(1).len(), 11);
+    // A disk that hangs holds up the log for a hundredth of the failure time-out only.
+    for number in 0..3 {
+        cluster.propose(1, &format!("w{number}"));
+        cluster.run(Duration::from_millis(11));
+    }
+    let accepts = cluster.take_transcript().lines().filter(|line| line.contains("n1 -> n2: accept ")).count();
+    assert_eq!(accepts, 3);
+}
