@@ -75,7 +75,11 @@ impl Cluster {
                 self.start(id);
                 Some(Change::AddLearner(member(id, Role::Learner)))
             }
-            3..=6 => self.random.pick(&learners).map(Change::Promote),
+            3..=6 => {
+                // A voter that is told of its group only then must take it for lost promises, and does not vote.
+                let introduced: Vec<NodeId> = learners.into_iter().filter(|id| self.nodes[id].has_group).collect();
+                self.random.pick(&introduced).map(Change::Promote)
+            }
             7 | 8 => {
                 let all: Vec<NodeId> = latest.members.iter().map(|member| member.node).collect();
                 let victim = self.membership.lost.or_else(|| self.random.pick(&all))?;
@@ -118,8 +122,7 @@ impl Cluster {
     }
 
     /// A node says that a configuration is in force.
-    pub(crate) fn member_configured(&mut self, id: NodeId, configuration: &Arc<Configuration>) {
-        self.nodes.get_mut(&id).expect("a node of this cluster").has_group = true;
+    pub(crate) fn member_configured(&mut self, configuration: &Arc<Configuration>) {
         if configuration.epoch <= self.membership.latest.epoch {
             return;
         }
@@ -157,7 +160,9 @@ impl Cluster {
             self.watch.violate("a request is answered once", format!("{id} answers the change {token} unasked"));
         }
         if let Ok(configuration) = result {
-            self.member_configured(id, &configuration);
+            // Whoever answers has made it durable.
+            self.nodes.get_mut(&id).expect("a node of this cluster").has_group = true;
+            self.member_configured(&configuration);
         }
     }
 
@@ -165,7 +170,8 @@ impl Cluster {
     pub(crate) fn introduce_members(&mut self) {
         for id in self.members() {
             let node = &self.nodes[&id];
-            if node.is_running() && !node.has_group && self.random.chance(0.3) {
+            let asked = self.membership.asked.values().any(|asked| *asked == id);
+            if node.is_running() && !node.has_group && !asked && self.random.chance(0.3) {
                 let token = self.workload.next_token();
                 self.membership.asked.insert(token, id);
                 let configuration = self.membership.latest.clone();
