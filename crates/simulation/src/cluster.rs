@@ -27,7 +27,7 @@ use crate::workload::Workload;
 pub const GROUP: GroupId = GroupId(0xa);
 
 /// A run of more events than this is going round in circles: usual ones have some ten thousands.
-const EVENTS_MAX: u64 = 300_000;
+const EVENTS_MAX: u64 = 1_000_000;
 
 /// Everything that can happen.
 #[derive(Debug)]

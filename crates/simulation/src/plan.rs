@@ -111,6 +111,9 @@ impl Plan {
         let pause_every = some(r, 0.4, 300, 2_000);
         let change_every = if r.chance(0.4) { r.between(200, 1_000) * 1_000 } else { 0 };
         let checkpoint_every = if r.chance(0.6) { r.between(50, 1_000) * 1_000 } else { 0 };
+        let burst_max = if r.chance(0.4) { r.between(2, 30) } else { 1 };
+        // Not more operations than a run can carry out in a moment: some thousands a second.
+        let propose_every = r.between(2, 60).max(burst_max) * 1_000;
         Plan {
             seed,
             nodes: if change_every > 0 && r.chance(0.2) { 1 } else if r.chance(0.65) { 3 } else { 5 },
@@ -139,8 +142,8 @@ impl Plan {
             partition_for: r.between(50, 1_500) * 1_000,
             pause_every,
             pause_for: r.between(20, 800) * 1_000,
-            propose_every: r.between(2, 60) * 1_000,
-            burst_max: if r.chance(0.4) { r.between(2, 30) } else { 1 },
+            propose_every,
+            burst_max,
             read_every: r.between(5, 100) * 1_000,
             withdraw: if r.chance(0.5) { 0.1 } else { 0.0 },
             propose_again: if r.chance(0.6) { 0.5 } else { 0.0 },
