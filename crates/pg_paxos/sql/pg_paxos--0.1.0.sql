@@ -56,6 +56,17 @@ CREATE FUNCTION pgp_metadata.capture()
     AS 'MODULE_PATHNAME', 'paxos_capture_wrapper';
 REVOKE ALL ON FUNCTION pgp_metadata.capture() FROM PUBLIC;
 
+-- Parts of the rows of large tables that are becoming replicated, until the transaction that sent them takes them.
+CREATE TABLE pgp_metadata.staged_rows (
+    group_id uuid NOT NULL,
+    lot uuid NOT NULL,
+    part bigint NOT NULL,
+    slot bigint NOT NULL,
+    rows bytea NOT NULL,
+    PRIMARY KEY (group_id, lot, part)
+);
+ALTER TABLE pgp_metadata.staged_rows ALTER COLUMN rows SET STORAGE EXTERNAL;
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Groups.
 

@@ -432,13 +432,21 @@ pub fn attach(relation: pg_sys::Oid) {
 /// Takes the capture trigger off a table.
 pub fn detach(relation: pg_sys::Oid) {
     let _quiet = bypass();
-    // SAFETY: looks the trigger up in the open table's description and drops it as its owner would.
+    // SAFETY: looks the trigger up in the open table's description and drops it as its owner would, with what depends
+    // on it being there; the table must not be open any more by then.
     unsafe {
         let open = pg_sys::table_open(relation, pg_sys::ShareRowExclusiveLock as i32);
-        for trigger in capture_triggers(open) {
-            pg_sys::RemoveTriggerById(trigger);
-        }
+        let triggers = capture_triggers(open);
         pg_sys::table_close(open, pg_sys::NoLock as i32);
+        for trigger in triggers {
+            let address =
+                pg_sys::ObjectAddress { classId: pg_sys::TriggerRelationId, objectId: trigger, objectSubId: 0 };
+            pg_sys::performDeletion(
+                &address,
+                pg_sys::DropBehavior::DROP_RESTRICT,
+                pg_sys::PERFORM_DELETION_INTERNAL as i32,
+            );
+        }
         pg_sys::CommandCounterIncrement();
     }
 }

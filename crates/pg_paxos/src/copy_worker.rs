@@ -16,8 +16,8 @@ use pgrx::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::groups::refusal;
-use crate::join;
 use crate::shared::Area;
+use crate::{barrier, join};
 
 /// Room for messages on their way: a notice has some hundred bytes, so many fit while the session is busy.
 const QUEUE_BYTES: usize = 64 << 10;
@@ -255,6 +255,8 @@ fn connect(database: &str) {
     let database = CString::new(database).expect("names hold no zero byte");
     // SAFETY: a worker connects once, as the bootstrap superuser.
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
+    // What it reads of the tables that it copies (to check a foreign key) is not for anybody to wait for.
+    barrier::exempt_process();
 }
 
 /// Runs a part of the worker's work in a transaction of its own.

@@ -4,7 +4,7 @@
 //! functions take effect at once and ROLLBACK does not undo them, except for what they change in this database
 //! (which tables are replicated), which follows the transaction.
 
-use client::{Error, GroupDescription, MemberDescription, Request, Response};
+use client::{Error, GroupDescription, MemberDescription, RefusalReason, Request, Response};
 use consensus::{GroupId, NodeId};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -15,6 +15,9 @@ use crate::{capture, engine_connection, settings};
 
 /// The kind of group that this extension serves.
 pub const KIND: &str = "tables";
+
+/// The longest connection string of a member, in bytes: the engine's bound for a member's label.
+pub const LABEL_BYTES_MAX: usize = 4 << 10;
 
 /// The longest name of a group, in bytes: that of PostgreSQL's own names.
 const NAME_BYTES_MAX: usize = 63;
@@ -194,6 +197,12 @@ fn paxos_create_group_host(current_group_id: &str, own_host: &str, own_port: i32
 
 fn create(name: &str, own: &ConnectionString) {
     check_name(name);
+    let text = own.to_string();
+    if text.len() > LABEL_BYTES_MAX {
+        refusal(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "connection string is too long")
+            .hint(format!("At most {LABEL_BYTES_MAX} bytes are taken."))
+            .raise()
+    }
     if all().iter().any(|group| group.name == name) {
         refusal(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("group \"{name}\" already exists on this server"))
             .hint("Choose another name, or leave that group first, with paxos_leave_group.")
@@ -238,9 +247,16 @@ fn leave(group: &GroupDescription) {
     make_tables_local(group.group);
     if let Some(own) = own_member(group) {
         if group.members.len() > 1 {
-            let request =
-                Request::Remove { group: group.group, node: own.node, wait_ms: milliseconds(settings::commit_timeout()) };
-            done(&format!("leave group \"{}\"", group.name), &request);
+            let wait = settings::commit_timeout();
+            let request = Request::Remove { group: group.group, node: own.node, wait_ms: milliseconds(wait) };
+            match engine_connection::call_with_progress(&request, wait, |message| pgrx::notice!("{message}")) {
+                Ok(Response::Done) => {}
+                Ok(other) => unexpected("leave the group", &other),
+                // It was removed meanwhile, or by the same request asked twice: there is nothing left to do.
+                Err(Error::Refused(refused))
+                    if matches!(refused.reason, RefusalReason::NotAMember | RefusalReason::UnknownMember) => {}
+                Err(error) => engine_connection::raise(&format!("could not leave group \"{}\"", group.name), &error),
+            }
         }
     }
     done(&format!("forget group \"{}\"", group.name), &Request::Forget { group: group.group });
@@ -264,8 +280,10 @@ pub fn make_tables_local(group: GroupId) {
         // SAFETY: only queues an invalidation.
         unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
     }
-    Spi::run_with_args("DELETE FROM pgp_metadata.raw_round WHERE group_id = $1", &[uuid_of(group.0).into()])
-        .expect("the extension's own table can be changed");
+    for table in ["raw_round", "staged_rows"] {
+        let command = format!("DELETE FROM pgp_metadata.{table} WHERE group_id = $1");
+        Spi::run_with_args(&command, &[uuid_of(group.0).into()]).expect("the extension's own table can be changed");
+    }
 }
 
 #[pg_extern]
@@ -340,9 +358,4 @@ pub fn label_of(group: &GroupDescription, node: NodeId) -> String {
         .iter()
         .find(|member| member.node == node)
         .map_or_else(|| uuid_of(node.0).to_string(), |member| member.label.clone())
-}
-
-/// Whether a failure says that the group is not known to the asked engine.
-pub fn is_unknown_group(error: &Error) -> bool {
-    matches!(error, Error::Refused(refusal) if refusal.reason == client::RefusalReason::UnknownGroup)
 }

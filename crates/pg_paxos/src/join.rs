@@ -15,13 +15,10 @@ use tables::TableDefinition;
 
 use crate::connection_string::ConnectionString;
 use crate::copy_worker::{self, JoinRequest};
-use crate::groups::{self, current_database, refusal, uuid_of};
+use crate::groups::{self, current_database, refusal, uuid_of, LABEL_BYTES_MAX};
 use crate::remote::{Remote, RemoteError};
 use crate::shared::{self, Area};
 use crate::{engine_connection, settings, state_copy};
-
-/// The longest connection string that a join takes, in bytes; both and the names fit the worker's request.
-const STRING_BYTES_MAX: usize = 16 << 10;
 
 /// How often a joiner looks how far it is.
 const POLL: Duration = Duration::from_millis(50);
@@ -63,12 +60,19 @@ fn paxos_join_group_host(
 }
 
 fn join(name: &str, existing: &ConnectionString, existing_text: &str, own: &ConnectionString) {
-    // SAFETY: only raises an error, if there is a transaction block: what joining does cannot be rolled back.
-    unsafe { pg_sys::PreventInTransactionBlock(true, c"paxos_join_group".as_ptr()) };
+    // SAFETY: reads the session's own state.
+    if unsafe { pg_sys::IsTransactionBlock() } {
+        refusal(
+            PgSqlErrorCode::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            "paxos_join_group cannot run inside a transaction block",
+        )
+        .hint("Call it by itself: joining takes effect in steps that ROLLBACK could not undo.")
+        .raise()
+    }
     groups::check_name(name);
-    if existing_text.len() > STRING_BYTES_MAX || own.to_string().len() > STRING_BYTES_MAX {
+    if existing_text.len() > LABEL_BYTES_MAX || own.to_string().len() > LABEL_BYTES_MAX {
         refusal(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "connection string is too long")
-            .detail(format!("At most {STRING_BYTES_MAX} bytes are taken."))
+            .hint(format!("At most {LABEL_BYTES_MAX} bytes are taken."))
             .raise()
     }
     // SAFETY: reads who called, before any change of role.
@@ -76,6 +80,7 @@ fn join(name: &str, existing: &ConnectionString, existing_text: &str, own: &Conn
     if !superuser && !existing.has_password() {
         refusal(PgSqlErrorCode::ERRCODE_S_R_E_PROHIBITED_SQL_STATEMENT_ATTEMPTED, "password is required")
             .detail("Roles other than superusers must give a password in the connection string, or they would connect as this server's own user.")
+            .hint("Add password=... to the existing member's connection string, or join as superuser.")
             .raise()
     }
     if !existing.is_local() && !existing.is_verified() {
@@ -298,6 +303,7 @@ fn catch_up(group: GroupId, name: &str) {
     loop {
         let Some(status) = state_copy::status(group) else {
             refusal(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("this server was removed from group \"{name}\""))
+                .hint("Call paxos_leave_group here, then join again.")
                 .raise()
         };
         if let Some(reason) = status.stopped.clone().or_else(|| crate::applier::error_of(group)) {
@@ -370,6 +376,7 @@ fn paxos_admit_member(
             PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT,
             format!("that server is already a member of group \"{group_name}\""),
         )
+        .hint("A server joins a group once; pgp_metadata.host shows the members.")
         .raise()
     }
     let label = groups::connection_string("own", connection_string);

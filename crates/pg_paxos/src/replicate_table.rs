@@ -21,11 +21,16 @@ use crate::groups::{self, current_database, refusal, uuid_of};
 use crate::remote::{Remote, RemoteError};
 use crate::rounds::{holds_values, use_key};
 use crate::shared::{self, Area};
+use crate::staged_rows::{self, Lot};
 use crate::{barrier, capture, catalog, latest, table_definition, write_set};
 
 /// How long a member may take to say whether a table stands in the way there. It is asked for a courtesy: the applier
 /// checks again, so a member that does not answer holds nobody up for longer than this.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Up to this size on disk a table's rows travel in the transaction's own entry: half of what that may hold, since
+/// compressed values grow on the way.
+const INLINE_BYTES_MAX: i64 = 32 << 20;
 
 thread_local! {
     /// The tables that this transaction has made replicated, for the checks at its end. Those of a savepoint that was
@@ -61,7 +66,7 @@ fn paxos_replicate_table(current_group_id: &str, new_table_oid: pg_sys::Oid) {
     register(group.group, table, new_table_oid);
     write_set::push_key(group.group, use_key(Strength::Exclusive, position));
     write_set::push(group.group, Operation::ReplicateTable { table, definition });
-    push_rows(group.group, table, new_table_oid);
+    push_rows(&group, table, new_table_oid);
     TAKEN_IN.with_borrow_mut(|taken| taken.push(new_table_oid));
 }
 
@@ -198,9 +203,13 @@ pub fn register(group: GroupId, table: TableId, relation: pg_sys::Oid) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }
 
-/// Adds the rows that the table has to the transaction's write set.
-fn push_rows(group: GroupId, table: TableId, relation: pg_sys::Oid) {
-    let described = catalog::describe_relation(relation, group, table);
+/// Adds the rows that the table has to the transaction's write set, or sends them ahead if they are many.
+fn push_rows(group: &GroupDescription, table: TableId, relation: pg_sys::Oid) {
+    let described = catalog::describe_relation(relation, group.group, table);
+    let mut lot = (size_of(relation) > INLINE_BYTES_MAX).then(|| {
+        staged_rows::refuse_old_snapshot();
+        Lot::new(group)
+    });
     // The newest snapshot, not the transaction's: under the lock it holds every row that a commit left, also those
     // younger than a transaction of REPEATABLE READ. It includes what this transaction itself did.
     // SAFETY: the usual frame of a sequential scan, every part released before returning; after an error the
@@ -225,13 +234,25 @@ fn push_rows(group: GroupId, table: TableId, relation: pg_sys::Oid) {
         let next = methods.scan_getnextslot.expect("a table can be scanned");
         while next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
             pgrx::check_for_interrupts!();
-            write_set::push(group, write_set::insert_of(&described, slot));
+            let row = write_set::insert_of(&described, slot);
+            match &mut lot {
+                Some(lot) => lot.push(row),
+                None => write_set::push(group.group, row),
+            }
         }
         pg_sys::ExecDropSingleTupleTableSlot(slot);
         methods.scan_end.expect("a table can be scanned")(scan);
         pg_sys::table_close(open, pg_sys::NoLock as i32);
         pg_sys::PopActiveSnapshot();
     }
+    if let Some(lot) = lot {
+        write_set::push(group.group, lot.finish());
+    }
+}
+
+/// A table's size on disk, with what is stored out of line.
+fn size_of(relation: pg_sys::Oid) -> i64 {
+    Spi::get_one_with_args::<i64>("SELECT pg_table_size($1)", &[relation.into()]).ok().flatten().unwrap_or(0)
 }
 
 /// Asks every other member that answers whether a table stands in the way there.

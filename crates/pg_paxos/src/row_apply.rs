@@ -18,7 +18,7 @@ use tables::{Operation, TableId};
 
 use crate::catalog::{self, ReplicatedTable};
 use crate::target::Target;
-use crate::{capture, refusal, replicate_table, rounds};
+use crate::{capture, refusal, replicate_table, rounds, staged_rows};
 
 /// Does one entry's operations in the current transaction. Raises a PostgreSQL error if it cannot; [`is_transient`]
 /// tells whether trying again may help.
@@ -53,6 +53,8 @@ fn apply_other(group: GroupId, slot: Slot, operation: &Operation) {
     match operation {
         Operation::ReplicateTable { table, definition } => replicate_table::apply(group, slot, *table, definition),
         Operation::UnreplicateTable { table } => replicate_table::remove(group, slot, *table),
+        Operation::StageRows { lot, part, rows } => staged_rows::keep(group, slot, *lot, *part, rows),
+        Operation::TakeStaged { lot, parts } => staged_rows::take(group, slot, *lot, *parts),
         Operation::DecideRound { .. } | Operation::AppendRound { .. } => rounds::apply(group, slot, operation),
         other => refusal::fail(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,

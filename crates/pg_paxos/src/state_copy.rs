@@ -33,8 +33,10 @@ use crate::{applier, capture, commit, engine_connection, settings, table_definit
 /// How often a long copy says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a second worker waits for the one before, which is being ended, to let go.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a worker that waits for another one's copy looks again, and when it says that it waits: one that is
+/// being ended lets go sooner.
+const LOCK_POLL: Duration = Duration::from_millis(50);
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 /// The class of the advisory locks that keep two copies of one group apart; an arbitrary number of this extension's.
 const LOCK_CLASS: i32 = 0x7078_6f73;
@@ -62,16 +64,16 @@ pub fn try_lock(group: GroupId) -> bool {
         .unwrap_or(false)
 }
 
-/// As [`try_lock`], waiting a little for a copy that is being ended.
+/// As [`try_lock`], waiting for a copy that is under way: it serves this one's purpose too.
 pub fn lock(group: GroupId) {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+    let began = Instant::now();
+    let mut is_told = false;
     while !try_lock(group) {
-        if Instant::now() >= deadline {
-            refusal(PgSqlErrorCode::ERRCODE_OBJECT_IN_USE, "a copy of this group's state is under way on this server")
-                .hint("Wait for it, or end the background worker \"pg_paxos state copy\" with pg_terminate_backend.")
-                .raise()
+        if !is_told && began.elapsed() >= TELL_AFTER {
+            pgrx::notice!("waiting for a copy of this group's state that is under way on this server");
+            is_told = true;
         }
-        engine_connection::pause(Duration::from_millis(50));
+        engine_connection::pause(LOCK_POLL);
     }
 }
 
@@ -228,7 +230,8 @@ fn copy_tables(group: GroupId, reader: &mut Remote) -> Copied {
     for definition in made {
         table_definition::add_foreign_keys(definition);
     }
-    copy_rounds(group, reader);
+    copy_metadata(group, reader, "pgp_metadata.raw_round", &["group_id", "round_num", "slot", "proposer_id", "value"]);
+    copy_metadata(group, reader, "pgp_metadata.staged_rows", &["group_id", "lot", "part", "slot", "rows"]);
     copied
 }
 
@@ -325,22 +328,22 @@ pub fn refuse_obstacle(group: &str, definition: &TableDefinition) {
     }
 }
 
-fn copy_rounds(group: GroupId, reader: &mut Remote) {
-    Spi::run_with_args("DELETE FROM pgp_metadata.raw_round WHERE group_id = $1", &[uuid_of(group.0).into()])
+/// Copies the group's rows of a table of this extension.
+fn copy_metadata(group: GroupId, reader: &mut Remote, name: &str, columns: &[&str]) {
+    Spi::run_with_args(&format!("DELETE FROM {name} WHERE group_id = $1"), &[uuid_of(group.0).into()])
         .expect("the extension's own table can be changed");
-    let relation = Spi::get_one::<pg_sys::Oid>("SELECT 'pgp_metadata.raw_round'::regclass::oid")
+    let relation = Spi::get_one_with_args::<pg_sys::Oid>("SELECT $1::regclass::oid", &[name.into()])
         .ok()
         .flatten()
         .expect("the extension's own table is there");
-    let columns = ["group_id", "round_num", "slot", "proposer_id", "value"];
     let command = format!(
-        "COPY (SELECT {} FROM pgp_metadata.raw_round WHERE group_id = '{}') TO STDOUT",
+        "COPY (SELECT {} FROM {name} WHERE group_id = '{}') TO STDOUT",
         columns.join(", "),
         uuid_of(group.0)
     );
-    ask(reader.start_copy_out("copy values given by hand", &command));
+    ask(reader.start_copy_out(&format!("copy {name}"), &command));
     let columns: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
-    load(reader, "pgp_metadata.raw_round", 0, relation, &columns, false);
+    load(reader, name, 0, relation, &columns, false);
 }
 
 /// Copies one table's rows; how many, and their bytes on the way.

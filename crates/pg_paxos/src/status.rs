@@ -1,7 +1,5 @@
 //! What the views show: groups, members, positions and rounds, as this server's engine knows them.
 
-use std::collections::BTreeMap;
-
 use client::{GroupStatus, MemberStatus, NodeId, Request, Response, Slot, Status};
 use pgrx::prelude::*;
 
@@ -97,9 +95,34 @@ fn paxos_status() -> TableIterator<
     let rows: Vec<StatusRow> = status
         .groups
         .iter()
-        .flat_map(|group| group.members.iter().map(move |member| status_row(node, group, member)))
+        .flat_map(|group| {
+            let members = group.members.iter().map(move |member| status_row(node, group, member));
+            members.chain(group.role.is_none().then(|| removed_row(&status, group)))
+        })
         .collect();
     TableIterator::new(rows)
+}
+
+/// This server's own row in a group that it was removed from.
+fn removed_row(status: &Status, group: &GroupStatus) -> StatusRow {
+    let applied = slot_for_sql(shared::applied(group.group));
+    (
+        group.name.clone(),
+        uuid_of(status.engine.node.0),
+        String::new(),
+        status.engine.address.clone(),
+        group.database.clone(),
+        "none".to_owned(),
+        true,
+        true,
+        false,
+        epoch_for_sql(group.epoch),
+        applied,
+        Some(applied),
+        0,
+        "removed".to_owned(),
+        Some("The other members removed this server from the group; its tables become ordinary ones.".to_owned()),
+    )
 }
 
 fn status_row(node: NodeId, group: &GroupStatus, member: &MemberStatus) -> StatusRow {
@@ -156,60 +179,4 @@ fn own_state(group: &GroupStatus, lag: u64) -> (String, Option<String>) {
 
 fn other_state(member: &MemberStatus) -> String {
     if member.live { "answering" } else { "silent" }.to_owned()
-}
-
-type RoundRow = (String, i64, String, String, Option<String>, bool, Option<String>);
-
-#[pg_extern]
-fn paxos_rounds() -> TableIterator<
-    'static,
-    (
-        name!(group_name, String),
-        name!(round_num, i64),
-        name!(proposer_id, String),
-        name!(value_id, String),
-        name!(value, Option<String>),
-        name!(consensus, bool),
-        name!(error, Option<String>),
-    ),
-> {
-    let names: BTreeMap<u128, String> =
-        groups::all().into_iter().map(|group| (group.group.0, group.name)).collect();
-    let values_shown = may_see_values();
-    let rows: Vec<RoundRow> = Spi::connect(|spi| {
-        let table = spi
-            .select(
-                "SELECT group_id, round_num, proposer_id, slot, value FROM pgp_metadata.raw_round
-                 ORDER BY group_id, round_num",
-                None,
-                &[],
-            )
-            .expect("the extension's own table can be read");
-        table
-            .filter_map(|row| {
-                let group = row.get::<pgrx::Uuid>(1).ok().flatten()?;
-                let name = names.get(&groups::identity_of(group))?.clone();
-                let round = row.get::<i64>(2).ok().flatten()?;
-                let proposer = row.get::<String>(3).ok().flatten()?;
-                let slot = row.get::<i64>(4).ok().flatten()?;
-                let value = row.get::<String>(5).ok().flatten().filter(|_| values_shown);
-                Some((name, round, proposer, slot.to_string(), value, true, None))
-            })
-            .collect()
-    });
-    TableIterator::new(rows)
-}
-
-/// Whether the caller may read values given by hand: who may propose them, or was granted SELECT on their table.
-fn may_see_values() -> bool {
-    // SAFETY: catalog look-ups for the role that called, not for this function's owner.
-    unsafe {
-        let caller = pg_sys::GetOuterUserId();
-        let schema = pg_sys::get_namespace_oid(c"pgp_metadata".as_ptr(), false);
-        let table = pg_sys::get_relname_relid(c"raw_round".as_ptr(), schema);
-        let admin = pg_sys::get_role_oid(c"pg_paxos_admin".as_ptr(), true);
-        (admin != pg_sys::InvalidOid && pg_sys::has_privs_of_role(caller, admin))
-            || pg_sys::pg_class_aclcheck(table, caller, pg_sys::ACL_SELECT.into())
-                == pg_sys::AclResult::ACLCHECK_OK
-    }
 }

@@ -46,6 +46,23 @@ pub enum Operation {
         /// Which one.
         table: TableId,
     },
+    /// A part of the rows of a table that is becoming replicated, kept aside until [`Operation::TakeStaged`] of the same
+    /// number takes them all. It has an entry of its own, so that no entry is larger than a part.
+    StageRows {
+        /// Which lot of parts; made up by the proposer, never used again.
+        lot: u128,
+        /// The part's place among them, from 0.
+        part: u32,
+        /// A write set without keys, encoded.
+        rows: Bytes,
+    },
+    /// Does all parts of a lot, in order.
+    TakeStaged {
+        /// Which lot.
+        lot: u128,
+        /// How many parts it has.
+        parts: u32,
+    },
     /// A value for a round of a raw group; the first one for a round wins.
     DecideRound {
         /// The round, as the user numbers them.
@@ -71,6 +88,8 @@ const REPLICATE_TABLE: u8 = 4;
 const UNREPLICATE_TABLE: u8 = 5;
 const DECIDE_ROUND: u8 = 6;
 const APPEND_ROUND: u8 = 7;
+const STAGE_ROWS: u8 = 8;
+const TAKE_STAGED: u8 = 9;
 
 impl Operation {
     /// Bytes that the shortest operation takes: a kind and a table.
@@ -87,6 +106,8 @@ impl Operation {
                 Operation::Delete { old, .. } => old.encoded_bytes(),
                 Operation::ReplicateTable { definition, .. } => definition.encode().len(),
                 Operation::UnreplicateTable { .. } => 0,
+                Operation::StageRows { rows, .. } => 16 + rows.len(),
+                Operation::TakeStaged { .. } => 16,
                 Operation::DecideRound { proposer, value, .. } => 8 + proposer.len() + value.len(),
                 Operation::AppendRound { proposer, value } => proposer.len() + value.len(),
             }
@@ -112,6 +133,17 @@ impl Operation {
                 put_counted(out, &definition.encode());
             }
             Operation::UnreplicateTable { table } => put_kind(out, UNREPLICATE_TABLE, *table),
+            Operation::StageRows { lot, part, rows } => {
+                out.push(STAGE_ROWS);
+                out.extend_from_slice(&lot.to_le_bytes());
+                out.extend_from_slice(&part.to_le_bytes());
+                put_counted(out, rows);
+            }
+            Operation::TakeStaged { lot, parts } => {
+                out.push(TAKE_STAGED);
+                out.extend_from_slice(&lot.to_le_bytes());
+                out.extend_from_slice(&parts.to_le_bytes());
+            }
             Operation::DecideRound { round, proposer, value } => {
                 out.push(DECIDE_ROUND);
                 out.extend_from_slice(&round.to_le_bytes());
@@ -140,6 +172,15 @@ impl Operation {
                 definition: TableDefinition::decode(&reader.counted("a table's definition")?)?,
             }),
             UNREPLICATE_TABLE => Ok(Operation::UnreplicateTable { table: read_table(reader)? }),
+            STAGE_ROWS => Ok(Operation::StageRows {
+                lot: reader.u128("a lot of rows")?,
+                part: reader.u32("a part's place")?,
+                rows: reader.counted("a part's rows")?,
+            }),
+            TAKE_STAGED => Ok(Operation::TakeStaged {
+                lot: reader.u128("a lot of rows")?,
+                parts: reader.u32("a lot's number of parts")?,
+            }),
             DECIDE_ROUND => Ok(Operation::DecideRound {
                 round: i64::from_le_bytes(reader.u64("a round")?.to_le_bytes()),
                 proposer: reader.text("a round's proposer")?,

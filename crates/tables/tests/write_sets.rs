@@ -56,6 +56,8 @@ fn every_operation() -> Vec<Operation> {
         Operation::UnreplicateTable { table: TABLE },
         Operation::DecideRound { round: -3, proposer: "p".into(), value: Bytes::from_static(b"v") },
         Operation::AppendRound { proposer: "p".into(), value: Bytes::new() },
+        Operation::StageRows { lot: 7, part: 3, rows: Bytes::from_static(b"rows") },
+        Operation::TakeStaged { lot: u128::MAX, parts: 4 },
     ]
 }
 
