@@ -337,10 +337,25 @@ impl Message {
     /// The bytes that go to a peer.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let bytes = Vec::with_capacity(256);
-        let mut bytes = bytes;
+        let mut bytes = Vec::with_capacity(self.size_hint());
         bytes.push(MESSAGE_VERSION);
         postcard::to_extend(self, bytes).expect("a message always encodes")
+    }
+
+    /// About how many bytes it takes encoded: a large entry must not be moved again and again while the buffer grows.
+    fn size_hint(&self) -> usize {
+        let entries = |entries: &[Entry]| entries.iter().map(|entry| entry.len() + 8).sum::<usize>();
+        256 + match self {
+            Message::Group { body: GroupMessage::Accept { entries: all, .. }, .. } => entries(all),
+            Message::Group { body: GroupMessage::Forward { entries: all, .. }, .. } => entries(all),
+            Message::Group { body: GroupMessage::Fetched { entries, .. }, .. } => {
+                entries.iter().map(|(_, entry)| entry.len() + 64).sum()
+            }
+            Message::Group { body: GroupMessage::Promise { accepted, .. }, .. } => {
+                accepted.iter().map(|accepted| 64 + accepted.entry.as_ref().map_or(0, Entry::len)).sum()
+            }
+            _ => 0,
+        }
     }
 
     /// Reads what a peer sent.

@@ -31,4 +31,11 @@ impl CoreOptions {
     pub fn retry_interval(&self) -> Duration {
         self.failure_timeout / 4
     }
+
+    /// What this many bytes take on their way to a disk and back, at the slowest that is not taken for a loss: 16 MB/s. Sent
+    /// again sooner, a large entry would only stand in its own way.
+    #[must_use]
+    pub(crate) fn transfer_time(&self, bytes: usize) -> Duration {
+        Duration::from_micros(bytes as u64 / 16)
+    }
 }

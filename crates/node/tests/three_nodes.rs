@@ -285,3 +285,20 @@ fn the_directory_stays_bounded_while_a_member_is_away() {
     eprintln!("bytes of the log on disk after each 10 MiB: {sizes:?}");
     cluster.members[2].start();
 }
+
+#[test]
+fn a_large_operation_goes_through_and_one_beyond_the_limit_is_refused() {
+    let cluster = Cluster::formed(3, Limits::default());
+    cluster.propose(0, "before").unwrap();
+    let mut connection = cluster.members[1].connect();
+    let id = connection.operation_id(PATIENCE).unwrap();
+    let large = Bytes::from(vec![b'x'; 16 << 20]);
+    let outcome = connection.propose(cluster.group, id, large, None, PATIENCE).unwrap();
+    assert!(outcome.verdict.is_accepted());
+    let id = connection.operation_id(PATIENCE).unwrap();
+    let larger = Bytes::from(vec![b'x'; client::frame::BODY_BYTES_MAX + 1]);
+    let error = connection.propose(cluster.group, id, larger, None, PATIENCE).unwrap_err();
+    assert!(matches!(&error, Error::Refused(refusal) if refusal.reason == RefusalReason::TooLarge), "{error}");
+    cluster.propose(2, "after").unwrap();
+    assert_eq!(cluster.agree(&[0, 1, 2]).len(), 3);
+}

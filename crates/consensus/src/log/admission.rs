@@ -203,8 +203,8 @@ impl Log {
                 continue;
             }
             pending.sent = true;
-            pending.place = Place::Forwarded { to, again_at: now + timeout };
             let entry = pending.entry.clone();
+            pending.place = Place::Forwarded { to, again_at: now + timeout + context.options.transfer_time(entry.len()) };
             if !entries.is_empty() && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || entries.len() >= bounds::BATCH_ENTRIES_MAX) {
                 send(context, self, std::mem::take(&mut entries));
                 bytes = 0;

@@ -16,6 +16,10 @@ use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// The longest pause between two requests is 2^4 times the first: with a failure time-out of a second four seconds, in which
+/// the largest entry crosses a slow link.
+const PATIENCE_DOUBLINGS_MAX: u32 = 4;
+
 #[derive(Debug)]
 pub(super) struct CatchUp {
     /// The highest slot known to be chosen somewhere.
@@ -26,6 +30,8 @@ pub(super) struct CatchUp {
     asked: Option<(NodeId, Slot, Time)>,
     not_before: Time,
     attempts: usize,
+    /// Requests since entries last came: each waits longer than the one before, as the next entries may be large.
+    unanswered: u32,
     /// Members whose log does not reach back.
     trimmed_at: BTreeSet<NodeId>,
     said_need_state: Option<Time>,
@@ -42,6 +48,7 @@ impl Default for CatchUp {
             asked: None,
             not_before: Time(0),
             attempts: 0,
+            unanswered: 0,
             trimmed_at: BTreeSet::new(),
             said_need_state: None,
             peer_reads: BTreeMap::new(),
@@ -105,7 +112,8 @@ impl Log {
             .collect();
         let useful: Vec<NodeId> =
             heard.iter().copied().filter(|node| !self.catch_up.trimmed_at.contains(node) && self.known_closed(*node) >= first).collect();
-        self.catch_up.not_before = context.now + context.options.retry_interval();
+        let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
+        self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
         if useful.is_empty() {
             if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
                 if self.learner.delivered > closed {
@@ -120,6 +128,7 @@ impl Log {
         }
         let source = useful[self.catch_up.attempts % useful.len()];
         self.catch_up.attempts += 1;
+        self.catch_up.unanswered += 1;
         self.catch_up.asked = Some((source, first, context.now));
         context.send(scope, [source], GroupMessage::Fetch { log: self.id, from: first, up_to });
     }
@@ -200,6 +209,7 @@ impl Log {
             }
             return;
         }
+        self.catch_up.unanswered = 0;
         self.catch_up.trimmed_at.clear();
         self.catch_up.said_need_state = None;
         let highest = entries.iter().map(|(ballot, _)| *ballot).max().unwrap_or_default();

@@ -478,8 +478,10 @@ impl Log {
         let pause = context.options.retry_interval();
         owning.again_at = context.now + pause;
         let mut budget = bounds::BATCH_BYTES_MAX * 4;
+        let mut ahead = 0;
         for batch in &mut owning.batches {
-            if batch.chosen || context.now - batch.sent_at < pause {
+            ahead += batch.bytes;
+            if batch.chosen || context.now - batch.sent_at < pause + context.options.transfer_time(ahead) {
                 continue;
             }
             let missing = |node: &NodeId| scope.configuration.index(*node).is_some_and(|index| !batch.acks.contains(index));
