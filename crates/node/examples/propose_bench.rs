@@ -34,7 +34,7 @@ fn main() {
     let only = argument("--clients", 0) as usize;
     let barrier = argument("--barrier", 0) == 1;
     let spread = argument("--spread", 1) == 1;
-    let cluster = Cluster::formed(nodes, Limits::default());
+    let cluster = Cluster::group(nodes, Limits::default());
     println!("fdatasync of 4 KiB: {} us", sync_us(&cluster.members[0].directory));
     for clients in [1, 8, 32, 128] {
         if only != 0 && clients != only {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 #[test]
 fn all_members_propose_and_agree() {
-    let cluster = Cluster::formed(3, Limits::default());
+    let cluster = Cluster::group(3, Limits::default());
     let mut expected = BTreeSet::new();
     for n in 0..30 {
         let body = format!("{n}");
@@ -27,7 +27,7 @@ fn all_members_propose_and_agree() {
 
 #[test]
 fn a_read_anywhere_sees_what_was_acknowledged_anywhere() {
-    let cluster = Cluster::formed(3, Limits::default());
+    let cluster = Cluster::group(3, Limits::default());
     let mut connections: Vec<Connection> = cluster.members.iter().map(|member| member.connect()).collect();
     for n in 0..60 {
         let slot = propose(&mut connections[n % 3], cluster.group, "x").unwrap().slot;
@@ -38,7 +38,7 @@ fn a_read_anywhere_sees_what_was_acknowledged_anywhere() {
 
 #[test]
 fn a_member_that_was_away_catches_up_from_the_log() {
-    let mut cluster = Cluster::formed(3, Limits::default());
+    let mut cluster = Cluster::group(3, Limits::default());
     cluster.propose(0, "before").unwrap();
     cluster.members[2].stop();
     for n in 0..20 {
@@ -51,7 +51,7 @@ fn a_member_that_was_away_catches_up_from_the_log() {
 
 #[test]
 fn losing_the_owner_delays_by_the_failure_timeout_once() {
-    let mut cluster = Cluster::formed(3, Limits::default());
+    let mut cluster = Cluster::group(3, Limits::default());
     for n in 0..3 {
         cluster.propose(n, "warm").unwrap();
     }
@@ -74,7 +74,7 @@ fn losing_the_owner_delays_by_the_failure_timeout_once() {
 
 #[test]
 fn the_minority_side_refuses_and_names_who_answers() {
-    let mut cluster = Cluster::formed(3, Limits::default());
+    let mut cluster = Cluster::group(3, Limits::default());
     cluster.propose(0, "with a quorum").unwrap();
     cluster.members[1].stop();
     cluster.members[2].stop();
@@ -106,7 +106,7 @@ fn the_minority_side_refuses_and_names_who_answers() {
 
 #[test]
 fn a_frozen_member_delays_nobody_for_long() {
-    let cluster = Cluster::formed(3, Limits::default());
+    let cluster = Cluster::group(3, Limits::default());
     cluster.propose(0, "warm").unwrap();
     let owner = cluster.members[0].status().groups[0].log.owner.expect("somebody proposed");
     let frozen = cluster.members.iter().position(|m| m.engine.as_ref().unwrap().node() == owner).unwrap();
@@ -202,7 +202,7 @@ fn each_exactly_once(agreed: &[Bytes], acknowledged: &[Bytes]) {
 
 #[test]
 fn kills_and_restarts_under_load_lose_nothing() {
-    let mut cluster = Cluster::formed(3, Limits::default());
+    let mut cluster = Cluster::group(3, Limits::default());
     let load = Load::start(&cluster, 2);
     for round in 0..6 {
         load.wait_for_more(50);
@@ -218,7 +218,7 @@ fn kills_and_restarts_under_load_lose_nothing() {
 
 #[test]
 fn all_restarted_at_once_keep_every_acknowledged_operation() {
-    let mut cluster = Cluster::formed(3, Limits::default());
+    let mut cluster = Cluster::group(3, Limits::default());
     let load = Load::start(&cluster, 2);
     for _ in 0..3 {
         load.wait_for_more(50);
@@ -236,7 +236,7 @@ fn all_restarted_at_once_keep_every_acknowledged_operation() {
 
 #[test]
 fn a_laggard_beyond_the_log_needs_state_and_gets_it_by_copy() {
-    let mut cluster = Cluster::formed(3, small());
+    let mut cluster = Cluster::group(3, small());
     cluster.propose(0, "first").unwrap();
     cluster.agree(&[0, 1, 2]);
     cluster.members[2].stop();
@@ -268,7 +268,7 @@ fn a_laggard_beyond_the_log_needs_state_and_gets_it_by_copy() {
 
 #[test]
 fn the_directory_stays_bounded_while_a_member_is_away() {
-    let mut cluster = Cluster::formed(3, small());
+    let mut cluster = Cluster::group(3, small());
     cluster.members[2].stop();
     let mut connection = cluster.members[0].connect();
     let body = "x".repeat(64 << 10);
@@ -288,7 +288,7 @@ fn the_directory_stays_bounded_while_a_member_is_away() {
 
 #[test]
 fn a_large_operation_goes_through_and_one_beyond_the_limit_is_refused() {
-    let cluster = Cluster::formed(3, Limits::default());
+    let cluster = Cluster::group(3, Limits::default());
     cluster.propose(0, "before").unwrap();
     let mut connection = cluster.members[1].connect();
     let id = connection.operation_id(PATIENCE).unwrap();

@@ -246,41 +246,6 @@ impl Cluster {
         cluster
     }
 
-    /// A group of that many voters from its first epoch on: each is handed the same configuration, as if it had learnt
-    /// it from another member.
-    pub fn formed(count: usize, limits: Limits) -> Cluster {
-        let mut cluster = Cluster::engines(count, limits);
-        let new_members: Vec<NewMember> = cluster.members.iter().map(|member| member.new_member()).collect();
-        let member = |new: &NewMember| consensus::Member {
-            node: new.node,
-            address: new.address.clone(),
-            public_key: new.public_key.to_vec(),
-            role: consensus::Role::Voter,
-            label: new.label.clone(),
-        };
-        let group = GroupId(0x5eed);
-        let mut configuration = consensus::Configuration::first(group, "g", KIND, "test", member(&new_members[0]));
-        configuration.members = new_members.iter().map(member).collect();
-        configuration.members.sort_by_key(|member| member.node);
-        let description = GroupDescription {
-            group,
-            name: "g".into(),
-            kind: KIND.into(),
-            epoch: configuration.epoch.0,
-            members: Vec::new(),
-            configuration: postcard::to_stdvec(&configuration).unwrap().into(),
-        };
-        for member in &cluster.members {
-            let learn = Request::LearnGroup {
-                group: description.clone(),
-                await_state: false,
-            };
-            member.connect().done(&learn, PATIENCE).unwrap();
-        }
-        cluster.group = group;
-        cluster
-    }
-
     /// A group of that many voters that joined one after the other.
     pub fn group(count: usize, limits: Limits) -> Cluster {
         let mut cluster = Cluster::engines(count, limits);
