@@ -271,17 +271,18 @@ fn the_directory_stays_bounded_while_a_member_is_away() {
     let mut cluster = Cluster::group(3, small());
     cluster.members[2].stop();
     let mut connection = cluster.members[0].connect();
-    let body = "x".repeat(64 << 10);
+    let body = "x".repeat(512 << 10);
     let mut sizes = Vec::new();
-    for _ in 0..12 {
-        for _ in 0..160 {
+    for _ in 0..28 {
+        for _ in 0..20 {
             propose(&mut connection, cluster.group, &body).unwrap();
         }
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(250));
         sizes.push(cluster.members[0].status().metrics.log_bytes_on_disk);
     }
-    // 120 MiB went through logs that keep 1 MiB for the one who is away; files are recycled 16 MiB at a time.
-    assert!(*sizes.last().unwrap() <= 96 << 20, "{sizes:?}");
+    // 280 MiB went through logs that keep 1 MiB for the one who is away. The control log's entries stay in the oldest
+    // segment until the log is 128 MiB larger than what is in use; then they are copied forward and it is recycled.
+    assert!(*sizes.last().unwrap() <= 200 << 20, "{sizes:?}");
     eprintln!("bytes of the log on disk after each 10 MiB: {sizes:?}");
     cluster.members[2].start();
 }
