@@ -318,7 +318,7 @@ impl Applier {
             engine_connection::pause(RETRY_PAUSE);
             return Ok(());
         }
-        engine_connection::with(|connection| connection.wait(Some(IDLE_WAIT)))
+        engine_connection::with(|connection| connection.wait(Some(IDLE_WAIT)).map(drop))
     }
 
     fn apply(&mut self, batch: Batch) -> Result<(), Failure> {

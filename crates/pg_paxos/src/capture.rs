@@ -212,6 +212,8 @@ pub unsafe extern "C-unwind" fn paxos_capture_wrapper(fcinfo: pg_sys::FunctionCa
     }
     if !is_bypassed() {
         capture_row(&*context.cast::<pg_sys::TriggerData>());
+    } else if BYPASSES.get() == 0 {
+        crate::commit::note_unreplicated();
     }
     Datum::null()
 }

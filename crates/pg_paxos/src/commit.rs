@@ -56,6 +56,8 @@ thread_local! {
     static OCCUPIED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     /// Whether the transaction wrote permanent tables that are not replicated.
     static WROTE_LOCAL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    /// Whether the transaction changed replicated tables while replication was switched off for it.
+    static UNREPLICATED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 static mut REWRITING: Lasting = Lasting::new(rewrite_callback);
@@ -102,6 +104,11 @@ pub fn note_running() {
 /// PostgreSQL's own log as well.
 pub fn note_local_write() {
     WROTE_LOCAL.set(true);
+}
+
+/// Notes that the transaction changed replicated tables with `pg_paxos.enabled = off`, which its COMMIT logs.
+pub fn note_unreplicated() {
+    UNREPLICATED.set(true);
 }
 
 /// The last transaction that this session proposed.
@@ -158,6 +165,9 @@ fn before_commit() {
         return;
     }
     conflict::raise_if_doomed();
+    if UNREPLICATED.get() {
+        pgrx::log!("a transaction changes replicated tables on this server only, because pg_paxos.enabled is off");
+    }
     replicate_table::check_before_commit();
     let Some((group_id, writes)) = write_set::take() else {
         return;
@@ -289,11 +299,13 @@ fn await_decision(
     deadline: Instant,
 ) -> Result<Decision, Error> {
     let mut withdrawal: Option<(RequestNumber, Instant)> = None;
+    // Most often nothing comes over the socket: looking only when it is ready spares a system call per transaction.
+    let mut readable = false;
     loop {
         if is_our_turn(backend, group) {
             return Ok(Decision::Turn);
         }
-        while let Some((arrived, response)) = connection.try_receive()? {
+        while let Some((arrived, response)) = if readable { connection.try_receive()? } else { None } {
             if arrived == number {
                 return match decision_of(response) {
                     // Taken back on request: the cancel is what the client should hear of.
@@ -329,7 +341,7 @@ fn await_decision(
             withdrawal = Some((number, now + WITHDRAW_WAIT));
             continue;
         }
-        connection.wait(Some(until - now))?;
+        readable = connection.wait(Some(until - now))?;
         run_harmless_interrupts();
     }
 }
@@ -558,6 +570,7 @@ fn after_abort() {
 
 fn end_transaction() {
     WROTE_LOCAL.set(false);
+    UNREPLICATED.set(false);
     capture::reset();
     replicate_table::reset();
     barrier::end_transaction();

@@ -56,7 +56,8 @@ impl Events {
         }
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, writable: bool) {
+    /// Whether the socket is ready.
+    fn wait(&mut self, timeout: Option<Duration>, writable: bool) -> bool {
         // A wait of zero would spin when less than a millisecond is left.
         let milliseconds = timeout.map_or(-1, |timeout| {
             i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX).saturating_add(1).min(i64::from(i32::MAX))
@@ -73,6 +74,7 @@ impl Events {
             if event.events & pg_sys::WL_LATCH_SET != 0 {
                 pg_sys::ResetLatch(pg_sys::MyLatch);
             }
+            event.events & (pg_sys::WL_SOCKET_READABLE | pg_sys::WL_SOCKET_WRITEABLE) != 0
         }
     }
 }
@@ -117,11 +119,10 @@ impl EngineConnection {
     }
 
     /// Waits until something arrives, this process's latch is set, or the time is over. Interrupts are the caller's
-    /// to look for.
-    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
+    /// to look for. Whether the socket is ready.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         let writable = !self.connection.flush()?;
-        self.events.wait(timeout, writable);
-        Ok(())
+        Ok(self.events.wait(timeout, writable))
     }
 }
 
