@@ -188,7 +188,23 @@ pub unsafe extern "C-unwind" fn doom_callback(_: *mut c_void) {
 pub struct Watchdog {
     doomed: Vec<Doomed>,
     blocked: Vec<(BackendIndex, Slot, Instant)>,
+    outsiders: Vec<Outsider>,
 }
+
+/// A process that is in the way though it runs no transaction that a hook has seen.
+#[derive(Clone, Copy)]
+struct Outsider {
+    process: i32,
+    /// The generation of its word; 0 if it has none.
+    generation: u64,
+    since: Instant,
+    /// Whether the look under way saw it.
+    is_seen: bool,
+}
+
+/// How long an outsider must be in the way before it is cancelled. A session is idle by its word just before it lets its
+/// locks go, and a cancel sent then would hit its next, innocent statement; that moment is far shorter.
+const OUTSIDER_GRACE: Duration = Duration::from_millis(100);
 
 /// A transaction that was told to roll back and has not done so yet.
 struct Doomed {
@@ -218,6 +234,8 @@ impl Watchdog {
             self.clear_way(applier, slot, since);
         }
         self.blocked = blocked;
+        self.outsiders.retain(|outsider| outsider.is_seen);
+        self.outsiders.iter_mut().for_each(|outsider| outsider.is_seen = false);
         self.pursue();
     }
 
@@ -248,7 +266,7 @@ impl Watchdog {
         let area = Area::attached();
         let place = area.backends().iter().position(|backend| backend.process() == process);
         let Some(place) = place else {
-            cancel_outsider(process);
+            self.note_outsider(process, 0);
             return;
         };
         let index = BackendIndex(u32::try_from(place).expect("places are few"));
@@ -262,9 +280,23 @@ impl Watchdog {
                     signal(process, libc::SIGUSR2);
                 }
             }
-            State::Idle => cancel_outsider(process),
+            State::Idle => self.note_outsider(process, word.generation),
             State::Proposed | State::Granted if since.elapsed() >= DISPLACE_AFTER => backend.displace(word),
             State::Proposed | State::Granted | State::Doomed | State::HandedOver => {}
+        }
+    }
+
+    /// Cancels an outsider once it has been in the way for long enough.
+    fn note_outsider(&mut self, process: i32, generation: u64) {
+        let known = self.outsiders.iter_mut().find(|known| known.process == process && known.generation == generation);
+        let Some(known) = known else {
+            self.outsiders.push(Outsider { process, generation, since: Instant::now(), is_seen: true });
+            return;
+        };
+        known.is_seen = true;
+        if known.since.elapsed() >= OUTSIDER_GRACE {
+            known.since = Instant::now();
+            cancel_outsider(process);
         }
     }
 
