@@ -278,6 +278,16 @@ impl Cluster {
         })
     }
 
+    /// Waits until a write has succeeded on every node. Entries that were in flight when nodes died
+    /// are decided then: before, one of unknown outcome may still come to be seen between two
+    /// reads, rightly.
+    pub fn settle(&self, write: &str) -> anyhow::Result<()> {
+        for node in self.all() {
+            wait_for("a node takes a write", RECOVERY_TIME_MAX, || self.run(node, write))?;
+        }
+        Ok(())
+    }
+
     /// The table's content on a node, by a strong read.
     pub fn checksum(&self, node: usize, table: &str) -> anyhow::Result<Checksum> {
         checksum(&mut self.connect(node)?, table)
