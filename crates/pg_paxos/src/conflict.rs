@@ -7,7 +7,7 @@
 //! transaction, so that the next, innocent one of the same session is never hit.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Outcome, Verdict};
@@ -24,12 +24,16 @@ use crate::shared::{Area, Backend, BackendIndex, Group, State, Word};
 /// certification keys are meant to exclude this case, so it is long against a round trip and short for a person.
 const DISPLACE_AFTER: Duration = Duration::from_secs(2);
 
-/// Entries for the stack of error callbacks; more than the dooms of one statement, so that no entry that PostgreSQL
-/// has saved somewhere is used again meanwhile.
+/// Entries for the stack of error callbacks. PostgreSQL may have saved one that is no longer on the stack (a PG_TRY
+/// does), to make it the top again; were it pushed elsewhere meanwhile, the stack could become a circle, in which
+/// errors and this handler would go round for ever. So a transaction uses each entry once, and half of them at most.
 const CALLBACKS: usize = 64;
 
 static mut DOOM_CALLBACKS: [Lasting; CALLBACKS] = [const { Lasting::new(doom_callback) }; CALLBACKS];
 static mut NEXT_CALLBACK: usize = 0;
+
+/// How many entries the current transaction has used.
+static CALLBACKS_USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the handler has asked PostgreSQL to cancel the current transaction.
 static CANCELLED: AtomicBool = AtomicBool::new(false);
@@ -61,6 +65,7 @@ pub fn raise_if_doomed() {
 /// The transaction is over, and its word says so: takes back a cancel that was meant for it and that nobody has served
 /// yet. The next statement is innocent.
 pub fn forgive() {
+    CALLBACKS_USED.store(0, Ordering::SeqCst);
     if CANCELLED.swap(false, Ordering::SeqCst) {
         // SAFETY: a plain flag of this process.
         unsafe { pg_sys::QueryCancelPending = 0 };
@@ -149,12 +154,16 @@ unsafe extern "C-unwind" fn signal_handler(_: i32) {
 /// # Safety
 /// On the main thread, also from a signal handler.
 unsafe fn push_callback() {
-    // SAFETY: static entries, each used again only after many others.
+    // SAFETY: static entries, none of which is on the stack or saved as its top when it is pushed.
     unsafe {
-        let entry = (&raw mut DOOM_CALLBACKS).cast::<Lasting>().add(NEXT_CALLBACK % CALLBACKS);
+        let entries = (&raw mut DOOM_CALLBACKS).cast::<Lasting>();
+        let top = pg_sys::error_context_stack.cast::<Lasting>();
+        let is_on_top = (entries..entries.add(CALLBACKS)).contains(&top);
+        if is_on_top || CALLBACKS_USED.fetch_add(1, Ordering::SeqCst) >= CALLBACKS / 2 {
+            return;
+        }
+        Lasting::push(entries.add(NEXT_CALLBACK % CALLBACKS));
         NEXT_CALLBACK = NEXT_CALLBACK.wrapping_add(1);
-        Lasting::pop(entry);
-        Lasting::push(entry);
     }
 }
 
