@@ -28,16 +28,27 @@ demo: install ## Three servers, one set of tables, a node killed and brought bac
 	@scripts/demo
 
 .PHONY: test
-test: install ## Every test: unit, simulation, end to end
+test: install ## Every test that a change must pass: unit, simulation, end to end
 	@scripts/test
 
 .PHONY: test-quick
 test-quick: setup ## The tests that need no server
 	$(CARGO) test --release --locked --workspace --lib --bins
 
+# Every end-to-end story by name, also those that are not in the set of `make test`.
+STORIES = $(basename $(notdir $(wildcard tests/*.rs)))
+
+.PHONY: stories
+stories: install ## Every end-to-end story, also those that `make test` leaves out
+	@scripts/test $(addprefix --test ,$(STORIES))
+
+.PHONY: story
+story: install ## One end-to-end story: make story NAME=storm
+	@scripts/test --test $(NAME)
+
 .PHONY: soak
-soak: install ## The end-to-end tests at full size: hours
-	@SYNOD_TEST_SIZE=full scripts/test --test '*'
+soak: install ## The end-to-end stories at full size: hours
+	@SYNOD_TEST_SIZE=full scripts/test $(addprefix --test ,$(STORIES))
 
 .PHONY: bench
 bench: install ## Against PostgreSQL's own quorum synchronous replication, side by side

@@ -5,7 +5,7 @@ use end_to_end::{describe, is_serialization_failure, step, Cluster};
 use std::time::{Duration, Instant};
 
 /// The failure time-out at its default, and what a takeover, a retry and a busy machine add to it.
-const DELAY_MAX: Duration = Duration::from_millis(1000 + 1500);
+const DELAY_MAX: Duration = Duration::from_millis(1000 + 2500);
 
 /// After the one delay.
 const SETTLED_MAX: Duration = Duration::from_millis(500);

@@ -37,13 +37,14 @@ fn a_cancelled_commit_is_unknown_until_its_id_settles_it() -> anyhow::Result<()>
 
         step("the id tells what became of it, alike on every node, and truly");
         let is_there = match sqlstate(&error) {
-            // Withdrawn before anybody else had it: definite.
-            "57014" => false,
+            // Withdrawn before anybody else had it, or refused because the silence was noticed
+            // before anything was proposed: definite.
+            "57014" | "57P03" => false,
             "08007" => {
                 unknown += 1;
                 settle(&cluster, &told)?
             }
-            other => bail!("neither 57014 nor 08007 but {other}: {told}"),
+            other => bail!("neither 57014, 57P03 nor 08007 but {other}: {told}"),
         };
         for node in cluster.all() {
             let count = wait_for("the node serves again", RECOVERY_TIME_MAX, || {

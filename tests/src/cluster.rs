@@ -7,6 +7,7 @@ use anyhow::{bail, Context};
 use postgres::{Client, Config, NoTls};
 use rustix::fs::{flock, FlockOperation};
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -427,6 +428,8 @@ fn guard(directory: &Path) -> anyhow::Result<Child> {
         ])
         .arg(synod())
         .arg(directory)
+        // What ends the test by a signal to its group leaves the guard alive.
+        .process_group(0)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
