@@ -9,6 +9,7 @@ use client::{
 use node::{Delivery, Engine, EngineFailure, EngineHandle, EngineOptions, Face, FaceContext, FaceFactory, Limits};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -373,9 +374,14 @@ pub fn wait_until(deadline: Instant, what: &str, mut condition: impl FnMut() -> 
     }
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, below those that the system gives to outgoing connections: one of the links'
+/// own connections could take such a port before its engine listens.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 15_000 + (std::process::id() % 1_000) as u16 * 16;
+    let candidates = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_024);
+    let mut free = candidates.take(1_024).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a port is free")
 }
 
 /// Small bounds, so that checkpoints, trimming and copies happen within a test.
