@@ -4,8 +4,8 @@ use crate::frame::{self, Decoder, CHECKPOINT_PIECE_BYTES};
 use crate::request::{Answer, Origin, Request, RequestNumber};
 use crate::response::{Engine, Outcome, Response, Settled};
 use crate::{
-    DecidedBatch, Error, GroupDescription, GroupId, OperationId, Refusal, RefusalReason, Slot, Status,
-    PROTOCOL_VERSION,
+    DecidedBatch, Error, GroupDescription, GroupId, OperationId, Refusal, RefusalReason, Slot,
+    Status, PROTOCOL_VERSION,
 };
 use bytes::Bytes;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -142,14 +142,20 @@ impl Connection {
     }
 
     /// The next response, waiting for it until `deadline`; `None` if none came.
-    pub fn receive(&mut self, deadline: Instant) -> Result<Option<(RequestNumber, Response)>, Error> {
+    pub fn receive(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<(RequestNumber, Response)>, Error> {
         if let Some(response) = self.aside.pop_front() {
             return Ok(Some(response));
         }
         self.receive_fresh(deadline)
     }
 
-    fn receive_fresh(&mut self, deadline: Instant) -> Result<Option<(RequestNumber, Response)>, Error> {
+    fn receive_fresh(
+        &mut self,
+        deadline: Instant,
+    ) -> Result<Option<(RequestNumber, Response)>, Error> {
         loop {
             self.flush()?;
             if let Some(response) = self.try_receive_fresh()? {
@@ -200,7 +206,9 @@ impl Connection {
         loop {
             match self.receive_fresh(deadline)? {
                 None => return Err(Error::Deadline),
-                Some((arrived, response)) if arrived != number => self.aside.push_back((arrived, response)),
+                Some((arrived, response)) if arrived != number => {
+                    self.aside.push_back((arrived, response))
+                }
                 Some((_, Response::Progress(step))) => progress(&step.message),
                 Some((_, Response::Refused(refusal))) => return Err(refusal.into()),
                 Some((_, response)) => return Ok(response),
@@ -289,7 +297,12 @@ impl Connection {
     }
 
     /// What became of an operation; closes it if it is undecided.
-    pub fn outcome_of(&mut self, group: GroupId, id: OperationId, wait: Duration) -> Result<Settled, Error> {
+    pub fn outcome_of(
+        &mut self,
+        group: GroupId,
+        id: OperationId,
+        wait: Duration,
+    ) -> Result<Settled, Error> {
         let request = Request::OutcomeOf {
             group,
             id,
@@ -302,7 +315,12 @@ impl Connection {
     }
 
     /// One decided slot with its body.
-    pub fn entry(&mut self, group: GroupId, slot: Slot, wait: Duration) -> Result<DecidedBatch, Error> {
+    pub fn entry(
+        &mut self,
+        group: GroupId,
+        slot: Slot,
+        wait: Duration,
+    ) -> Result<DecidedBatch, Error> {
         match self.call(&Request::Entry { group, slot }, wait)? {
             Response::Decided(batch) => Ok(batch),
             other => Err(unexpected(&other)),
@@ -310,7 +328,12 @@ impl Connection {
     }
 
     /// The whole checkpoint kept for a mark.
-    pub fn checkpoint(&mut self, group: GroupId, slot: Slot, wait: Duration) -> Result<Vec<u8>, Error> {
+    pub fn checkpoint(
+        &mut self,
+        group: GroupId,
+        slot: Slot,
+        wait: Duration,
+    ) -> Result<Vec<u8>, Error> {
         let mut whole = Vec::new();
         loop {
             let request = Request::Checkpoint {
@@ -373,9 +396,16 @@ impl Connection {
     /// The group of this name on this node.
     pub fn group_named(&mut self, name: &str, wait: Duration) -> Result<GroupDescription, Error> {
         let groups = self.groups(wait)?;
-        groups.into_iter().find(|group| group.name == name).ok_or_else(|| {
-            Refusal::definite(RefusalReason::UnknownGroup, format!("group \"{name}\" does not exist on this node")).into()
-        })
+        groups
+            .into_iter()
+            .find(|group| group.name == name)
+            .ok_or_else(|| {
+                Refusal::definite(
+                    RefusalReason::UnknownGroup,
+                    format!("group \"{name}\" does not exist on this node"),
+                )
+                .into()
+            })
     }
 }
 
@@ -399,6 +429,9 @@ fn lost(what: impl std::fmt::Display) -> Error {
 fn unexpected(response: &Response) -> Error {
     let text = format!("{response:?}");
     Error::Malformed {
-        what: format!("unexpected response {}", text.chars().take(80).collect::<String>()),
+        what: format!(
+            "unexpected response {}",
+            text.chars().take(80).collect::<String>()
+        ),
     }
 }

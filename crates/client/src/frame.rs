@@ -21,11 +21,17 @@ pub const CHECKPOINT_PIECE_BYTES: usize = 1 << 20;
 const LENGTH_BYTES: usize = 4;
 
 /// Appends one frame to `out`.
-pub fn encode<T: Serialize>(number: RequestNumber, value: &T, out: &mut Vec<u8>) -> Result<(), Error> {
+pub fn encode<T: Serialize>(
+    number: RequestNumber,
+    value: &T,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH_BYTES]);
-    let whole = postcard::to_extend(&(number, value), std::mem::take(out)).map_err(|error| Error::Malformed {
-        what: format!("cannot encode a frame: {error}"),
+    let whole = postcard::to_extend(&(number, value), std::mem::take(out)).map_err(|error| {
+        Error::Malformed {
+            what: format!("cannot encode a frame: {error}"),
+        }
     })?;
     *out = whole;
     let length = out.len() - start - LENGTH_BYTES;
@@ -108,7 +114,13 @@ mod tests {
                     got.push(frame);
                 }
             }
-            assert_eq!(got, [(RequestNumber(7), "first".into()), (RequestNumber(8), "second".into())]);
+            assert_eq!(
+                got,
+                [
+                    (RequestNumber(7), "first".into()),
+                    (RequestNumber(8), "second".into())
+                ]
+            );
         }
     }
 
@@ -116,13 +128,19 @@ mod tests {
     fn a_length_beyond_the_limit_is_refused_before_anything_is_allotted() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next::<String>(), Err(Error::TooLarge { .. })));
+        assert!(matches!(
+            decoder.next::<String>(),
+            Err(Error::TooLarge { .. })
+        ));
     }
 
     #[test]
     fn garbage_is_an_error_and_not_a_panic() {
         let mut decoder = Decoder::default();
         decoder.push(&[3, 0, 0, 0, 0xff, 0xff, 0xff]);
-        assert!(matches!(decoder.next::<String>(), Err(Error::Malformed { .. })));
+        assert!(matches!(
+            decoder.next::<String>(),
+            Err(Error::Malformed { .. })
+        ));
     }
 }

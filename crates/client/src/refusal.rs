@@ -120,13 +120,27 @@ impl Refusal {
     /// One line that names who answers and who does not, for a DETAIL; empty if nothing is known.
     pub fn contact(&self) -> String {
         let names = |members: &[(NodeId, String)]| {
-            members.iter().map(|(node, label)| if label.is_empty() { node.to_string() } else { label.clone() }).collect::<Vec<_>>().join(", ")
+            members
+                .iter()
+                .map(|(node, label)| {
+                    if label.is_empty() {
+                        node.to_string()
+                    } else {
+                        label.clone()
+                    }
+                })
+                .collect::<Vec<_>>()
+                .join(", ")
         };
         match (self.answering.is_empty(), self.silent.is_empty()) {
             (true, true) => String::new(),
             (false, true) => format!("Answering: {}.", names(&self.answering)),
             (true, false) => format!("Not answering: {}.", names(&self.silent)),
-            (false, false) => format!("Answering: {}. Not answering: {}.", names(&self.answering), names(&self.silent)),
+            (false, false) => format!(
+                "Answering: {}. Not answering: {}.",
+                names(&self.answering),
+                names(&self.silent)
+            ),
         }
     }
 }

@@ -24,7 +24,9 @@ static SEQUENCE: AtomicU64 = AtomicU64::new(1 << 40);
 fn argument(name: &str, default: u64) -> u64 {
     let mut arguments = std::env::args();
     arguments.find(|argument| argument == name);
-    arguments.next().map_or(default, |value| value.parse().expect("a number"))
+    arguments
+        .next()
+        .map_or(default, |value| value.parse().expect("a number"))
 }
 
 fn main() {
@@ -35,7 +37,10 @@ fn main() {
     let barrier = argument("--barrier", 0) == 1;
     let spread = argument("--spread", 1) == 1;
     let cluster = Cluster::group(nodes, Limits::default());
-    println!("fdatasync of 4 KiB: {} us", sync_us(&cluster.members[0].directory));
+    println!(
+        "fdatasync of 4 KiB: {} us",
+        sync_us(&cluster.members[0].directory)
+    );
     for clients in [1, 8, 32, 128] {
         if only != 0 && clients != only {
             continue;
@@ -53,7 +58,10 @@ fn main() {
         let began = Instant::now();
         std::thread::sleep(Duration::from_secs(seconds));
         stop.store(true, Ordering::Relaxed);
-        let mut latencies: Vec<u32> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let mut latencies: Vec<u32> = threads
+            .into_iter()
+            .flat_map(|thread| thread.join().unwrap())
+            .collect();
         let took = began.elapsed().as_secs_f64();
         latencies.sort_unstable();
         let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
@@ -74,7 +82,13 @@ fn main() {
     }
 }
 
-fn load(connection: &mut Connection, group: client::GroupId, body: &Bytes, barrier: bool, stop: &AtomicBool) -> Vec<u32> {
+fn load(
+    connection: &mut Connection,
+    group: client::GroupId,
+    body: &Bytes,
+    barrier: bool,
+    stop: &AtomicBool,
+) -> Vec<u32> {
     let mut latencies = Vec::new();
     let mut id = connection.operation_id(PATIENCE).unwrap();
     while !stop.load(Ordering::Relaxed) {
@@ -83,7 +97,9 @@ fn load(connection: &mut Connection, group: client::GroupId, body: &Bytes, barri
         if barrier {
             connection.barrier(group, PATIENCE).unwrap();
         } else {
-            connection.propose(group, id, body.clone(), None, PATIENCE).unwrap();
+            connection
+                .propose(group, id, body.clone(), None, PATIENCE)
+                .unwrap();
         }
         latencies.push(began.elapsed().as_micros() as u32);
     }

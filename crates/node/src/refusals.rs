@@ -7,13 +7,18 @@ use consensus::{Configuration, NodeId};
 fn named(configuration: Option<&Configuration>, nodes: &[NodeId]) -> Vec<(NodeId, String)> {
     let label = |node: NodeId| {
         let member = configuration.and_then(|configuration| configuration.member(node));
-        member.map(|member| crate::description::member_description(member).label).unwrap_or_default()
+        member
+            .map(|member| crate::description::member_description(member).label)
+            .unwrap_or_default()
     };
     nodes.iter().map(|node| (*node, label(*node))).collect()
 }
 
 /// What a client is told of the core's refusal.
-pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Configuration>) -> Refusal {
+pub(crate) fn from_core(
+    refusal: consensus::Refusal,
+    configuration: Option<&Configuration>,
+) -> Refusal {
     use consensus::Refusal as Core;
     let message = refusal.to_string();
     match refusal {
@@ -45,7 +50,10 @@ pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Conf
 pub(crate) fn outcome_unknown() -> Refusal {
     Refusal {
         certainty: Certainty::Unknown,
-        ..Refusal::definite(RefusalReason::Deadline, "the outcome of the operation is not known yet")
-            .with_hint("Ask for its outcome by its id.")
+        ..Refusal::definite(
+            RefusalReason::Deadline,
+            "the outcome of the operation is not known yet",
+        )
+        .with_hint("Ask for its outcome by its id.")
     }
 }

@@ -64,15 +64,27 @@ pub(crate) enum Delivered {
     /// Nobody proposed it.
     Nothing,
     /// An operation or mark, decided here or at the earlier slot named.
-    Operation { id: OperationId, slot: Slot, outcome: Outcome },
+    Operation {
+        id: OperationId,
+        slot: Slot,
+        outcome: Outcome,
+    },
     /// An operation whose id is older than the window.
     Expired { id: OperationId },
     /// A close entry: what is known of its target now.
-    Closed { id: OperationId, target: OperationId, occurrence: Occurrence },
+    Closed {
+        id: OperationId,
+        target: OperationId,
+        occurrence: Occurrence,
+    },
 }
 
 impl Replica {
-    pub(crate) fn new(node: NodeId, configuration: Arc<Configuration>, face: Box<dyn Face>) -> Replica {
+    pub(crate) fn new(
+        node: NodeId,
+        configuration: Arc<Configuration>,
+        face: Box<dyn Face>,
+    ) -> Replica {
         Replica {
             node,
             configuration,
@@ -116,7 +128,8 @@ impl Replica {
     }
 
     pub(crate) fn configure(&mut self, configuration: Arc<Configuration>) {
-        self.face.configured(&crate::description::group_description(&configuration));
+        self.face
+            .configured(&crate::description::group_description(&configuration));
         self.configuration = configuration;
     }
 
@@ -140,7 +153,11 @@ impl Replica {
         entry: Entry,
         origin: impl FnOnce(OperationId) -> Option<Origin>,
     ) -> Delivered {
-        assert_eq!(slot, self.decided.last().next(), "slots are delivered in order, each once");
+        assert_eq!(
+            slot,
+            self.decided.last().next(),
+            "slots are delivered in order, each once"
+        );
         let bytes = entry.len() as u64 + ENTRY_OVERHEAD_BYTES;
         self.bytes_since_capture += bytes;
         for mark in self.marks.values_mut() {
@@ -153,7 +170,14 @@ impl Replica {
                 let occurrence = self.window.close(slot, target);
                 self.face.pass(slot);
                 let id = entry.id();
-                (Effectiveness::Nothing, Delivered::Closed { id, target, occurrence })
+                (
+                    Effectiveness::Nothing,
+                    Delivered::Closed {
+                        id,
+                        target,
+                        occurrence,
+                    },
+                )
             }
             _ => {
                 self.face.pass(slot);
@@ -183,7 +207,11 @@ impl Replica {
             Occurrence::First => {}
             Occurrence::Repeated(first, outcome) => {
                 self.face.pass(slot);
-                let delivered = Delivered::Operation { id, slot: first, outcome };
+                let delivered = Delivered::Operation {
+                    id,
+                    slot: first,
+                    outcome,
+                };
                 return (Effectiveness::Nothing, delivered);
             }
             Occurrence::Expired => {
@@ -245,8 +273,12 @@ impl Replica {
 
     /// Marks whose copies took longer than `bytes_max` of log.
     pub(crate) fn lapse_marks(&mut self, bytes_max: u64) -> Vec<Slot> {
-        let lapsed: Vec<Slot> =
-            self.marks.iter().filter(|(_, mark)| mark.delivered_since > bytes_max).map(|(slot, _)| *slot).collect();
+        let lapsed: Vec<Slot> = self
+            .marks
+            .iter()
+            .filter(|(_, mark)| mark.delivered_since > bytes_max)
+            .map(|(slot, _)| *slot)
+            .collect();
         for slot in &lapsed {
             self.marks.remove(slot);
         }

@@ -31,7 +31,10 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn failure(&self) -> Option<EngineFailure> {
-        self.failure.lock().expect("nothing panics while holding it").clone()
+        self.failure
+            .lock()
+            .expect("nothing panics while holding it")
+            .clone()
     }
 
     /// Tells the engine thread to stop and waits for it.
@@ -60,7 +63,9 @@ pub(crate) fn start(mut options: EngineOptions) -> Result<EngineHandle, EngineFa
     let thread = {
         let (failure, stop) = (Arc::clone(&failure), Arc::clone(&stop));
         let body = move || {
-            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(options, stop, &report)));
+            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                run(options, stop, &report)
+            }));
             let failed = match ran {
                 Ok(Ok(())) => return,
                 Ok(Err(failed)) => failed,
@@ -74,10 +79,13 @@ pub(crate) fn start(mut options: EngineOptions) -> Result<EngineHandle, EngineFa
                 }
             }
         };
-        std::thread::Builder::new().name("synod engine".into()).spawn(body).map_err(|error| EngineFailure::Setup {
-            what: format!("cannot start the engine thread: {error}"),
-            hint: String::new(),
-        })?
+        std::thread::Builder::new()
+            .name("synod engine".into())
+            .spawn(body)
+            .map_err(|error| EngineFailure::Setup {
+                what: format!("cannot start the engine thread: {error}"),
+                hint: String::new(),
+            })?
     };
     let mut shared = Shared {
         failure,
@@ -96,13 +104,16 @@ pub(crate) fn start(mut options: EngineOptions) -> Result<EngineHandle, EngineFa
             shared.stop();
             Err(failed)
         }
-        Err(_) => Err(EngineFailure::Panic("the engine thread ended without a word".into())),
+        Err(_) => Err(EngineFailure::Panic(
+            "the engine thread ended without a word".into(),
+        )),
     }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_string())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "panic".to_string())
 }
 
 fn run(
@@ -157,7 +168,8 @@ impl Opened {
         let mut faces = options.faces;
         let directory = NodeDirectory::open(&options.data_directory, &options.environment)
             .map_err(|error| setup(error.to_string()))?;
-        let identity = Identity::load_or_create(directory.path()).map_err(|error| setup(error.to_string()))?;
+        let identity =
+            Identity::load_or_create(directory.path()).map_err(|error| setup(error.to_string()))?;
         let (node, start) = (directory.node(), directory.start());
         let (sender, completions) = tokio::sync::mpsc::unbounded_channel();
         let completed = Box::new(move |completion| {
@@ -166,7 +178,8 @@ impl Opened {
         });
         let (log, mut recovered) = Log::open(&directory, LogOptions::default(), completed)
             .map_err(|error| EngineFailure::Storage(error.to_string()))?;
-        let checkpoints = Checkpoints::open(&directory).map_err(|error| EngineFailure::Storage(error.to_string()))?;
+        let checkpoints = Checkpoints::open(&directory)
+            .map_err(|error| EngineFailure::Storage(error.to_string()))?;
         let replicas = recover(&mut *faces, node, start, &mut recovered, &checkpoints)?;
         let origin = Instant::now();
         let core_options = CoreOptions {
@@ -176,7 +189,11 @@ impl Opened {
         };
         let core = Core::new(core_options, node, start, recovered, seed()?, Time(0));
         let public_key = identity.public_key().as_bytes().to_vec().into();
-        let (links, link_events) = Links::new(network::Options { node, start, identity });
+        let (links, link_events) = Links::new(network::Options {
+            node,
+            start,
+            identity,
+        });
         let socket = prepare_socket(&options.socket_directory)?;
         let parts = Parts {
             node,
@@ -221,15 +238,27 @@ fn recover(
             warn!("group {group} has lost its configuration to damage; it waits until another member tells it");
             continue;
         };
-        let mut replica = node::new_replica(faces, node, start, configuration)
-            .map_err(|why| setup(format!("group \"{}\" cannot be served: {why}", configuration.name)))?;
+        let mut replica = node::new_replica(faces, node, start, configuration).map_err(|why| {
+            setup(format!(
+                "group \"{}\" cannot be served: {why}",
+                configuration.name
+            ))
+        })?;
         if let Some(checkpoint) = checkpoints.newest(*group).map_err(storage)? {
             if let Some(why) = checkpoint.fallen_back {
-                warn!("group \"{}\": using an older checkpoint: {why}", configuration.name);
+                warn!(
+                    "group \"{}\": using an older checkpoint: {why}",
+                    configuration.name
+                );
             }
-            let slot = replica.restore(&checkpoint.bytes).map_err(EngineFailure::Storage)?;
+            let slot = replica
+                .restore(&checkpoint.bytes)
+                .map_err(EngineFailure::Storage)?;
             replica.durable = slot;
-            replica.oldest_durable = checkpoints.oldest_kept(*group).map_err(storage)?.unwrap_or(slot);
+            replica.oldest_durable = checkpoints
+                .oldest_kept(*group)
+                .map_err(storage)?
+                .unwrap_or(slot);
             of_log.log(LogId::MAIN).applied = slot;
         }
         replicas.insert(*group, replica);
@@ -249,9 +278,18 @@ fn prepare_socket(directory: &Path) -> Result<PathBuf, EngineFailure> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|error| setup(format!("cannot create the socket directory {shown}: {error}")))?;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
-        .map_err(|error| setup(format!("cannot close the socket directory {shown} to others: {error}")))?;
+        .map_err(|error| {
+            setup(format!(
+                "cannot create the socket directory {shown}: {error}"
+            ))
+        })?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).map_err(
+        |error| {
+            setup(format!(
+                "cannot close the socket directory {shown} to others: {error}"
+            ))
+        },
+    )?;
     Ok(directory.join(SOCKET_NAME))
 }
 
@@ -261,7 +299,12 @@ fn bind(socket: &Path) -> Result<UnixListener, EngineFailure> {
     match std::fs::remove_file(socket) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(setup(format!("cannot replace the socket {}: {error}", socket.display()))),
+        Err(error) => {
+            return Err(setup(format!(
+                "cannot replace the socket {}: {error}",
+                socket.display()
+            )))
+        }
     }
     UnixListener::bind(socket).map_err(|error| EngineFailure::Setup {
         what: format!("cannot listen on the socket {}: {error}", socket.display()),

@@ -15,7 +15,10 @@ impl Node {
     /// Takes one request.
     pub(super) async fn request(&mut self, to: ReplyTo, request: Request) {
         if !self.clients.is_greeted(to.client) && !matches!(request, Request::Hello { .. }) {
-            let refusal = Refusal::definite(RefusalReason::Invalid, "the first request of a connection must be a hello");
+            let refusal = Refusal::definite(
+                RefusalReason::Invalid,
+                "the first request of a connection must be a hello",
+            );
             return self.clients.refuse(to, refusal);
         }
         match request {
@@ -25,7 +28,9 @@ impl Node {
                 label,
                 database,
             } => self.create_group(to, name, kind, label, database).await,
-            Request::LearnGroup { group, await_state } => self.learn_group(to, group, await_state).await,
+            Request::LearnGroup { group, await_state } => {
+                self.learn_group(to, group, await_state).await
+            }
             request => {
                 if let Err(refusal) = self.request_now(to, request) {
                     self.clients.refuse(to, refusal);
@@ -43,7 +48,10 @@ impl Node {
                 self.clients.answer(to, &Response::OperationId(id));
             }
             Request::Groups => {
-                let groups = self.replicas.values().map(|r| crate::description::group_description(&r.configuration));
+                let groups = self
+                    .replicas
+                    .values()
+                    .map(|r| crate::description::group_description(&r.configuration));
                 let response = Response::Groups(groups.collect());
                 self.clients.answer(to, &response);
             }
@@ -51,9 +59,21 @@ impl Node {
                 let status = self.status();
                 self.clients.answer(to, &Response::Status(Box::new(status)));
             }
-            Request::JoinRequest { group, member, wait_ms } => self.join_request(to, group, member, wait_ms)?,
-            Request::Promote { group, node, wait_ms } => self.promote(to, group, node, wait_ms)?,
-            Request::Remove { group, node, wait_ms } => self.remove(to, group, node, wait_ms)?,
+            Request::JoinRequest {
+                group,
+                member,
+                wait_ms,
+            } => self.join_request(to, group, member, wait_ms)?,
+            Request::Promote {
+                group,
+                node,
+                wait_ms,
+            } => self.promote(to, group, node, wait_ms)?,
+            Request::Remove {
+                group,
+                node,
+                wait_ms,
+            } => self.remove(to, group, node, wait_ms)?,
             Request::Forget { group } => self.forget(to, group)?,
             Request::Propose {
                 group,
@@ -64,7 +84,14 @@ impl Node {
                 wait_ms,
             } => {
                 self.metrics.proposals += 1;
-                let admitted = self.propose(to, group, id, body, Proposal::Operation { origin, answer }, wait_ms);
+                let admitted = self.propose(
+                    to,
+                    group,
+                    id,
+                    body,
+                    Proposal::Operation { origin, answer },
+                    wait_ms,
+                );
                 if let Err(refusal) = admitted {
                     self.metrics.proposals_refused += 1;
                     return Err(refusal.about(id));
@@ -75,13 +102,28 @@ impl Node {
                 id,
                 origin,
                 wait_ms,
-            } => self.propose(to, group, id, Bytes::new(), Proposal::Mark { origin }, wait_ms)?,
+            } => self.propose(
+                to,
+                group,
+                id,
+                Bytes::new(),
+                Proposal::Mark { origin },
+                wait_ms,
+            )?,
             Request::Withdraw { id } => self.withdraw(to, id),
             Request::Barrier { group, wait_ms } => self.ask_barrier(to, group, wait_ms)?,
             Request::OutcomeOf { group, id, wait_ms } => self.outcome_of(to, group, id, wait_ms)?,
-            Request::Entries { group, from, omit_own } => self.open_stream(to, group, from, omit_own)?,
+            Request::Entries {
+                group,
+                from,
+                omit_own,
+            } => self.open_stream(to, group, from, omit_own)?,
             Request::Entry { group, slot } => self.entry(to, group, slot)?,
-            Request::Checkpoint { group, slot, offset } => self.checkpoint_piece(to, group, slot, offset)?,
+            Request::Checkpoint {
+                group,
+                slot,
+                offset,
+            } => self.checkpoint_piece(to, group, slot, offset)?,
             Request::ReleaseMark { group, slot } => {
                 let replica = self.replica(group)?;
                 replica.release_mark(slot);
@@ -94,16 +136,24 @@ impl Node {
                 length,
                 piece,
             } => self.install_piece(to, group, slot, offset, length, piece)?,
-            Request::CreateGroup { .. } | Request::LearnGroup { .. } => unreachable!("taken before"),
+            Request::CreateGroup { .. } | Request::LearnGroup { .. } => {
+                unreachable!("taken before")
+            }
         }
         Ok(())
     }
 
     /// The group, or the refusal that it is not here.
-    pub(super) fn replica(&mut self, group: GroupId) -> Result<&mut crate::replica::Replica, Refusal> {
-        self.replicas
-            .get_mut(&group)
-            .ok_or_else(|| Refusal::definite(RefusalReason::UnknownGroup, format!("this node has no group {group}")))
+    pub(super) fn replica(
+        &mut self,
+        group: GroupId,
+    ) -> Result<&mut crate::replica::Replica, Refusal> {
+        self.replicas.get_mut(&group).ok_or_else(|| {
+            Refusal::definite(
+                RefusalReason::UnknownGroup,
+                format!("this node has no group {group}"),
+            )
+        })
     }
 
     /// The group, if its state is complete here.
@@ -113,14 +163,20 @@ impl Node {
         if replica.awaits_state || replica.needs_state.is_some() {
             return Err(Refusal::definite(
                 RefusalReason::NoState,
-                format!("this node's copy of group \"{}\" is not complete", replica.configuration.name),
+                format!(
+                    "this node's copy of group \"{}\" is not complete",
+                    replica.configuration.name
+                ),
             )
             .with_hint("Wait until its state copy is done, or ask another member."));
         }
         if replica.configuration.member(node).is_none() {
             return Err(Refusal::definite(
                 RefusalReason::NotAMember,
-                format!("this node is not a member of group \"{}\" any more", replica.configuration.name),
+                format!(
+                    "this node is not a member of group \"{}\" any more",
+                    replica.configuration.name
+                ),
             )
             .with_hint("Join the group again."));
         }
@@ -178,11 +234,17 @@ impl Node {
         if body.len() > BODY_BYTES_MAX {
             return Err(Refusal::definite(
                 RefusalReason::TooLarge,
-                format!("a body of {} bytes is larger than the limit of {BODY_BYTES_MAX} bytes", body.len()),
+                format!(
+                    "a body of {} bytes is larger than the limit of {BODY_BYTES_MAX} bytes",
+                    body.len()
+                ),
             ));
         }
         if self.waiting.proposals.contains_key(&id) {
-            return Err(Refusal::definite(RefusalReason::Invalid, format!("operation {id} is proposed already")));
+            return Err(Refusal::definite(
+                RefusalReason::Invalid,
+                format!("operation {id} is proposed already"),
+            ));
         }
         let replica = self.serving_replica(group)?;
         let entry = match proposal {
@@ -190,7 +252,10 @@ impl Node {
             _ => {
                 replica.admit(&body).map_err(|detail| Refusal {
                     detail: detail.to_vec(),
-                    ..Refusal::definite(RefusalReason::Conflict, "the operation conflicts with one already decided")
+                    ..Refusal::definite(
+                        RefusalReason::Conflict,
+                        "the operation conflicts with one already decided",
+                    )
                 })?;
                 Entry::operation(id, &body)
             }
@@ -208,7 +273,14 @@ impl Node {
         proposal: Proposal,
         wait_ms: u32,
     ) {
-        self.waiting.proposals.insert(id, ProposalWaiter { to, group, proposal });
+        self.waiting.proposals.insert(
+            id,
+            ProposalWaiter {
+                to,
+                group,
+                proposal,
+            },
+        );
         let deadline = self.deadline(wait_ms);
         self.input(Input::Propose {
             group,
@@ -220,7 +292,12 @@ impl Node {
 
     /// Withdraws a proposal: its own answer comes at once, then the withdrawal's.
     fn withdraw(&mut self, to: ReplyTo, id: OperationId) {
-        let Some(waiter) = self.waiting.proposals.get(&id).filter(|waiter| waiter.to.client == to.client) else {
+        let Some(waiter) = self
+            .waiting
+            .proposals
+            .get(&id)
+            .filter(|waiter| waiter.to.client == to.client)
+        else {
             return self.clients.answer(to, &Response::Withdrawn(false));
         };
         let group = waiter.group;
@@ -254,18 +331,37 @@ impl Node {
 
     /// Answers what became of an id; if nothing is decided about it, closes it through the log first, so that the
     /// answer is final (rule 10).
-    fn outcome_of(&mut self, to: ReplyTo, group: GroupId, id: OperationId, wait_ms: u32) -> Result<(), Refusal> {
+    fn outcome_of(
+        &mut self,
+        to: ReplyTo,
+        group: GroupId,
+        id: OperationId,
+        wait_ms: u32,
+    ) -> Result<(), Refusal> {
         let replica = self.serving_replica(group)?;
         if let Some(settled) = settled(id, replica.look_up(id)) {
             self.clients.answer(to, &Response::Settled(settled));
             return Ok(());
         }
         let close = self.operation_id();
-        self.propose_entry(to, group, close, Entry::close(close, id), Proposal::Close, wait_ms);
+        self.propose_entry(
+            to,
+            group,
+            close,
+            Entry::close(close, id),
+            Proposal::Close,
+            wait_ms,
+        );
         Ok(())
     }
 
-    fn checkpoint_piece(&mut self, to: ReplyTo, group: GroupId, slot: Slot, offset: u64) -> Result<(), Refusal> {
+    fn checkpoint_piece(
+        &mut self,
+        to: ReplyTo,
+        group: GroupId,
+        slot: Slot,
+        offset: u64,
+    ) -> Result<(), Refusal> {
         let replica = self.replica(group)?;
         let Some(bytes) = replica.mark(slot) else {
             return Err(Refusal::definite(
@@ -274,8 +370,12 @@ impl Node {
             )
             .with_hint("The copy took longer than the log is kept for it; raise the setting for the log's size, or copy again."));
         };
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-        let end = bytes.len().min(start + client::frame::CHECKPOINT_PIECE_BYTES);
+        let start = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
+        let end = bytes
+            .len()
+            .min(start + client::frame::CHECKPOINT_PIECE_BYTES);
         let response = Response::CheckpointPiece {
             length: bytes.len() as u64,
             piece: Bytes::copy_from_slice(&bytes[start..end]),
