@@ -11,6 +11,7 @@ use crate::options::CoreOptions;
 use crate::peers::Peers;
 use crate::random::Random;
 use crate::record::Record;
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -176,7 +177,8 @@ impl Context {
     }
 
     fn when_durable(&mut self, held: HeldBack) {
-        if self.durable >= self.required && self.held_back.is_empty() {
+        let at_once = is_planted(SeededBug::ReplyBeforeDurable);
+        if at_once || (self.durable >= self.required && self.held_back.is_empty()) {
             self.dispatch(held);
         } else {
             self.held_back.push_back((self.required, held));

@@ -30,6 +30,7 @@ mod peers;
 mod random;
 mod record;
 mod recovered;
+mod seeded_bug;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -47,5 +48,7 @@ pub use message::{Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, Inva
 pub use options::CoreOptions;
 pub use record::Record;
 pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};
+#[cfg(feature = "seeded_bugs")]
+pub use seeded_bug::{plant, SeededBug};
 pub use status::{GroupStatus, LogStatus, NodeStatus, PeerStatus};
 pub use time::Time;

@@ -12,6 +12,7 @@ use crate::input::Change;
 use crate::message::GroupMessage;
 use crate::record::Record;
 use crate::recovered::RecoveredGroup;
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -266,6 +267,9 @@ impl Group {
     fn pass_is_complete(&mut self, context: &mut Context) -> bool {
         let configuration = self.scope.configuration.clone();
         let Some(pass) = &mut self.changes.pass else { return false };
+        if is_planted(SeededBug::NoSyncPass) {
+            return true;
+        }
         if pass.goal.is_none() {
             let answered = configuration.set_of(pass.answers.keys().copied());
             if !configuration.is_old_quorum(answered) {

@@ -13,6 +13,7 @@ use crate::ids::{NodeId, Sequence, Slot};
 use crate::message::{Accepted, GroupMessage};
 use crate::record::Record;
 use crate::recovered::RecoveredLog;
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -150,7 +151,9 @@ impl Log {
         }
         if ballot > self.acceptor.promised {
             self.acceptor.promised = ballot;
-            context.persist(Record::Promised { group: scope.group, log: self.id, ballot });
+            if !is_planted(SeededBug::PromiseNotWritten) {
+                context.persist(Record::Promised { group: scope.group, log: self.id, ballot });
+            }
             self.saw_ballot(context, scope, ballot);
             self.step_down_below(context, scope, ballot);
         }

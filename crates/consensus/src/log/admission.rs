@@ -14,6 +14,7 @@ use crate::entry::Entry;
 use crate::group::Scope;
 use crate::ids::{NodeId, OperationId, Slot};
 use crate::message::{GroupMessage, NotProposed};
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -97,7 +98,7 @@ impl Log {
     /// The caller waits no longer: failed if it was never sent, else unknown.
     fn give_up(&mut self, context: &mut Context, scope: &Scope, id: OperationId, why: Refusal) {
         let Some(pending) = self.admission.remove(id) else { return };
-        if pending.sent {
+        if pending.sent && !is_planted(SeededBug::SentMeansFailed) {
             self.answer(context, scope, id, ProposalOutcome::Unknown);
             return;
         }

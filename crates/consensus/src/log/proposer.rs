@@ -7,8 +7,9 @@ use crate::configuration::MemberSet;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::group::Scope;
-use crate::ids::{NodeId, OperationId, Slot};
+use crate::ids::{NodeId, OperationId, Slot, Start};
 use crate::message::{Accepted, GroupMessage};
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -187,13 +188,22 @@ impl Proposer {
     }
 }
 
+/// Whether these members decide, in phase 1 as in phase 2.
+fn is_quorum(scope: &Scope, set: MemberSet) -> bool {
+    if is_planted(SeededBug::JointAsksNewOnly) {
+        return scope.configuration.is_new_quorum(set);
+    }
+    scope.configuration.is_quorum(set)
+}
+
 impl Log {
     /// Phase 1 under a ballot above every other seen.
     pub(super) fn start_phase_one(&mut self, context: &mut Context, scope: &Scope) {
         assert!(scope.may_propose(), "only a voter proposes");
         let highest = self.ownership.highest.max(self.acceptor.promise(scope));
         let round = if highest.epoch == scope.epoch() { highest.round + 1 } else { 1 };
-        let ballot = Ballot { epoch: scope.epoch(), round, node: context.node, start: context.start };
+        let start = if is_planted(SeededBug::BallotsWithoutStart) { Start(1) } else { context.start };
+        let ballot = Ballot { epoch: scope.epoch(), round, node: context.node, start };
         assert!(ballot > highest, "a new ballot is above every ballot seen");
         self.ownership.highest = ballot;
         let now = context.now;
@@ -247,7 +257,11 @@ impl Log {
     /// Once a quorum has answered, and every slot that it knows chosen is known here too: phase 2.
     pub(super) fn try_finish_phase_one(&mut self, context: &mut Context, scope: &Scope) {
         let Stage::Preparing(preparing) = &self.proposer.stage else { return };
-        match self.findings(scope, preparing) {
+        let findings = match self.findings(scope, preparing) {
+            Findings::Free(_) if is_planted(SeededBug::PhaseOneForgets) => Findings::Free(Vec::new()),
+            findings => findings,
+        };
+        match findings {
             Findings::Wait => {}
             Findings::Learn(slot) => {
                 self.catch_up.aim(slot);
@@ -261,7 +275,7 @@ impl Log {
     fn findings(&self, scope: &Scope, preparing: &Preparing) -> Findings {
         let complete: BTreeMap<NodeId, &Answer> =
             preparing.answers.iter().filter(|(_, answer)| answer.is_complete()).map(|(node, answer)| (*node, answer)).collect();
-        let quorum = |counted: &BTreeMap<NodeId, &Answer>| scope.configuration.is_quorum(scope.configuration.set_of(counted.keys().copied()));
+        let quorum = |counted: &BTreeMap<NodeId, &Answer>| is_quorum(scope, scope.configuration.set_of(counted.keys().copied()));
         if !quorum(&complete) {
             return Findings::Wait;
         }
@@ -289,7 +303,8 @@ impl Log {
             for answer in counted.values() {
                 for (slot, (ballot, _)) in answer.accepted.range(closed.next()..) {
                     let known = highest.entry(*slot).or_default();
-                    *known = (*known).max(*ballot);
+                    let lower = is_planted(SeededBug::PhaseOneTakesLowest) && *known > Ballot::ZERO;
+                    *known = if lower { (*known).min(*ballot) } else { (*known).max(*ballot) };
                 }
             }
             let Some((slot, ballot)) = highest.iter().find(|(slot, ballot)| !found.contains_key(&(**slot, **ballot))) else {
@@ -423,7 +438,7 @@ impl Log {
         let start = owning.batches.partition_point(|batch| batch.first < first);
         for batch in owning.batches.iter_mut().skip(start).take_while(|batch| batch.last <= last) {
             batch.acks.insert(index);
-            batch.chosen = batch.chosen || scope.configuration.is_quorum(batch.acks);
+            batch.chosen = batch.chosen || is_quorum(scope, batch.acks);
         }
         let mut closed = self.learner.closed;
         for batch in owning.batches.iter().take_while(|batch| batch.chosen) {

@@ -14,6 +14,7 @@ use crate::entry::Entry;
 use crate::group::Scope;
 use crate::ids::{NodeId, Slot, Token};
 use crate::message::{Accepted, ChosenRange, GroupMessage};
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -127,7 +128,8 @@ impl Log {
             return;
         }
         // An answer to a round of an earlier start must not count in one of this: it may tell of older times.
-        self.reader.last_round = self.reader.last_round.max(context.start.0 << 32) + 1;
+        let first = if is_planted(SeededBug::ReadRoundsBeginAgain) { 0 } else { context.start.0 << 32 };
+        self.reader.last_round = self.reader.last_round.max(first) + 1;
         let number = self.reader.last_round;
         let round = Round { readers: self.reader.waiting.drain(..).collect(), answers: BTreeMap::new(), again_at: context.now, quorum_at: None };
         self.reader.rounds.insert(number, round);
@@ -385,6 +387,9 @@ fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
     }
     let reach = |answer: &Answer| answer.closed.max(answer.highest);
     let mut candidates: Vec<Slot> = answers.values().map(reach).collect();
+    if is_planted(SeededBug::ReadBelievesLowest) {
+        return candidates.into_iter().min();
+    }
     candidates.sort_unstable();
     candidates.reverse();
     let contains_quorum = |slot: Slot| {
