@@ -239,10 +239,14 @@ impl Applier {
         let (group, stream) = (self.identity, self.stream);
         let from = self.group.applied().next();
         let full = self.queue_bytes >= QUEUE_BYTES_MAX;
+        let mut is_new = false;
         let number = engine_connection::with_fresh(|connection, is_fresh| {
             let number = match stream {
                 Some(number) if !is_fresh => number,
-                _ => connection.send(&Request::Entries { group, from, omit_own: true })?,
+                _ => {
+                    is_new = true;
+                    connection.send(&Request::Entries { group, from, omit_own: true })?
+                }
             };
             while !full {
                 let Some((arrived, response)) = connection.try_receive()? else { break };
@@ -257,7 +261,8 @@ impl Applier {
             }
             Ok(number)
         })?;
-        if self.stream != Some(number) {
+        // Two connections may give the same number to different streams.
+        if is_new {
             self.queue.clear();
             self.queue_bytes = 0;
             self.through = from.previous();

@@ -5,6 +5,7 @@
 //! the deadline. The set of events waited for is made once: making one per wait costs six system calls.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -33,6 +34,10 @@ pub struct EngineConnection {
     events: Events,
     /// Whether [`with_fresh`] has not yet told of it.
     is_fresh: bool,
+    /// Whether a stream arrives on this connection, of which a call in between must lose nothing.
+    has_stream: bool,
+    /// What a call in between met of the stream.
+    aside: VecDeque<(RequestNumber, Response)>,
 }
 
 /// The events that a wait watches: the latch, the postmaster's death, the socket.
@@ -101,7 +106,7 @@ impl EngineConnection {
         let incarnation = Area::attached().engine_incarnation().ok_or_else(not_running)?;
         let connection = Connection::connect(&socket_path(), HELLO_WAIT)?;
         let events = Events::new(connection.fd());
-        Ok(EngineConnection { connection, incarnation, events, is_fresh: true })
+        Ok(EngineConnection { connection, incarnation, events, is_fresh: true, has_stream: false, aside: VecDeque::new() })
     }
 
     fn is_current(&self) -> bool {
@@ -115,7 +120,10 @@ impl EngineConnection {
 
     /// The next response, if one has arrived. Never blocks.
     pub fn try_receive(&mut self) -> Result<Option<(RequestNumber, Response)>, Error> {
-        self.connection.try_receive()
+        match self.aside.pop_front() {
+            Some(response) => Ok(Some(response)),
+            None => self.connection.try_receive(),
+        }
     }
 
     /// Waits until something arrives, this process's latch is set, or the time is over. Interrupts are the caller's
@@ -151,10 +159,12 @@ pub fn with<T>(action: impl FnOnce(&mut EngineConnection) -> Result<T, Error>) -
     })
 }
 
-/// As [`with`], and tells whether the connection was opened for this call: what was asked on an older one is lost.
+/// As [`with`], for a process that reads a stream: tells whether the connection was opened for this call, since what
+/// was asked on an older one is lost.
 pub fn with_fresh<T>(action: impl FnOnce(&mut EngineConnection, bool) -> Result<T, Error>) -> Result<T, Error> {
     with(|connection| {
         let is_fresh = std::mem::replace(&mut connection.is_fresh, false);
+        connection.has_stream = true;
         action(connection, is_fresh)
     })
 }
@@ -181,9 +191,13 @@ pub fn call_with_progress(
     with(|connection| {
         let number = connection.send(request)?;
         loop {
-            while let Some((arrived, response)) = connection.try_receive()? {
+            while let Some((arrived, response)) = connection.connection.try_receive()? {
                 match response {
-                    _ if arrived != number => {}
+                    response if arrived != number => {
+                        if connection.has_stream {
+                            connection.aside.push_back((arrived, response));
+                        }
+                    }
                     Response::Progress(step) => progress(&step.message),
                     Response::Refused(refusal) => return Err(refusal.into()),
                     response => return Ok(response),
