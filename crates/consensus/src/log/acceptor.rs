@@ -235,6 +235,10 @@ impl Log {
             self.acceptor.promised = ballot;
             self.step_down_below(context, scope, ballot);
             fresh = true;
+            if last <= self.learner.closed {
+                // All of it was learnt under this ballot already: no acceptance will be written that carries the promise.
+                context.persist(Record::Promised { group: scope.group, log: self.id, ballot });
+            }
         }
         self.saw_ballot(context, scope, ballot);
         if fresh {
