@@ -2,7 +2,7 @@
 //! and frozen.
 
 use anyhow::{bail, ensure};
-use end_to_end::{describe, is_unknown_outcome, sqlstate, step, Cluster, Random, Size};
+use end_to_end::{describe, is_serialization_failure, is_unknown_outcome, sqlstate, step, Cluster, Random, Size};
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -91,7 +91,7 @@ fn write_and_look(
             // Frozen, killed, or without the others: not acknowledged, so nothing to look for.
             None => continue,
             Some(Err(error)) if is_unknown_outcome(&error) || sqlstate(&error) == "57P03" => continue,
-            Some(Err(error)) if sqlstate(&error) == "57014" => continue,
+            Some(Err(error)) if sqlstate(&error) == "57014" || is_serialization_failure(&error) => continue,
             Some(Err(error)) => bail!("node {writer}: {}", describe(&error)),
         }
         look(cluster, &mut connections, &mut random, id, writer)?;

@@ -63,7 +63,7 @@ pub fn raise_if_doomed() {
 }
 
 /// The transaction is over, and its word says so: takes back a cancel that was meant for it and that nobody has served
-/// yet. The next statement is innocent.
+/// yet. The next statement is innocent, and has entries for callbacks of its own.
 pub fn forgive() {
     CALLBACKS_USED.store(0, Ordering::SeqCst);
     if CANCELLED.swap(false, Ordering::SeqCst) {

@@ -67,20 +67,20 @@ impl<'a> Server<'a> {
         self.directory.data(self.node)
     }
 
-    /// Whether its data directory has been made, to the end.
+    /// Whether its data directory has been made.
     pub fn is_initialized(&self) -> bool {
-        // The settings are the last that `initialize` writes.
-        std::fs::read_to_string(self.data().join("postgresql.conf"))
-            .is_ok_and(|text| text.contains(SETTINGS_HEADING))
+        self.data().exists()
     }
 
-    /// Makes the data directory. One that an interrupted run left half made is made anew.
+    /// Makes the data directory, under another name until it is whole: what an interrupted run
+    /// left half made is made anew, and a whole one is never touched.
     pub fn initialize(&self) -> Result<(), Failure> {
         assert!(!self.is_initialized(), "node {} holds data", self.node);
         let data = self.data();
-        if data.exists() {
-            std::fs::remove_dir_all(&data).map_err(|error| {
-                Failure::system(format!("cannot remove {}", data.display()), error)
+        let unfinished = data.with_extension("unfinished");
+        if unfinished.exists() {
+            std::fs::remove_dir_all(&unfinished).map_err(|error| {
+                Failure::system(format!("cannot remove {}", unfinished.display()), error)
             })?;
         }
         self.account
@@ -88,9 +88,10 @@ impl<'a> Server<'a> {
         let mut initdb = self.installation.command("initdb", self.account);
         initdb
             .arg("--pgdata")
-            .arg(&data)
+            .arg(&unfinished)
             .args(["--username", "postgres", "--auth", "trust"])
             .args(["--encoding", "UTF8", "--locale", "C.UTF-8"])
+            // Not synced: a loss of power within its first minutes costs a cluster made to play with.
             .args(["--no-instructions", "--no-sync"]);
         let output = run(&mut initdb)?;
         if !output.status.success() {
@@ -101,17 +102,20 @@ impl<'a> Server<'a> {
                 "see to that and run it again",
             ));
         }
-        let file = data.join("postgresql.conf");
+        let file = unfinished.join("postgresql.conf");
         let failed = |error| Failure::system(format!("cannot write {}", file.display()), error);
         let made_by_initdb = std::fs::read_to_string(&file).map_err(failed)?;
         // Written through the existing file, which keeps its owner.
-        std::fs::write(&file, made_by_initdb + &self.settings()).map_err(failed)
+        std::fs::write(&file, made_by_initdb + &self.settings()).map_err(failed)?;
+        std::fs::rename(&unfinished, &data).map_err(|error| {
+            Failure::system(format!("cannot rename {}", unfinished.display()), error)
+        })
     }
 
     fn settings(&self) -> String {
         let settings = &self.directory.settings;
         let mut lines = vec![
-            SETTINGS_HEADING.to_owned(),
+            "\n# Set by synod local:".to_owned(),
             "listen_addresses = '127.0.0.1'".to_owned(),
             format!("port = {}", self.directory.port(self.node)),
             format!(
@@ -204,9 +208,6 @@ impl<'a> Server<'a> {
         Ok(Stopped::Killed)
     }
 }
-
-/// Opens our part of postgresql.conf.
-const SETTINGS_HEADING: &str = "\n# Set by synod local:";
 
 fn run(command: &mut Command) -> Result<Output, Failure> {
     let program = command.get_program().to_string_lossy().into_owned();
