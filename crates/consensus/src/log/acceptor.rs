@@ -110,8 +110,9 @@ impl Acceptor {
         }
     }
 
-    /// Lets go of the oldest chosen entries in memory beyond the cache's bounds; only what was delivered.
-    pub(super) fn shrink(&mut self, closed: Slot, delivered: Slot) {
+    /// Lets go of the oldest chosen entries in memory beyond the cache's bounds; only up to `done`, which is delivered and
+    /// durable as chosen.
+    pub(super) fn shrink(&mut self, closed: Slot, done: Slot) {
         if closed > self.cached_up_to {
             let grown: usize = self.between(self.cached_up_to.next(), closed).map(|(_, held)| size(held)).sum();
             self.cached_bytes += grown;
@@ -120,7 +121,7 @@ impl Acceptor {
         while let Some((slot, held)) = self.slots.first_key_value() {
             let over = self.cached_bytes > bounds::CACHE_BYTES_MAX
                 || closed.0.saturating_sub(slot.0) >= bounds::CACHE_ENTRIES_MAX as u64;
-            if !over || *slot > delivered || *slot > closed {
+            if !over || *slot > done {
                 break;
             }
             self.cached_bytes = self.cached_bytes.saturating_sub(size(held));

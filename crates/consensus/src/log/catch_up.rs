@@ -169,6 +169,9 @@ impl Log {
             let token = context.reading(scope.group, self.id);
             self.catch_up.peer_reads.insert(token, (to, first));
             let bytes_max = bounds::BATCH_BYTES_MAX;
+            // What is in memory may not be on the disk yet, where an entry that lost can still stand in its slot.
+            let in_memory = self.acceptor.between(first, up_to).next().map(|(slot, _)| slot.previous());
+            let up_to = in_memory.unwrap_or(up_to);
             context.effect(Effect::ReadEntries { token, group: scope.group, log: self.id, from: first, up_to, bytes_max });
         }
     }

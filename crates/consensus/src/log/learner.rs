@@ -9,11 +9,11 @@ use crate::context::Context;
 use crate::effect::Effect;
 use crate::entry::Entry;
 use crate::group::Scope;
-use crate::ids::{NodeId, Slot, Token};
+use crate::ids::{NodeId, Sequence, Slot, Token};
 use crate::message::ChosenRange;
 use crate::record::Record;
 use crate::seeded_bug::{is_planted, SeededBug};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Every so many slots the bytes of the log so far are noted, to know how much a trim would leave.
 const SAMPLE_SLOTS: u64 = 1024;
@@ -33,6 +33,11 @@ pub(super) struct Learner {
     pub(super) trimmed: Slot,
     /// The closed-up-to last written down.
     recorded: Slot,
+    /// Closed-up-to records on their way to the disk.
+    not_durable: VecDeque<(Sequence, Slot)>,
+    /// The closed-up-to that is durable: what stands on the disk at or below it is what was chosen. Above it the disk may
+    /// still hold an entry that lost, so nothing above is read from there, and nothing above leaves memory.
+    durable_closed: Slot,
     /// A read from the disk under way, and its first slot.
     reading: Option<(Token, Slot)>,
     /// Bytes delivered since the start, and samples of it.
@@ -48,6 +53,8 @@ impl Learner {
             held: applied,
             trimmed,
             recorded: closed,
+            not_durable: VecDeque::new(),
+            durable_closed: closed,
             reading: None,
             bytes: 0,
             samples: BTreeMap::new(),
@@ -108,7 +115,7 @@ impl Log {
             }
         }
         let (closed, delivered) = (self.learner.closed, self.learner.delivered);
-        self.acceptor.shrink(closed, delivered);
+        self.acceptor.shrink(closed, delivered.min(self.learner.durable_closed));
     }
 
     fn deliver_one(&mut self, context: &mut Context, scope: &Scope, slot: Slot, entry: Entry) {
@@ -219,10 +226,20 @@ impl Log {
         self.wake(context, scope);
     }
 
+    /// Closed-up-to records that became durable.
+    pub(super) fn note_closed_durable(&mut self, context: &Context) {
+        let learner = &mut self.learner;
+        while learner.not_durable.front().is_some_and(|(sequence, _)| *sequence <= context.durable()) {
+            let (_, slot) = learner.not_durable.pop_front().expect("it has a front");
+            learner.durable_closed = learner.durable_closed.max(slot);
+        }
+    }
+
     pub(super) fn record_closed(&mut self, context: &mut Context, scope: &Scope) {
         if self.learner.closed > self.learner.recorded {
             self.learner.recorded = self.learner.closed;
-            context.persist(Record::Chosen { group: scope.group, log: self.id, up_to: self.learner.closed });
+            let sequence = context.persist(Record::Chosen { group: scope.group, log: self.id, up_to: self.learner.closed });
+            self.learner.not_durable.push_back((sequence, self.learner.closed));
         }
     }
 }

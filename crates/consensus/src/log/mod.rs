@@ -168,6 +168,7 @@ impl Log {
         self.propose_queued(context, scope);
         self.flush_reads(context, scope);
         self.note_durable(context);
+        self.note_closed_durable(context);
         self.fetch_missing(context, scope);
         self.deliver(context, scope);
         self.record_closed(context, scope);
