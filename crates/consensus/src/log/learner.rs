@@ -180,6 +180,7 @@ impl Log {
     pub(super) fn skip_to(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
         self.catch_up.state_installed();
         if slot > self.learner.closed {
+            self.stop_vouching(context, scope);
             context.persist(Record::Installed { group: scope.group, log: self.id, slot });
             self.acceptor.drop_up_to(slot);
             self.learner.trimmed = slot;

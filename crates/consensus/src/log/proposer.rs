@@ -555,6 +555,16 @@ impl Log {
         self.wake(context, scope);
     }
 
+    /// Slots become known chosen here that this owner did not choose: it cannot say under which ballot they were, so its notices
+    /// must not cover them (rule 1). It stops owning; the next write runs phase 1.
+    pub(super) fn stop_vouching(&mut self, context: &mut Context, scope: &Scope) {
+        if self.proposer.owned_ballot().is_some() {
+            self.leave_stage();
+            self.give_up_proposing();
+            self.wake(context, scope);
+        }
+    }
+
     fn leave_stage(&mut self) {
         self.proposer.stage = Stage::Idle;
         self.proposer.notice_due = false;

@@ -189,3 +189,19 @@ fn a_voter_that_is_told_of_its_own_group_has_lost_its_promises() {
     let status = cluster.state(2).core.status(cluster.now);
     assert!(status.groups[0].is_member && !status.groups[0].may_vote);
 }
+
+/// An owner that was cut off gets a copy of the state: what others chose meanwhile it must not claim for its own ballot.
+#[test]
+fn an_owner_vouches_for_no_slot_that_it_did_not_choose() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "one");
+    cluster.settle();
+    cluster.cut(1, 2);
+    cluster.cut(1, 3);
+    cluster.propose(1, "two");
+    cluster.settle();
+    cluster.input(node(1), Input::Installed { group: GROUP, log: LogId::MAIN, slot: Slot(5) });
+    cluster.settle();
+    assert!(cluster.owners().is_empty());
+    assert!(!cluster.take_transcript().contains("chosen 1..5"));
+}
