@@ -1,15 +1,12 @@
 //! The ways in which statement-based replication made servers differ (pg_paxos 0.2's known
-//! defects), each as a story that must end with equal tables here.
+//! defects), each as a story that must end with equal tables here. One more is in `delete_all.rs`.
 
 use anyhow::{bail, ensure};
-use end_to_end::{
-    describe, is_serialization_failure, is_unknown_outcome, sqlstate, tell, Cluster, Random, Story,
-};
+use end_to_end::{describe, is_unknown_outcome, sqlstate, tell, Cluster, Random, Story};
 use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const STORIES: [Story; 7] = [
-    ("an INSERT commits while a DELETE of everything waits", insert_beside_delete_all),
+const STORIES: [Story; 6] = [
     ("many sessions read at the moment of the acknowledgement", readers_at_the_acknowledgement),
     ("one node has a lock_timeout and a local lock in the way", lock_timeout_on_one_node),
     ("LIMIT without ORDER BY on servers whose rows lie differently", rows_in_another_order),
@@ -23,44 +20,6 @@ fn servers_never_differ() -> anyhow::Result<()> {
     let cluster = Cluster::of(3)?;
     tell(&cluster, &STORIES)?;
     cluster.finish()
-}
-
-fn insert_beside_delete_all(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.replicate("CREATE TABLE queue (id bigint, node int)", &["queue"])?;
-    let until = Instant::now() + Duration::from_secs(4);
-    std::thread::scope(|scope| {
-        // Two sessions on node 1 and one on node 2, each inserting and deleting all.
-        let sessions: Vec<_> = [1, 1, 2]
-            .into_iter()
-            .enumerate()
-            .map(|(number, node)| {
-                scope.spawn(move || -> anyhow::Result<usize> {
-                    let mut random = Random::from_seed(number as u64);
-                    let mut client = cluster.connect(node)?;
-                    let mut done = 0;
-                    while Instant::now() < until {
-                        let sql = match random.below(3) {
-                            0 => "DELETE FROM queue".to_owned(),
-                            _ => format!("INSERT INTO queue VALUES ({}, {node})", random.below(1 << 40)),
-                        };
-                        match client.batch_execute(&sql) {
-                            Ok(()) => done += 1,
-                            Err(error) if is_serialization_failure(&error) => {}
-                            Err(error) => bail!("node {node}: {sql}: {}", describe(&error)),
-                        }
-                    }
-                    Ok(done)
-                })
-            })
-            .collect();
-        for session in sessions {
-            let done = session.join().expect("a session does not panic")?;
-            ensure!(done > 0, "a session got nothing done");
-        }
-        Ok(())
-    })?;
-    cluster.equal_checksums(&[1, 2, 3], "queue")?;
-    Ok(())
 }
 
 fn readers_at_the_acknowledgement(cluster: &Cluster) -> anyhow::Result<()> {
