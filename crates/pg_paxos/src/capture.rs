@@ -19,6 +19,9 @@ use crate::{list, refusal, row_codec, settings, shared};
 /// The name of the capture trigger. `!` sorts before every letter and digit, so it fires first.
 pub const TRIGGER_NAME: &std::ffi::CStr = c"!pg_paxos_capture";
 
+/// Bytes of a key in a write set.
+pub(crate) const KEY_BYTES: usize = 23;
+
 /// What the transaction did so far.
 #[derive(Default)]
 pub(crate) struct Captured {
@@ -278,8 +281,8 @@ pub(crate) fn refuse_second_group() -> ! {
 /// Adds to the transaction. Refuses it once it is too large to be proposed, before any harm.
 fn record(group: GroupId, change: Change, keys: Vec<Key>) {
     let of = |row: &Option<(RowVersion, tables::Row)>| row.as_ref().map_or(0, |(_, row)| row.encoded_bytes());
-    // Per operation a kind, a table and two lengths; per key its fixed size.
-    let bytes = of(&change.old) + of(&change.new) + 13 + keys.len() * 23;
+    // Per operation a kind, a table and two lengths.
+    let bytes = of(&change.old) + of(&change.new) + 13 + keys.len() * KEY_BYTES;
     CAPTURED.with_borrow_mut(|captured| {
         captured.group = Some(group);
         captured.bytes += bytes;
@@ -306,9 +309,14 @@ pub(crate) fn push_key(group: GroupId, key: Key) {
     CAPTURED.with_borrow_mut(|captured| captured.keys.push(key));
 }
 
-/// Adds a key that the transaction locked; it counts if the transaction also writes to the group.
+/// Adds a key that the transaction locked; it counts if the transaction also writes to the group. Refuses what could
+/// not be proposed if it did: three million locked rows.
 pub(crate) fn push_locked(group: GroupId, key: Key) {
-    CAPTURED.with_borrow_mut(|captured| captured.locked.push((group, key)));
+    CAPTURED.with_borrow_mut(|captured| {
+        captured.bytes += KEY_BYTES;
+        captured.locked.push((group, key));
+    });
+    check_size();
 }
 
 fn check_size() {

@@ -64,6 +64,8 @@ pub struct ColumnCodec {
 const TEXT_SETTINGS: &[(&CStr, &CStr)] = &[
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"datestyle", c"ISO, YMD"),
+    (c"timezone", c"UTC"),
+    (c"lc_monetary", c"C"),
     (c"intervalstyle", c"postgres"),
     (c"extra_float_digits", c"3"),
     (c"bytea_output", c"hex"),

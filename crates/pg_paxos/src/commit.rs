@@ -98,6 +98,7 @@ pub fn note_running() {
     if backend.word().state == State::Idle {
         backend.begin();
     }
+    conflict::stand_ready();
 }
 
 /// Notes that the transaction wrote a permanent table that is not replicated: its acknowledgement then waits for

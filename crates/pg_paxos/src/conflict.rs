@@ -49,6 +49,15 @@ pub fn install_signal_handler() {
     }
 }
 
+/// Puts the words for a doomed transaction under everything on PostgreSQL's stack of error callbacks, where they stay
+/// between statements and while the transaction commits. What the signal handler puts there does not last: statements
+/// and guarded calls into PostgreSQL leave the stack as they found it, and the cancel may be served after them.
+pub fn stand_ready() {
+    static mut STANDING: Lasting = Lasting::new(doom_callback);
+    // SAFETY: on the main thread; the entry is static and put on the stack only here.
+    unsafe { Lasting::push_under(&raw mut STANDING) };
+}
+
 /// Raises 40001 if the current transaction was doomed.
 pub fn raise_if_doomed() {
     // A process without a place was never doomed; the launcher of autovacuum must not get one.

@@ -97,6 +97,26 @@ impl Lasting {
         }
     }
 
+    /// Puts it under everything that is on the stack, if it is nowhere on it: what lies above may leave the stack, and
+    /// it stays. Being last, it can never be part of a circle.
+    ///
+    /// # Safety
+    /// As [`Lasting::push`]; an entry that is put on the stack in this way only.
+    pub unsafe fn push_under(this: *mut Lasting) {
+        // SAFETY: the stack is a list of live entries ended by null; the last one's link is made to point here.
+        unsafe {
+            let entry = &raw mut (*this).entry;
+            let mut link = &raw mut pg_sys::error_context_stack;
+            while !(*link).is_null() {
+                if *link == entry {
+                    return;
+                }
+                link = &raw mut (**link).previous;
+            }
+            *link = entry;
+        }
+    }
+
     /// Takes it off the stack, wherever it is; nothing if it is not there.
     ///
     /// # Safety

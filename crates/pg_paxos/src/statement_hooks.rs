@@ -102,7 +102,10 @@ pub fn reset_depth() {
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
     // SAFETY: as PostgreSQL calls it; nothing here has a destructor.
     unsafe {
+        let mut entry = doom_entry();
+        pg_sys::error_context_stack = &raw mut entry;
         before_statement(query, flags);
+        pg_sys::error_context_stack = entry.previous;
         match PREVIOUS_START {
             Some(previous) => previous(query, flags),
             None => raw::standard_ExecutorStart(query, flags),
@@ -149,7 +152,14 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
         if depth == 0 {
             CERTIFIED.set(None);
         }
+        after_finish();
     }
+}
+
+/// A cancel may have come while triggers ran, too late for them, and the words for it went with their frame.
+#[pg_guard]
+unsafe extern "C-unwind" fn after_finish() {
+    conflict::raise_if_doomed();
 }
 
 #[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
@@ -166,7 +176,10 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: as above.
     unsafe {
         let depth = UTILITY_DEPTH.get();
+        let mut before = doom_entry();
+        pg_sys::error_context_stack = &raw mut before;
         before_utility(statement);
+        pg_sys::error_context_stack = before.previous;
         UTILITY_DEPTH.set(depth + 1);
         let mut entry = context_entry();
         pg_sys::error_context_stack = &raw mut entry;
@@ -181,6 +194,18 @@ unsafe extern "C-unwind" fn process_utility(
         pg_sys::error_context_stack = entry.previous;
         UTILITY_DEPTH.set(depth);
         after_utility(statement);
+    }
+}
+
+/// As [`context_entry`], for what is done before a statement: a transaction that waits there for its barrier may hold
+/// locks of earlier statements and be doomed. What the signal handler puts on the stack does not last there, since
+/// every guarded call into PostgreSQL leaves the stack as it found it.
+unsafe fn doom_entry() -> pg_sys::ErrorContextCallback {
+    pg_sys::ErrorContextCallback {
+        // SAFETY: a plain pointer of this process.
+        previous: unsafe { pg_sys::error_context_stack },
+        callback: Some(conflict::doom_callback),
+        arg: std::ptr::null_mut(),
     }
 }
 
@@ -615,6 +640,15 @@ unsafe fn group_of_range(range: *mut pg_sys::RangeVar) -> Option<GroupId> {
 unsafe extern "C-unwind" fn after_utility(statement: *mut pg_sys::PlannedStmt) {
     // SAFETY: plain reads; the statement outlives its execution.
     unsafe {
+        // As after other statements; a transaction that ends says so itself.
+        let ends = (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_TransactionStmt
+            && matches!(
+                (*(*statement).utilityStmt.cast::<pg_sys::TransactionStmt>()).kind,
+                pg_sys::TransactionStmtKind::TRANS_STMT_ROLLBACK | pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT
+            );
+        if !ends && pg_sys::IsTransactionState() && !pg_sys::IsAbortedTransactionBlockState() {
+            conflict::raise_if_doomed();
+        }
         let keeps_snapshot = pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32;
         if !keeps_snapshot || pg_sys::FirstSnapshotSet || is_unconcerned() || !pg_sys::IsTransactionState() {
             return;

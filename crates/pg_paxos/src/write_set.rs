@@ -54,7 +54,7 @@ pub fn take() -> Option<(GroupId, WriteSet)> {
 }
 
 fn size(write_set: &WriteSet) -> usize {
-    write_set.keys.len() * 23 + write_set.operations.iter().map(Operation::encoded_bytes).sum::<usize>()
+    write_set.keys.len() * capture::KEY_BYTES + write_set.operations.iter().map(Operation::encoded_bytes).sum::<usize>()
 }
 
 fn refuse_foreign_lock() -> ! {
@@ -68,7 +68,7 @@ fn refuse_foreign_lock() -> ! {
 pub(crate) fn refuse_size() -> ! {
     refusal::fail(
         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        format!("the transaction changes more than {} MiB of replicated rows", WRITE_SET_BYTES_MAX >> 20),
+        format!("the transaction changes or locks more than {} MiB of replicated rows and keys", WRITE_SET_BYTES_MAX >> 20),
         "Change the rows in several smaller transactions.",
     )
 }
