@@ -155,7 +155,12 @@ enum Failure {
     /// A slot before it was handed over after the batch had begun.
     Overtaken,
     /// PostgreSQL raised an error.
-    Error { code: i32, message: String },
+    Error {
+        code: i32,
+        message: String,
+        /// Whether transactions before it were still to commit when it began.
+        ahead: bool,
+    },
 }
 
 struct Applier {
@@ -329,6 +334,8 @@ impl Applier {
     fn apply(&mut self, batch: Batch) -> Result<(), Failure> {
         let writes = self.fetch(batch)?;
         let (group, identity) = (self.group, self.identity);
+        // Asked before the snapshot is taken: afterwards it may have become its turn while it failed.
+        let ahead = !group.is_turn(batch.first);
         let applied = PgTryBuilder::new(AssertUnwindSafe(|| {
             // SAFETY: on the main thread, outside a transaction.
             unsafe {
@@ -351,7 +358,7 @@ impl Applier {
             unsafe { pg_sys::CommitTransactionCommand() };
             Ok(())
         }))
-        .catch_others(|error| Err(failure_of(error)))
+        .catch_others(|error| Err(failure_of(error, ahead)))
         .execute();
         if applied.is_err() {
             // SAFETY: whatever state the transaction is in, this ends it.
@@ -375,6 +382,7 @@ impl Applier {
             let write_set = WriteSet::decode(body).map_err(|error| Failure::Error {
                 code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED as i32,
                 message: format!("the write set at slot {} is malformed: {error}", entry.slot),
+                ahead: false,
                     })?;
             writes.push((entry.slot, entry.id, write_set));
         }
@@ -382,10 +390,14 @@ impl Applier {
     }
 
     fn recover(&mut self, batch: Batch, failure: Failure) {
-        let Failure::Error { code, message } = failure else { return };
-        // Ahead of its turn a batch may meet rows that a transaction before it has yet to make.
-        let ahead = !self.group.is_turn(batch.first);
-        if ahead || row_apply::is_transient(code) {
+        let Failure::Error { code, message, ahead } = failure else { return };
+        if ahead {
+            // It met rows that a transaction before it had yet to make: again, when they are there.
+            await_turn(self.group, batch.first);
+            self.group.set_applier_waits(Slot::ZERO);
+            return;
+        }
+        if row_apply::is_transient(code) {
             pgrx::log!(
                 "the applier of group \"{}\" repeats slots {} to {}: {message}",
                 self.group.name(),
@@ -486,10 +498,11 @@ fn fetch_body(group: GroupId, slot: Slot) -> Result<Bytes, Failure> {
         // Worth repeating: the engine has the entry, or will be restarted with it.
         code: PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32,
         message: format!("the engine did not give out the entry at slot {slot}"),
+        ahead: false,
     })
 }
 
-fn failure_of(error: CaughtError) -> Failure {
+fn failure_of(error: CaughtError, ahead: bool) -> Failure {
     let report = match &error {
         CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
         CaughtError::RustPanic { ereport, .. } => ereport,
@@ -498,6 +511,7 @@ fn failure_of(error: CaughtError) -> Failure {
     Failure::Error {
         code: report.sql_error_code() as i32,
         message: format!("{}{detail}", report.message()),
+        ahead,
     }
 }
 
