@@ -212,6 +212,12 @@ fn propose(group: &'static Group, group_id: GroupId, body: bytes::Bytes) {
         await_origin(group, deadline);
     }
     note_running();
+    let hold = group.hold();
+    if !hold.is_zero() {
+        // Whoever goes first meanwhile may doom this transaction: that is the point, and the pause ends then.
+        engine_connection::pause(hold);
+        conflict::raise_if_doomed();
+    }
     let id = OperationId { node: area.node(), start: area.start(), sequence: area.next_sequence() };
     let request = Request::Propose {
         group: group_id,
@@ -532,8 +538,9 @@ fn after_commit() {
         let turn = commit.in_turn.as_ref().expect("a proposed transaction commits in its turn only");
         end_turn(turn);
         if turn.passes {
-            let group = commit.group.identity().expect("the group is in use");
-            barrier::note_commit(group, turn.last);
+            if let Some(group) = commit.group.identity() {
+                barrier::note_commit(group, turn.last);
+            }
             commit.group.note_transaction(turn.first, turn.last, turn.transaction);
             commit.group.pass_turn(turn.last);
         }

@@ -208,7 +208,7 @@ pub fn call_with_progress(
                 return Err(Error::Deadline);
             }
             connection.wait(Some(remaining))?;
-            pgrx::check_for_interrupts!();
+            serve_interrupts();
         }
     })
 }
@@ -243,6 +243,13 @@ pub fn pause(time: Duration) {
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
     }
+    serve_interrupts();
+}
+
+/// Serves what PostgreSQL wants of this process. A transaction that was doomed meanwhile says so in its own words: the
+/// words that the signal brought along were dropped with the frame of the wait.
+fn serve_interrupts() {
+    crate::conflict::raise_if_doomed();
     pgrx::check_for_interrupts!();
 }
 

@@ -278,8 +278,7 @@ unsafe fn pass_barrier(group: GroupId, query: *mut pg_sys::QueryDesc) {
     unsafe {
         if may_swap(query) {
             pg_sys::UnregisterSnapshot((*query).snapshot);
-            pg_sys::PopActiveSnapshot();
-            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+            renew_active_snapshot();
             pg_sys::UpdateActiveSnapshotCommandId();
             (*query).snapshot = pg_sys::RegisterSnapshot(pg_sys::GetActiveSnapshot());
         } else if !(*query).snapshot.is_null() && !barrier::covers(group, (*query).snapshot, slot) {
@@ -287,6 +286,23 @@ unsafe fn pass_barrier(group: GroupId, query: *mut pg_sys::QueryDesc) {
         }
     }
     barrier::note_passed(group);
+}
+
+/// Puts a new snapshot in the place of the active one. That of the portal itself keeps its level and the portal's word
+/// for it: PostgreSQL takes it off by both.
+unsafe fn renew_active_snapshot() {
+    // SAFETY: the caller found the active snapshot to be one that may be exchanged.
+    unsafe {
+        let portal = pg_sys::ActivePortal;
+        let is_portals = !portal.is_null() && (*portal).portalSnapshot == pg_sys::GetActiveSnapshot();
+        pg_sys::PopActiveSnapshot();
+        if is_portals {
+            pg_sys::PushActiveSnapshotWithLevel(pg_sys::GetTransactionSnapshot(), (*portal).createLevel as i32);
+            (*portal).portalSnapshot = pg_sys::GetActiveSnapshot();
+        } else {
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        }
+    }
 }
 
 /// Whether the query's snapshot was pushed for this very query, at this nesting level, in a transaction whose
@@ -588,10 +604,7 @@ unsafe fn pass_barrier_in_utility(group: GroupId) {
         let per_statement = pg_sys::XactIsoLevel < pg_sys::XACT_REPEATABLE_READ as i32;
         if !snapshot.is_null() {
             if per_statement && !portal.is_null() && (*portal).portalSnapshot == snapshot {
-                let level = (*portal).createLevel;
-                pg_sys::PopActiveSnapshot();
-                pg_sys::PushActiveSnapshotWithLevel(pg_sys::GetTransactionSnapshot(), level as i32);
-                (*portal).portalSnapshot = pg_sys::GetActiveSnapshot();
+                renew_active_snapshot();
             } else if !barrier::covers(group, snapshot, slot) {
                 raise_too_old(slot);
             }
@@ -635,6 +648,18 @@ unsafe fn group_of_range(range: *mut pg_sys::RangeVar) -> Option<GroupId> {
     catalog::of_relation(relation).map(|table| table.group)
 }
 
+/// Whether a statement takes over another transaction's snapshot: then the transaction wants to see just that.
+unsafe fn imports_snapshot(node: *mut pg_sys::Node) -> bool {
+    // SAFETY: a parse tree, told by its tag; names are C strings.
+    unsafe {
+        if (*node).type_ != pg_sys::NodeTag::T_VariableSetStmt {
+            return false;
+        }
+        let name = (*node.cast::<pg_sys::VariableSetStmt>()).name;
+        !name.is_null() && CStr::from_ptr(name) == c"TRANSACTION SNAPSHOT"
+    }
+}
+
 /// A transaction whose one snapshot serves all its statements waits before it takes it.
 #[pg_guard]
 unsafe extern "C-unwind" fn after_utility(statement: *mut pg_sys::PlannedStmt) {
@@ -650,13 +675,20 @@ unsafe extern "C-unwind" fn after_utility(statement: *mut pg_sys::PlannedStmt) {
             conflict::raise_if_doomed();
         }
         let keeps_snapshot = pg_sys::XactIsoLevel >= pg_sys::XACT_REPEATABLE_READ as i32;
-        if !keeps_snapshot || pg_sys::FirstSnapshotSet || is_unconcerned() || !pg_sys::IsTransactionState() {
+        if !keeps_snapshot || is_unconcerned() || !pg_sys::IsTransactionState() {
             return;
         }
         if UTILITY_DEPTH.get() > 0 || EXECUTOR_DEPTH.get() > 0 || pg_sys::IsAbortedTransactionBlockState() {
             return;
         }
         let node = (*statement).utilityStmt;
+        if imports_snapshot(node) {
+            groups_of_database().into_iter().for_each(barrier::note_passed);
+            return;
+        }
+        if pg_sys::FirstSnapshotSet {
+            return;
+        }
         let begins = match (*node).type_ {
             pg_sys::NodeTag::T_TransactionStmt => matches!(
                 (*node.cast::<pg_sys::TransactionStmt>()).kind,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use client::Verdict;
 use consensus::{GroupId, NodeId, Slot};
 use node::{Delivery, Face, FaceContext, FaceFactory};
-use tables::{Certifier, WriteSet, WINDOW_BYTES_DEFAULT};
+use tables::{Certifier, Fairness, WriteSet, WINDOW_BYTES_DEFAULT};
 
 use crate::shared::{ApplierState, Area, BackendIndex, Group, Turn};
 
@@ -57,6 +57,7 @@ impl FaceFactory for TablesFaces {
             shared,
             node: context.node,
             certifier: Certifier::new(WINDOW_BYTES_DEFAULT),
+            fairness: Fairness::new(context.node),
         }))
     }
 
@@ -76,6 +77,7 @@ struct TablesFace {
     shared: &'static Group,
     node: NodeId,
     certifier: Certifier,
+    fairness: Fairness,
 }
 
 impl TablesFace {
@@ -124,6 +126,8 @@ impl Face for TablesFace {
                 return Verdict::Rejected(Bytes::from(format!("malformed write set: {error}").into_bytes()));
             }
         };
+        self.fairness.record(delivery.id.node, verdict.is_accepted());
+        self.shared.set_hold(self.fairness.hold());
         if verdict.is_accepted() {
             self.publish_accepted(&delivery);
             Verdict::Accepted

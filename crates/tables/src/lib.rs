@@ -2,6 +2,7 @@
 //!
 //! - [`WriteSet`]: the rows a transaction changed ([`Operation`]) and the hashed [`Key`]s they stand for.
 //! - [`Certifier`]: walks the chosen write sets in log order and accepts or rejects each (design-tables, section 4).
+//! - [`Fairness`]: how long a node that wins too often holds its proposals back.
 //! - [`NetEffect`]: turns the changes of one transaction, in the order they were seen, into one operation per row.
 //! - [`TableDefinition`]: a table as another node must have it, with the first difference between two of them.
 //!
@@ -12,6 +13,7 @@ mod certifier;
 mod conflict_matrix;
 mod definition;
 mod encoding;
+mod fairness;
 mod key;
 mod net_effect;
 mod operation;
@@ -25,6 +27,7 @@ pub use definition::{
     ColumnDefinition, ConstraintDefinition, ForeignKeyDefinition, GrantDefinition, IndexDefinition, TableDefinition,
 };
 pub use encoding::DecodeError;
+pub use fairness::Fairness;
 pub use key::{IndexId, Key, KeyHash, Strength, TableId};
 pub use net_effect::{Change, NetEffect, NetEffectError, RowVersion};
 pub use operation::Operation;

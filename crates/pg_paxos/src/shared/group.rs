@@ -1,6 +1,7 @@
 //! A group as the processes of one server share it: how far it is decided and applied, and whose turn comes next.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use consensus::{GroupId, Slot};
 use pgrx::pg_sys;
@@ -42,6 +43,8 @@ pub struct Group {
     /// The number of the process of the applier, plus one; 0 if there is none.
     applier_process: AtomicU32,
     origin: AtomicU32,
+    /// How long this node's backends hold a proposal back for the sake of the others, in microseconds.
+    hold_us: AtomicU32,
     /// The slot whose turn the applier waits for; 0 if it does not. Spares waking it when it is busy.
     applier_waits: AtomicU64,
     database: Text<8>,
@@ -110,6 +113,7 @@ impl Group {
         self.held.store(applied.0, Ordering::SeqCst);
         self.origin.store(0, Ordering::SeqCst);
         self.waiters.store(0, Ordering::SeqCst);
+        self.hold_us.store(0, Ordering::SeqCst);
         self.applier.store(ApplierState::Starting as u32, Ordering::SeqCst);
         self.applier_waits.store(0, Ordering::SeqCst);
         self.failure.set("");
@@ -163,6 +167,17 @@ impl Group {
     /// Notes the replication origin.
     pub fn set_origin(&self, origin: u16) {
         self.origin.store(u32::from(origin), Ordering::SeqCst);
+    }
+
+    /// How long a backend holds its proposal back for the sake of the other nodes.
+    pub fn hold(&self) -> Duration {
+        Duration::from_micros(u64::from(self.hold_us.load(Ordering::Relaxed)))
+    }
+
+    /// Notes how long backends hold their proposals back.
+    pub fn set_hold(&self, hold: Duration) {
+        let microseconds = u32::try_from(hold.as_micros()).expect("it is a few milliseconds");
+        self.hold_us.store(microseconds, Ordering::Relaxed);
     }
 
     /// What the applier is doing.
