@@ -204,7 +204,10 @@ impl Cluster {
     pub(crate) fn settle(&mut self) {
         for _ in 0..100_000 {
             let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-            let polled = ids.into_iter().fold(false, |any, id| self.poll(id) || any);
+            let mut polled = false;
+            for id in ids {
+                polled |= self.poll(id);
+            }
             if !self.deliver_one() && !polled {
                 return;
             }

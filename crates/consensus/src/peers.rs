@@ -154,7 +154,7 @@ impl Peers {
         let restarted = heartbeat.start > seen_start && seen_start > Start(0);
         peer.seen = (heartbeat.start, heartbeat.position.max(if restarted { Sequence(0) } else { seen }));
         peer.incarnation = Some(heartbeat.incarnation);
-        let newly_heard = restarted || !peer.heard_at.is_some_and(|at| now - at < timeout);
+        let newly_heard = restarted || peer.heard_at.is_none_or(|at| now - at >= timeout);
         peer.heard_at = Some(now);
         peer.hears.clone_from(&heartbeat.hears);
         peer.contacts.clone_from(&heartbeat.contacts);

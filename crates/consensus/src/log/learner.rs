@@ -123,7 +123,7 @@ impl Log {
         self.learner.delivered = slot;
         self.learner.bytes += entry.len() as u64;
         let sampled = self.learner.samples.last_key_value().map_or(0, |(_, bytes)| *bytes);
-        if slot.0 % SAMPLE_SLOTS == 0 || self.learner.bytes - sampled >= SAMPLE_BYTES {
+        if slot.0.is_multiple_of(SAMPLE_SLOTS) || self.learner.bytes - sampled >= SAMPLE_BYTES {
             self.learner.samples.insert(slot, self.learner.bytes);
         }
         let id = entry.id();

@@ -4,6 +4,7 @@ use crate::cluster::Cluster;
 
 #[test]
 #[ignore = "a measurement"]
+#[allow(clippy::disallowed_methods, reason = "a measurement needs a clock")]
 fn speed_of_one_owner_and_two_followers() {
     let mut cluster = Cluster::of(3);
     cluster.propose(1, "warm");
