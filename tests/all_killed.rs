@@ -27,9 +27,7 @@ fn ten_times_in_a_row_nothing_acknowledged_is_lost() -> anyhow::Result<()> {
                 scope.spawn(move || cluster.kill(node))
             });
             let kills: Vec<_> = kills.collect();
-            kills
-                .into_iter()
-                .try_for_each(|kill| kill.join().expect("a kill does not panic"))
+            kills.into_iter().try_for_each(|kill| kill.join().expect("a kill does not panic"))
         })?;
         ensure!(begin.elapsed() < KILL_TIME_MAX, "the kills took {:?}", begin.elapsed());
         let fresh = ledger.stop();

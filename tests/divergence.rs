@@ -69,9 +69,7 @@ fn readers_at_the_acknowledgement(cluster: &Cluster) -> anyhow::Result<()> {
         }
         client?;
         written?;
-        readers
-            .into_iter()
-            .try_for_each(|reader| reader.join().expect("a reader does not panic"))
+        readers.into_iter().try_for_each(|reader| reader.join().expect("a reader does not panic"))
     })
 }
 
@@ -124,10 +122,8 @@ fn rows_in_another_order(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn other_settings_on_one_node(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.replicate(
-        "CREATE SCHEMA s1; CREATE TABLE s1.t (id int PRIMARY KEY, at timestamptz, day date)",
-        &["s1.t"],
-    )?;
+    cluster
+        .replicate("CREATE SCHEMA s1; CREATE TABLE s1.t (id int PRIMARY KEY, at timestamptz, day date)", &["s1.t"])?;
     cluster.run(2, "CREATE SCHEMA s2; CREATE TABLE s2.t (id int, at timestamptz, day date)")?;
     // One session for all: the next would be bound by what this one has set.
     let mut administrator = cluster.connect(2)?;

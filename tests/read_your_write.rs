@@ -83,9 +83,8 @@ fn write_and_look(
     while !stop.load(Ordering::Relaxed) && found.load(Ordering::Relaxed) < target {
         id += 1;
         let writer = random.node(cluster.nodes());
-        let written = ask(cluster, &mut connections, writer, |client| {
-            client.execute("INSERT INTO seen VALUES ($1)", &[&id])
-        });
+        let written =
+            ask(cluster, &mut connections, writer, |client| client.execute("INSERT INTO seen VALUES ($1)", &[&id]));
         match written {
             Some(Ok(_)) => {}
             // Frozen, killed, or without the others: not acknowledged, so nothing to look for.
@@ -119,10 +118,7 @@ fn look(
         });
         if let Some(Ok(row)) = answer {
             let count: i64 = row.get(0);
-            ensure!(
-                count == 1,
-                "row {id}, acknowledged on node {writer}, is there {count} times on node {reader}"
-            );
+            ensure!(count == 1, "row {id}, acknowledged on node {writer}, is there {count} times on node {reader}");
             return Ok(());
         }
     }

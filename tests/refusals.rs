@@ -29,24 +29,45 @@ const REFUSALS: &[Refusal] = &[
     refusal("", "VACUUM FULL t", "0A000"),
     refusal("", "REINDEX TABLE t", "0A000"),
     refusal("", "CLUSTER t USING t_pkey", "0A000"),
-    refusal("CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY); SELECT paxos_replicate_table('local', 's.t')",
-        "DROP SCHEMA s CASCADE", "0A000"),
+    refusal(
+        "CREATE SCHEMA s; CREATE TABLE s.t (id int PRIMARY KEY); SELECT paxos_replicate_table('local', 's.t')",
+        "DROP SCHEMA s CASCADE",
+        "0A000",
+    ),
     refusal("", "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT * FROM t", "0A000"),
     refusal("", "BEGIN; INSERT INTO t VALUES (1000, 0); PREPARE TRANSACTION 'p'", "0A000"),
     // Tables that cannot be replicated.
     refusal("CREATE TABLE s1 (id serial PRIMARY KEY)", "SELECT paxos_replicate_table('local', 's1')", "0A000"),
-    refusal("CREATE TABLE s2 (id int GENERATED ALWAYS AS IDENTITY)", "SELECT paxos_replicate_table('local', 's2')", "0A000"),
+    refusal(
+        "CREATE TABLE s2 (id int GENERATED ALWAYS AS IDENTITY)",
+        "SELECT paxos_replicate_table('local', 's2')",
+        "0A000",
+    ),
     refusal("CREATE TABLE s3 (id int) PARTITION BY RANGE (id)", "SELECT paxos_replicate_table('local', 's3')", "0A000"),
     refusal("CREATE TABLE s4 () INHERITS (s1)", "SELECT paxos_replicate_table('local', 's4')", "0A000"),
-    refusal("CREATE TABLE s5 (r int4range, EXCLUDE USING gist (r WITH &&))", "SELECT paxos_replicate_table('local', 's5')", "0A000"),
+    refusal(
+        "CREATE TABLE s5 (r int4range, EXCLUDE USING gist (r WITH &&))",
+        "SELECT paxos_replicate_table('local', 's5')",
+        "0A000",
+    ),
     refusal("CREATE TABLE s6 (id int REFERENCES s1)", "SELECT paxos_replicate_table('local', 's6')", "0A000"),
-    refusal("CREATE TABLE s7 (id int PRIMARY KEY); CREATE TABLE s8 (id int REFERENCES s7)",
-        "SELECT paxos_replicate_table('local', 's7')", "0A000"),
-    refusal("CREATE TABLE s9 (id int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+    refusal(
+        "CREATE TABLE s7 (id int PRIMARY KEY); CREATE TABLE s8 (id int REFERENCES s7)",
+        "SELECT paxos_replicate_table('local', 's7')",
+        "0A000",
+    ),
+    refusal(
+        "CREATE TABLE s9 (id int); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
              CREATE TRIGGER always BEFORE INSERT ON s9 FOR EACH ROW EXECUTE FUNCTION f(); \
-             ALTER TABLE s9 ENABLE ALWAYS TRIGGER always", "SELECT paxos_replicate_table('local', 's9')", "0A000"),
-    refusal("CREATE TABLE s10 (id int); CREATE RULE r AS ON INSERT TO s10 DO INSTEAD NOTHING",
-        "SELECT paxos_replicate_table('local', 's10')", "0A000"),
+             ALTER TABLE s9 ENABLE ALWAYS TRIGGER always",
+        "SELECT paxos_replicate_table('local', 's9')",
+        "0A000",
+    ),
+    refusal(
+        "CREATE TABLE s10 (id int); CREATE RULE r AS ON INSERT TO s10 DO INSTEAD NOTHING",
+        "SELECT paxos_replicate_table('local', 's10')",
+        "0A000",
+    ),
     refusal("CREATE UNLOGGED TABLE s11 (id int)", "SELECT paxos_replicate_table('local', 's11')", "0A000"),
     refusal("", "CREATE TEMP TABLE s12 (id int); SELECT paxos_replicate_table('local', 's12')", "0A000"),
     refusal("CREATE VIEW s13 AS SELECT 1 AS id", "SELECT paxos_replicate_table('local', 's13')", "0A000"),

@@ -108,7 +108,8 @@ fn changing_keys(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.run(2, "UPDATE keyed SET k = 6 - k")?;
     cluster.run(3, "UPDATE keyed SET k = k + 1")?;
     cluster.run(1, "BEGIN; UPDATE keyed SET u = -u; UPDATE keyed SET u = 60 + u; COMMIT")?;
-    cluster.run(2, "BEGIN; UPDATE keyed SET gone = true WHERE v = 'v1'; INSERT INTO keyed VALUES (9, 9, 'V1'); COMMIT")?;
+    cluster
+        .run(2, "BEGIN; UPDATE keyed SET gone = true WHERE v = 'v1'; INSERT INTO keyed VALUES (9, 9, 'V1'); COMMIT")?;
     equal(cluster, "keyed", 6)?;
     cluster.run(1, "INSERT INTO plain_keyed VALUES (1, NULL), (2, 1), (3, 2)")?;
     cluster.run(
@@ -210,7 +211,10 @@ fn equal_rows(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.run(1, "INSERT INTO bag VALUES (1, 'a'), (1, 'a'), (1, 'a'), (10, NULL), (10, NULL)")?;
     cluster.run(2, "UPDATE bag SET x = x * 10")?;
     cluster.run(3, "DELETE FROM bag WHERE ctid = (SELECT min(ctid) FROM bag WHERE x = 10)")?;
-    cluster.run(1, "BEGIN; UPDATE bag SET y = 'b' WHERE x = 10; INSERT INTO bag VALUES (10, 'b'); UPDATE bag SET x = 11; COMMIT")?;
+    cluster.run(
+        1,
+        "BEGIN; UPDATE bag SET y = 'b' WHERE x = 10; INSERT INTO bag VALUES (10, 'b'); UPDATE bag SET x = 11; COMMIT",
+    )?;
     equal(cluster, "bag", 5)?;
     must_conflict(cluster, "DELETE FROM bag WHERE y = 'b'", "UPDATE bag SET x = 0 WHERE y = 'b'")?;
     equal(cluster, "bag", 2)
@@ -219,9 +223,8 @@ fn equal_rows(cluster: &Cluster) -> anyhow::Result<()> {
 fn too_large(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.replicate("CREATE TABLE wide (k int PRIMARY KEY, v text)", &["wide"])?;
     let mut client = cluster.connect(1)?;
-    let refused = client.batch_execute(
-        "INSERT INTO wide SELECT i, repeat(md5(i::text), 64) FROM generate_series(1, 40000) i",
-    );
+    let refused =
+        client.batch_execute("INSERT INTO wide SELECT i, repeat(md5(i::text), 64) FROM generate_series(1, 40000) i");
     let error = refused.err().ok_or_else(|| anyhow::anyhow!("80 MB were taken"))?;
     ensure!(sqlstate(&error) == "54000", "{}", describe(&error));
     run(&mut client, "INSERT INTO wide VALUES (1, 'fits')")?;

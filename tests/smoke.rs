@@ -28,15 +28,10 @@ fn servers_start_die_freeze_and_leave_nothing() -> anyhow::Result<()> {
         connection.batch_execute("SELECT 1").map(|()| connection)
     });
     // It cannot be proven that nothing will ever come; a quarter of a second is long for SELECT 1.
-    wait_until(
-        "a quarter of a second",
-        Duration::from_secs(5),
-        || Ok(std::time::Instant::now()),
-        {
-            let until = std::time::Instant::now() + Duration::from_millis(250);
-            move |now| *now > until
-        },
-    )?;
+    wait_until("a quarter of a second", Duration::from_secs(5), || Ok(std::time::Instant::now()), {
+        let until = std::time::Instant::now() + Duration::from_millis(250);
+        move |now| *now > until
+    })?;
     assert!(!query.is_finished(), "a frozen server answered");
     cluster.thaw(2)?;
     query.join().expect("the query's thread does not panic")?;

@@ -29,15 +29,11 @@ fn statements_work_on_every_node() -> anyhow::Result<()> {
 }
 
 fn run(client: &mut Client, sql: &str) -> anyhow::Result<()> {
-    client
-        .batch_execute(sql)
-        .map_err(|error| anyhow::anyhow!("{sql}: {}", describe(&error)))
+    client.batch_execute(sql).map_err(|error| anyhow::anyhow!("{sql}: {}", describe(&error)))
 }
 
 fn text(client: &mut Client, sql: &str) -> anyhow::Result<String> {
-    let row = client
-        .query_one(sql, &[])
-        .map_err(|error| anyhow::anyhow!("{sql}: {}", describe(&error)))?;
+    let row = client.query_one(sql, &[]).map_err(|error| anyhow::anyhow!("{sql}: {}", describe(&error)))?;
     Ok(row.try_get(0)?)
 }
 
@@ -53,10 +49,8 @@ fn talk(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.run(2, "INSERT INTO coordinates VALUES (2, 3), (3, 3)")?;
     cluster.run(3, "UPDATE coordinates SET x = x * 10")?;
     for node in cluster.all() {
-        let all: String = text(
-            &mut cluster.connect(node)?,
-            "SELECT string_agg(coordinates::text, ' ' ORDER BY x) FROM coordinates",
-        )?;
+        let all: String =
+            text(&mut cluster.connect(node)?, "SELECT string_agg(coordinates::text, ' ' ORDER BY x) FROM coordinates")?;
         ensure!(all == "(10,1) (20,3) (30,3)", "node {node}: {all}");
     }
     cluster.replicate("CREATE TABLE data (object text PRIMARY KEY, greeting text)", &["data"])?;
@@ -68,15 +62,10 @@ fn talk(cluster: &Cluster) -> anyhow::Result<()> {
 }
 
 fn forms(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.replicate(
-        "CREATE TABLE item (id int PRIMARY KEY, n int DEFAULT 7, tag text UNIQUE)",
-        &["item"],
-    )?;
+    cluster.replicate("CREATE TABLE item (id int PRIMARY KEY, n int DEFAULT 7, tag text UNIQUE)", &["item"])?;
     let mut client = cluster.connect(1)?;
-    let returned = text(
-        &mut client,
-        "INSERT INTO item (id, tag) VALUES (1, 'a'), (2, 'b'), (3, 'c') RETURNING n::text",
-    );
+    let returned =
+        text(&mut client, "INSERT INTO item (id, tag) VALUES (1, 'a'), (2, 'b'), (3, 'c') RETURNING n::text");
     // Three rows came back: query_one refuses that, so it is asked again of one.
     ensure!(returned.is_err());
     let statements = [
@@ -117,7 +106,10 @@ fn computed_once(cluster: &Cluster) -> anyhow::Result<()> {
         &["computed"],
     )?;
     for node in cluster.all() {
-        cluster.run(node, &format!("INSERT INTO computed (id) SELECT {node} * 100 + i FROM generate_series(1, 50) AS i"))?;
+        cluster.run(
+            node,
+            &format!("INSERT INTO computed (id) SELECT {node} * 100 + i FROM generate_series(1, 50) AS i"),
+        )?;
         cluster.run(node, "UPDATE computed SET r = random(), at = now() WHERE id % 7 = 0")?;
     }
     equal(cluster, "computed", 150)
@@ -229,8 +221,11 @@ fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     let sum = text(&mut client, "SELECT sum(x)::text FROM both_of_them")?;
     ensure!(sum == "110", "{sum}");
     run(&mut client, "CREATE VIEW simple AS SELECT * FROM shared WHERE id > 50; UPDATE simple SET x = 0; DELETE FROM simple WHERE id > 90")?;
-    run(&mut client, "BEGIN; DECLARE c CURSOR FOR SELECT * FROM shared ORDER BY id FOR UPDATE; FETCH 2 FROM c; \
-                      UPDATE shared SET x = -1 WHERE CURRENT OF c; COMMIT")?;
+    run(
+        &mut client,
+        "BEGIN; DECLARE c CURSOR FOR SELECT * FROM shared ORDER BY id FOR UPDATE; FETCH 2 FROM c; \
+                      UPDATE shared SET x = -1 WHERE CURRENT OF c; COMMIT",
+    )?;
     equal(cluster, "shared", 90)?;
     let x: i64 = cluster.value(3, "SELECT sum(x) FROM shared WHERE id <= 3")?;
     ensure!(x == 2 - 1 + 6, "{x}");
@@ -292,15 +287,16 @@ fn rights(cluster: &Cluster) -> anyhow::Result<()> {
     for node in cluster.all() {
         cluster.run(node, "CREATE ROLE clerk LOGIN; CREATE ROLE guest LOGIN")?;
     }
-    cluster.replicate(
-        "CREATE TABLE owned (id int PRIMARY KEY); GRANT SELECT, INSERT ON owned TO clerk",
-        &["owned"],
-    )?;
+    cluster.replicate("CREATE TABLE owned (id int PRIMARY KEY); GRANT SELECT, INSERT ON owned TO clerk", &["owned"])?;
     let mut clerk = cluster.connect_as(1, "clerk", "postgres")?;
     run(&mut clerk, "INSERT INTO owned VALUES (1)")?;
     run(&mut clerk, "SELECT * FROM owned")?;
-    for sql in ["DELETE FROM owned", "SELECT paxos_replicate_table('local', 'owned')", "SELECT paxos_leave_group('local')",
-                "SET pg_paxos.enabled = off"] {
+    for sql in [
+        "DELETE FROM owned",
+        "SELECT paxos_replicate_table('local', 'owned')",
+        "SELECT paxos_leave_group('local')",
+        "SET pg_paxos.enabled = off",
+    ] {
         match clerk.batch_execute(sql) {
             Err(error) if sqlstate(&error) == "42501" => {}
             Err(error) => bail!("{sql}: {}", describe(&error)),
@@ -321,8 +317,11 @@ fn foreign_keys(cluster: &Cluster) -> anyhow::Result<()> {
         "CREATE TABLE parent (id int PRIMARY KEY); \
          CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE)",
     )?;
-    cluster.run(1, "BEGIN; SELECT paxos_replicate_table('local', 'parent'); \
-                    SELECT paxos_replicate_table('local', 'child'); COMMIT")?;
+    cluster.run(
+        1,
+        "BEGIN; SELECT paxos_replicate_table('local', 'parent'); \
+                    SELECT paxos_replicate_table('local', 'child'); COMMIT",
+    )?;
     cluster.run(1, "INSERT INTO parent VALUES (1), (2), (3)")?;
     cluster.run(2, "INSERT INTO child VALUES (10, 1), (20, 2)")?;
     cluster.run(3, "DELETE FROM parent WHERE id = 2")?;

@@ -4,12 +4,7 @@ use anyhow::ensure;
 use end_to_end::{initialize, step, Account, Cluster, Ledger, Load, LoadOptions, Report};
 use std::time::{Duration, Instant};
 
-const TABLES: [&str; 4] = [
-    "pgbench_accounts",
-    "pgbench_branches",
-    "pgbench_tellers",
-    "pgbench_history",
-];
+const TABLES: [&str; 4] = ["pgbench_accounts", "pgbench_branches", "pgbench_tellers", "pgbench_history"];
 
 /// The whole run, the kill and the restart, as the claim words them.
 const DURATION: Duration = Duration::from_secs(60);
@@ -19,12 +14,7 @@ const START_AT: Duration = Duration::from_secs(30);
 const CLIENTS: usize = 4;
 
 fn options(duration: Duration) -> LoadOptions {
-    LoadOptions {
-        clients: CLIENTS,
-        duration,
-        script: None,
-        tries_max: 200,
-    }
+    LoadOptions { clients: CLIENTS, duration, script: None, tries_max: 200 }
 }
 
 /// Lets the load run until a moment of the story. The one kind of test that waits for time: what
@@ -47,10 +37,7 @@ fn pgbench_on_three_nodes_with_one_killed_and_restarted() -> anyhow::Result<()> 
     step("four clients on each, and writers of unique ids beside them");
     let begin = Instant::now();
     let ledger = Ledger::start(&cluster, "ledger", &[1, 2, 3], 1, 1);
-    let surviving = [
-        Load::start(&cluster, 1, &options(DURATION))?,
-        Load::start(&cluster, 3, &options(DURATION))?,
-    ];
+    let surviving = [Load::start(&cluster, 1, &options(DURATION))?, Load::start(&cluster, 3, &options(DURATION))?];
     let cut_off = Load::start(&cluster, 2, &options(DURATION))?;
 
     until(begin, KILL_AT);
@@ -141,19 +128,11 @@ fn check_ledger(cluster: &Cluster, account: &Account) -> anyhow::Result<()> {
 }
 
 /// No node got less than a third of the busiest one's share of the time that it lived.
-fn check_fairness(
-    first: &Report,
-    third: &Report,
-    first_half: &Report,
-    second_half: &Report,
-) -> anyhow::Result<()> {
+fn check_fairness(first: &Report, third: &Report, first_half: &Report, second_half: &Report) -> anyhow::Result<()> {
     let second = (first_half.acknowledged + second_half.acknowledged) as f64
         / (first_half.duration + second_half.duration).as_secs_f64();
     let rates = [first.rate(), second, third.rate()];
     let busiest = rates.iter().copied().fold(0.0, f64::max);
-    ensure!(
-        rates.iter().all(|rate| *rate * 3.0 >= busiest),
-        "nodes got unequal shares: {rates:.0?} per second"
-    );
+    ensure!(rates.iter().all(|rate| *rate * 3.0 >= busiest), "nodes got unequal shares: {rates:.0?} per second");
     Ok(())
 }

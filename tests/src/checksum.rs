@@ -19,11 +19,6 @@ pub fn checksum(client: &mut Client, table: &str) -> anyhow::Result<Checksum> {
                            || '/' || sum(('x' || right(hash, 16))::bit(64)::bigint::numeric)) \
          FROM (SELECT md5(entire::text) AS hash FROM {table} AS entire) AS hashed"
     );
-    let row = client
-        .query_one(&sql, &[])
-        .map_err(|error| anyhow::anyhow!("{table}: {}", describe(&error)))?;
-    Ok(Checksum {
-        rows: row.get(0),
-        digest: row.get(1),
-    })
+    let row = client.query_one(&sql, &[]).map_err(|error| anyhow::anyhow!("{table}: {}", describe(&error)))?;
+    Ok(Checksum { rows: row.get(0), digest: row.get(1) })
 }

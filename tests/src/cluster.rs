@@ -32,12 +32,7 @@ pub struct Shape {
 impl Shape {
     /// Nodes in one group, all at their defaults.
     pub fn of(nodes: usize) -> Shape {
-        Shape {
-            nodes,
-            with_group: true,
-            with_extension: true,
-            settings: Vec::new(),
-        }
+        Shape { nodes, with_group: true, with_extension: true, settings: Vec::new() }
     }
 
     /// With one more line in every node's postgresql.conf.
@@ -87,26 +82,13 @@ impl Cluster {
     fn up(shape: &Shape) -> anyhow::Result<Cluster> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         // One cluster at a time per checkout: two cores do not hold more without distortion.
-        let turn = File::options()
-            .create(true)
-            .append(true)
-            .open(target_directory().join("end-to-end.lock"))?;
+        let turn = File::options().create(true).append(true).open(target_directory().join("end-to-end.lock"))?;
         flock(&turn, FlockOperation::LockExclusive)?;
         let ports = PortRange::take()?;
-        let directory = PathBuf::from(format!(
-            "/tmp/synod-test-{}-{}",
-            std::process::id(),
-            NUMBER.fetch_add(1, Ordering::Relaxed)
-        ));
+        let directory =
+            PathBuf::from(format!("/tmp/synod-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
         let guard = guard(&directory)?;
-        let cluster = Cluster {
-            directory,
-            ports,
-            nodes: shape.nodes,
-            guard,
-            is_finished: false,
-            _turn: turn,
-        };
+        let cluster = Cluster { directory, ports, nodes: shape.nodes, guard, is_finished: false, _turn: turn };
         let mut arguments = vec![
             "--nodes".to_owned(),
             shape.nodes.to_string(),
@@ -145,10 +127,7 @@ impl Cluster {
 
     /// How clients reach a node.
     pub fn connection_string(&self, node: usize) -> String {
-        format!(
-            "host=127.0.0.1 port={} user=postgres dbname=postgres",
-            self.port(node)
-        )
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port(node))
     }
 
     /// Connects to a node as the superuser; statements that hang fail after a minute.
@@ -167,10 +146,7 @@ impl Cluster {
             .connect(NoTls)
             .map_err(|error| anyhow::anyhow!("node {node}: {}", describe(&error)))?;
         client
-            .batch_execute(&format!(
-                "SET statement_timeout = {}",
-                STATEMENT_TIME_MAX.as_millis()
-            ))
+            .batch_execute(&format!("SET statement_timeout = {}", STATEMENT_TIME_MAX.as_millis()))
             .map_err(|error| anyhow::anyhow!("node {node}: {}", describe(&error)))?;
         Ok(client)
     }
@@ -213,9 +189,8 @@ impl Cluster {
         T: for<'a> postgres::types::FromSql<'a>,
     {
         let mut client = self.connect(node)?;
-        let row = client
-            .query_one(sql, &[])
-            .map_err(|error| anyhow::anyhow!("node {node}: {sql}: {}", describe(&error)))?;
+        let row =
+            client.query_one(sql, &[]).map_err(|error| anyhow::anyhow!("node {node}: {sql}: {}", describe(&error)))?;
         Ok(row.try_get(0)?)
     }
 
@@ -274,9 +249,7 @@ impl Cluster {
 
     /// Waits until a strong read and a write of that table succeed on a node.
     pub fn wait_for_service(&self, node: usize, table: &str) -> anyhow::Result<()> {
-        wait_for("a node serves", RECOVERY_TIME_MAX, || {
-            self.run(node, &format!("SELECT FROM {table} LIMIT 1"))
-        })
+        wait_for("a node serves", RECOVERY_TIME_MAX, || self.run(node, &format!("SELECT FROM {table} LIMIT 1")))
     }
 
     /// Waits until a write has succeeded on every node. Entries that were in flight when nodes died
@@ -298,15 +271,12 @@ impl Cluster {
     /// strong reads and nobody writing, the first look must show it already; the wait is for nodes
     /// that cannot serve yet.
     pub fn equal_checksums(&self, nodes: &[usize], table: &str) -> anyhow::Result<Checksum> {
-        let of_all = || -> anyhow::Result<Vec<Checksum>> {
-            nodes.iter().map(|node| self.checksum(*node, table)).collect()
-        };
+        let of_all =
+            || -> anyhow::Result<Vec<Checksum>> { nodes.iter().map(|node| self.checksum(*node, table)).collect() };
         let seen = wait_for("every node answers a strong read", RECOVERY_TIME_MAX, of_all)?;
         if seen.iter().any(|one| *one != seen[0]) {
             // Whether it stays so tells a stale read from divergence: both are failures.
-            let later = wait_until("", Duration::from_secs(10), of_all, |seen| {
-                seen.iter().all(|one| *one == seen[0])
-            });
+            let later = wait_until("", Duration::from_secs(10), of_all, |seen| seen.iter().all(|one| *one == seen[0]));
             let verdict = match later {
                 Ok(_) => "a strong read was stale: they became equal later",
                 Err(_) => "the nodes have diverged",
@@ -343,10 +313,7 @@ impl Cluster {
         for node in 1..=self.nodes {
             let text = std::fs::read(self.log(node))?;
             let text = String::from_utf8_lossy(&text);
-            if let Some(line) = text
-                .lines()
-                .find(|line| BREAKAGES.iter().any(|breakage| line.contains(breakage)))
-            {
+            if let Some(line) = text.lines().find(|line| BREAKAGES.iter().any(|breakage| line.contains(breakage))) {
                 bail!("node {node}'s log tells of a crash: {line}");
             }
         }
@@ -379,10 +346,7 @@ impl Cluster {
 
     /// What is left to look at after a failure: the servers' logs.
     fn keep_logs(&self) {
-        let name = std::thread::current()
-            .name()
-            .unwrap_or("test")
-            .replace("::", "-");
+        let name = std::thread::current().name().unwrap_or("test").replace("::", "-");
         let place = target_directory()
             .parent()
             .map(|target| target.join("test-logs").join(name))

@@ -6,11 +6,7 @@ use std::time::{Duration, Instant};
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Tries until it succeeds; at the deadline, fails with the last error.
-pub fn wait_for<T>(
-    what: &str,
-    within: Duration,
-    mut attempt: impl FnMut() -> anyhow::Result<T>,
-) -> anyhow::Result<T> {
+pub fn wait_for<T>(what: &str, within: Duration, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let deadline = Instant::now() + within;
     loop {
         match attempt() {

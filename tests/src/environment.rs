@@ -38,11 +38,7 @@ pub(crate) fn synod() -> PathBuf {
         return named.into();
     }
     let beside = target_directory().join("synod");
-    assert!(
-        beside.is_file(),
-        "{} is missing: build the workspace first (make build)",
-        beside.display()
-    );
+    assert!(beside.is_file(), "{} is missing: build the workspace first (make build)", beside.display());
     beside
 }
 

@@ -45,20 +45,11 @@ impl Ledger {
             true => " PRIMARY KEY",
             false => "",
         };
-        cluster.replicate(
-            &format!("CREATE TABLE {table} (id bigint{key}, writer int, node int)"),
-            &[table],
-        )
+        cluster.replicate(&format!("CREATE TABLE {table} (id bigint{key}, writer int, node int)"), &[table])
     }
 
     /// Starts `per_node` writers on each of the nodes. Ids of different `run`s differ.
-    pub fn start(
-        cluster: &Cluster,
-        table: &str,
-        nodes: &[usize],
-        per_node: usize,
-        run: u32,
-    ) -> Ledger {
+    pub fn start(cluster: &Cluster, table: &str, nodes: &[usize], per_node: usize, run: u32) -> Ledger {
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (0..nodes.len() * per_node)
             .map(|number| {
@@ -75,11 +66,7 @@ impl Ledger {
                 std::thread::spawn(move || writer.write_until(&stop))
             })
             .collect();
-        Ledger {
-            table: table.to_owned(),
-            stop,
-            writers,
-        }
+        Ledger { table: table.to_owned(), stop, writers }
     }
 
     /// Stops the writers and returns the account of all of them.

@@ -109,17 +109,8 @@ impl Load {
             std::fs::write(place.path().join("script.sql"), script)?;
             command.args(["-f", "script.sql"]);
         }
-        let process = command
-            .arg("postgres")
-            .spawn()
-            .context("pgbench does not run")?;
-        Ok(Load {
-            node,
-            process,
-            place,
-            started: Instant::now(),
-            clients: options.clients,
-        })
+        let process = command.arg("postgres").spawn().context("pgbench does not run")?;
+        Ok(Load { node, process, place, started: Instant::now(), clients: options.clients })
     }
 
     /// Waits for its end.

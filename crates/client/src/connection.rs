@@ -4,8 +4,7 @@ use crate::frame::{self, Decoder, CHECKPOINT_PIECE_BYTES};
 use crate::request::{Answer, Origin, Request, RequestNumber};
 use crate::response::{Engine, Outcome, Response, Settled};
 use crate::{
-    DecidedBatch, Error, GroupDescription, GroupId, OperationId, Refusal, RefusalReason, Slot,
-    Status, PROTOCOL_VERSION,
+    DecidedBatch, Error, GroupDescription, GroupId, OperationId, Refusal, RefusalReason, Slot, Status, PROTOCOL_VERSION,
 };
 use bytes::Bytes;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -44,10 +43,7 @@ pub struct Connection {
 impl Connection {
     /// Connects to the engine's socket and exchanges the hello. Waits at most `wait`.
     pub fn connect(socket: &Path, wait: Duration) -> Result<Connection, Error> {
-        let unreachable = |source| Error::Connect {
-            path: socket.display().to_string(),
-            source,
-        };
+        let unreachable = |source| Error::Connect { path: socket.display().to_string(), source };
         let stream = UnixStream::connect(socket).map_err(unreachable)?;
         stream.set_nonblocking(true).map_err(unreachable)?;
         let mut connection = Connection {
@@ -65,9 +61,7 @@ impl Connection {
             aside: VecDeque::new(),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
         };
-        let hello = Request::Hello {
-            version: PROTOCOL_VERSION,
-        };
+        let hello = Request::Hello { version: PROTOCOL_VERSION };
         match connection.call(&hello, wait)? {
             Response::Hello(engine) => connection.engine = engine,
             other => return Err(unexpected(&other)),
@@ -142,20 +136,14 @@ impl Connection {
     }
 
     /// The next response, waiting for it until `deadline`; `None` if none came.
-    pub fn receive(
-        &mut self,
-        deadline: Instant,
-    ) -> Result<Option<(RequestNumber, Response)>, Error> {
+    pub fn receive(&mut self, deadline: Instant) -> Result<Option<(RequestNumber, Response)>, Error> {
         if let Some(response) = self.aside.pop_front() {
             return Ok(Some(response));
         }
         self.receive_fresh(deadline)
     }
 
-    fn receive_fresh(
-        &mut self,
-        deadline: Instant,
-    ) -> Result<Option<(RequestNumber, Response)>, Error> {
+    fn receive_fresh(&mut self, deadline: Instant) -> Result<Option<(RequestNumber, Response)>, Error> {
         loop {
             self.flush()?;
             if let Some(response) = self.try_receive_fresh()? {
@@ -206,9 +194,7 @@ impl Connection {
         loop {
             match self.receive_fresh(deadline)? {
                 None => return Err(Error::Deadline),
-                Some((arrived, response)) if arrived != number => {
-                    self.aside.push_back((arrived, response))
-                }
+                Some((arrived, response)) if arrived != number => self.aside.push_back((arrived, response)),
                 Some((_, Response::Progress(step))) => progress(&step.message),
                 Some((_, Response::Refused(refusal))) => return Err(refusal.into()),
                 Some((_, response)) => return Ok(response),
@@ -270,14 +256,7 @@ impl Connection {
         origin: Option<Origin>,
         wait: Duration,
     ) -> Result<Outcome, Error> {
-        let request = Request::Propose {
-            group,
-            id,
-            body,
-            origin,
-            answer: Answer::Always,
-            wait_ms: milliseconds(wait),
-        };
+        let request = Request::Propose { group, id, body, origin, answer: Answer::Always, wait_ms: milliseconds(wait) };
         match self.call(&request, wait)? {
             Response::Outcome(outcome) => Ok(outcome),
             other => Err(unexpected(&other)),
@@ -286,10 +265,7 @@ impl Connection {
 
     /// Asks for a barrier.
     pub fn barrier(&mut self, group: GroupId, wait: Duration) -> Result<Slot, Error> {
-        let request = Request::Barrier {
-            group,
-            wait_ms: milliseconds(wait),
-        };
+        let request = Request::Barrier { group, wait_ms: milliseconds(wait) };
         match self.call(&request, wait)? {
             Response::Barrier { slot } => Ok(slot),
             other => Err(unexpected(&other)),
@@ -297,17 +273,8 @@ impl Connection {
     }
 
     /// What became of an operation; closes it if it is undecided.
-    pub fn outcome_of(
-        &mut self,
-        group: GroupId,
-        id: OperationId,
-        wait: Duration,
-    ) -> Result<Settled, Error> {
-        let request = Request::OutcomeOf {
-            group,
-            id,
-            wait_ms: milliseconds(wait),
-        };
+    pub fn outcome_of(&mut self, group: GroupId, id: OperationId, wait: Duration) -> Result<Settled, Error> {
+        let request = Request::OutcomeOf { group, id, wait_ms: milliseconds(wait) };
         match self.call(&request, wait)? {
             Response::Settled(settled) => Ok(settled),
             other => Err(unexpected(&other)),
@@ -315,12 +282,7 @@ impl Connection {
     }
 
     /// One decided slot with its body.
-    pub fn entry(
-        &mut self,
-        group: GroupId,
-        slot: Slot,
-        wait: Duration,
-    ) -> Result<DecidedBatch, Error> {
+    pub fn entry(&mut self, group: GroupId, slot: Slot, wait: Duration) -> Result<DecidedBatch, Error> {
         match self.call(&Request::Entry { group, slot }, wait)? {
             Response::Decided(batch) => Ok(batch),
             other => Err(unexpected(&other)),
@@ -328,19 +290,10 @@ impl Connection {
     }
 
     /// The whole checkpoint kept for a mark.
-    pub fn checkpoint(
-        &mut self,
-        group: GroupId,
-        slot: Slot,
-        wait: Duration,
-    ) -> Result<Vec<u8>, Error> {
+    pub fn checkpoint(&mut self, group: GroupId, slot: Slot, wait: Duration) -> Result<Vec<u8>, Error> {
         let mut whole = Vec::new();
         loop {
-            let request = Request::Checkpoint {
-                group,
-                slot,
-                offset: whole.len() as u64,
-            };
+            let request = Request::Checkpoint { group, slot, offset: whole.len() as u64 };
             match self.call(&request, wait)? {
                 Response::CheckpointPiece { length, piece } => {
                     whole.extend_from_slice(&piece);
@@ -396,16 +349,10 @@ impl Connection {
     /// The group of this name on this node.
     pub fn group_named(&mut self, name: &str, wait: Duration) -> Result<GroupDescription, Error> {
         let groups = self.groups(wait)?;
-        groups
-            .into_iter()
-            .find(|group| group.name == name)
-            .ok_or_else(|| {
-                Refusal::definite(
-                    RefusalReason::UnknownGroup,
-                    format!("group \"{name}\" does not exist on this node"),
-                )
+        groups.into_iter().find(|group| group.name == name).ok_or_else(|| {
+            Refusal::definite(RefusalReason::UnknownGroup, format!("group \"{name}\" does not exist on this node"))
                 .into()
-            })
+        })
     }
 }
 
@@ -421,17 +368,10 @@ fn milliseconds(wait: Duration) -> u32 {
 }
 
 fn lost(what: impl std::fmt::Display) -> Error {
-    Error::Lost {
-        what: what.to_string(),
-    }
+    Error::Lost { what: what.to_string() }
 }
 
 fn unexpected(response: &Response) -> Error {
     let text = format!("{response:?}");
-    Error::Malformed {
-        what: format!(
-            "unexpected response {}",
-            text.chars().take(80).collect::<String>()
-        ),
-    }
+    Error::Malformed { what: format!("unexpected response {}", text.chars().take(80).collect::<String>()) }
 }

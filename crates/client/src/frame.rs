@@ -21,26 +21,16 @@ pub const CHECKPOINT_PIECE_BYTES: usize = 1 << 20;
 const LENGTH_BYTES: usize = 4;
 
 /// Appends one frame to `out`.
-pub fn encode<T: Serialize>(
-    number: RequestNumber,
-    value: &T,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
+pub fn encode<T: Serialize>(number: RequestNumber, value: &T, out: &mut Vec<u8>) -> Result<(), Error> {
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH_BYTES]);
-    let whole = postcard::to_extend(&(number, value), std::mem::take(out)).map_err(|error| {
-        Error::Malformed {
-            what: format!("cannot encode a frame: {error}"),
-        }
-    })?;
+    let whole = postcard::to_extend(&(number, value), std::mem::take(out))
+        .map_err(|error| Error::Malformed { what: format!("cannot encode a frame: {error}") })?;
     *out = whole;
     let length = out.len() - start - LENGTH_BYTES;
     if length > FRAME_BYTES_MAX {
         out.truncate(start);
-        return Err(Error::TooLarge {
-            bytes: length,
-            bytes_max: FRAME_BYTES_MAX,
-        });
+        return Err(Error::TooLarge { bytes: length, bytes_max: FRAME_BYTES_MAX });
     }
     out[start..start + LENGTH_BYTES].copy_from_slice(&(length as u32).to_le_bytes());
     Ok(())
@@ -75,17 +65,13 @@ impl Decoder {
         };
         let length = u32::from_le_bytes(*head) as usize;
         if length > FRAME_BYTES_MAX {
-            return Err(Error::TooLarge {
-                bytes: length,
-                bytes_max: FRAME_BYTES_MAX,
-            });
+            return Err(Error::TooLarge { bytes: length, bytes_max: FRAME_BYTES_MAX });
         }
         if rest.len() < length {
             return Ok(None);
         }
-        let value = postcard::from_bytes(&rest[..length]).map_err(|error| Error::Malformed {
-            what: format!("cannot decode a frame of {length} bytes: {error}"),
-        })?;
+        let value = postcard::from_bytes(&rest[..length])
+            .map_err(|error| Error::Malformed { what: format!("cannot decode a frame of {length} bytes: {error}") })?;
         self.consumed += LENGTH_BYTES + length;
         // A single large frame must not pin its memory for the rest of the connection.
         if self.consumed == self.bytes.len() && self.bytes.capacity() > CHECKPOINT_PIECE_BYTES {
@@ -114,13 +100,7 @@ mod tests {
                     got.push(frame);
                 }
             }
-            assert_eq!(
-                got,
-                [
-                    (RequestNumber(7), "first".into()),
-                    (RequestNumber(8), "second".into())
-                ]
-            );
+            assert_eq!(got, [(RequestNumber(7), "first".into()), (RequestNumber(8), "second".into())]);
         }
     }
 
@@ -128,19 +108,13 @@ mod tests {
     fn a_length_beyond_the_limit_is_refused_before_anything_is_allotted() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(
-            decoder.next::<String>(),
-            Err(Error::TooLarge { .. })
-        ));
+        assert!(matches!(decoder.next::<String>(), Err(Error::TooLarge { .. })));
     }
 
     #[test]
     fn garbage_is_an_error_and_not_a_panic() {
         let mut decoder = Decoder::default();
         decoder.push(&[3, 0, 0, 0, 0xff, 0xff, 0xff]);
-        assert!(matches!(
-            decoder.next::<String>(),
-            Err(Error::Malformed { .. })
-        ));
+        assert!(matches!(decoder.next::<String>(), Err(Error::Malformed { .. })));
     }
 }

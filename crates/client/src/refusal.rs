@@ -95,26 +95,17 @@ impl Refusal {
 
     /// A refusal of something that may have taken effect.
     pub fn unknown(reason: RefusalReason, message: impl Into<String>) -> Refusal {
-        Refusal {
-            certainty: Certainty::Unknown,
-            ..Refusal::definite(reason, message)
-        }
+        Refusal { certainty: Certainty::Unknown, ..Refusal::definite(reason, message) }
     }
 
     /// The same with a hint.
     pub fn with_hint(self, hint: impl Into<String>) -> Refusal {
-        Refusal {
-            hint: hint.into(),
-            ..self
-        }
+        Refusal { hint: hint.into(), ..self }
     }
 
     /// The same about an operation.
     pub fn about(self, id: OperationId) -> Refusal {
-        Refusal {
-            id: Some(id),
-            ..self
-        }
+        Refusal { id: Some(id), ..self }
     }
 
     /// One line that names who answers and who does not, for a DETAIL; empty if nothing is known.
@@ -122,13 +113,7 @@ impl Refusal {
         let names = |members: &[(NodeId, String)]| {
             members
                 .iter()
-                .map(|(node, label)| {
-                    if label.is_empty() {
-                        node.to_string()
-                    } else {
-                        label.clone()
-                    }
-                })
+                .map(|(node, label)| if label.is_empty() { node.to_string() } else { label.clone() })
                 .collect::<Vec<_>>()
                 .join(", ")
         };
@@ -136,11 +121,7 @@ impl Refusal {
             (true, true) => String::new(),
             (false, true) => format!("Answering: {}.", names(&self.answering)),
             (true, false) => format!("Not answering: {}.", names(&self.silent)),
-            (false, false) => format!(
-                "Answering: {}. Not answering: {}.",
-                names(&self.answering),
-                names(&self.silent)
-            ),
+            (false, false) => format!("Answering: {}. Not answering: {}.", names(&self.answering), names(&self.silent)),
         }
     }
 }

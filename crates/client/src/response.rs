@@ -1,8 +1,6 @@
 //! What the engine answers.
 
-use crate::{
-    DecidedBatch, GroupDescription, NodeId, OperationId, Refusal, Slot, Start, Status, Verdict,
-};
+use crate::{DecidedBatch, GroupDescription, NodeId, OperationId, Refusal, Slot, Start, Status, Verdict};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 

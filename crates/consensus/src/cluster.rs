@@ -1,8 +1,9 @@
 //! A few cores with a network and disks that tests hold in their hands. Everything stands still until a test moves it.
 
 use crate::{
-    Ballot, Change, Configuration, Core, CoreOptions, Effect, Entry, GroupId, GroupMessage, Input, LogId, Member, Message, NodeId,
-    OperationId, ProposalOutcome, Record, Recovered, Refusal, Role, Sequence, Slot, Start, StopReason, Time, Token,
+    Ballot, Change, Configuration, Core, CoreOptions, Effect, Entry, GroupId, GroupMessage, Input, LogId, Member,
+    Message, NodeId, OperationId, ProposalOutcome, Record, Recovered, Refusal, Role, Sequence, Slot, Start, StopReason,
+    Time, Token,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
@@ -113,7 +114,8 @@ impl Cluster {
     }
 
     fn connect(&mut self, id: NodeId) {
-        let others: Vec<NodeId> = self.nodes.iter().filter(|(other, state)| **other != id && state.up).map(|(other, _)| *other).collect();
+        let others: Vec<NodeId> =
+            self.nodes.iter().filter(|(other, state)| **other != id && state.up).map(|(other, _)| *other).collect();
         for other in others {
             self.input(id, Input::Connected { node: other });
             self.input(other, Input::Connected { node: id });
@@ -132,7 +134,9 @@ impl Cluster {
     pub(crate) fn poll(&mut self, id: NodeId) -> bool {
         let now = self.now;
         let mut any = false;
-        while let Some(effect) = self.nodes.get_mut(&id).filter(|state| state.up).and_then(|state| state.core.poll_effect()) {
+        while let Some(effect) =
+            self.nodes.get_mut(&id).filter(|state| state.up).and_then(|state| state.core.poll_effect())
+        {
             any = true;
             let state = self.nodes.get_mut(&id).expect("it exists");
             match effect {
@@ -150,7 +154,8 @@ impl Cluster {
                     }
                 }
                 Effect::Deliver { slot, entry, .. } => {
-                    let expected = state.delivered.last().map_or(state.applied, |(slot, _)| (*slot).max(state.applied)).next();
+                    let expected =
+                        state.delivered.last().map_or(state.applied, |(slot, _)| (*slot).max(state.applied)).next();
                     assert_eq!(slot, expected, "{id} delivers in order");
                     state.delivered.push((slot, entry));
                 }
@@ -187,7 +192,9 @@ impl Cluster {
     /// Delivers the oldest message on its way; false if there is none.
     pub(crate) fn deliver_one(&mut self) -> bool {
         let Some((from, to, message)) = self.in_flight.pop_front() else { return false };
-        let lost = self.cut.contains(&(from, to)) || !self.nodes.get(&to).is_some_and(|state| state.up) || !self.nodes[&from].up;
+        let lost = self.cut.contains(&(from, to))
+            || !self.nodes.get(&to).is_some_and(|state| state.up)
+            || !self.nodes[&from].up;
         if !self.quiet && (!matches!(&*message, Message::Heartbeat(_)) || self.show_heartbeats) {
             let mark = if lost { "-x" } else { "->" };
             writeln!(self.transcript, "{from} {mark} {to}: {}", show(&message)).expect("a string takes it");
@@ -221,10 +228,19 @@ impl Cluster {
         for step in 0.. {
             self.settle();
             if step > 20_000 {
-                let status: Vec<_> = self.nodes.values().map(|state| (state.core.next_deadline(), format!("{:?}", state.core))).collect();
+                let status: Vec<_> = self
+                    .nodes
+                    .values()
+                    .map(|state| (state.core.next_deadline(), format!("{:?}", state.core)))
+                    .collect();
                 panic!("time does not pass: {status:#?}");
             }
-            let next = self.nodes.values().filter(|state| state.up && state.stopped.is_none()).filter_map(|state| state.core.next_deadline()).min();
+            let next = self
+                .nodes
+                .values()
+                .filter(|state| state.up && state.stopped.is_none())
+                .filter_map(|state| state.core.next_deadline())
+                .min();
             let next = next.unwrap_or(Time::NEVER).max(Time(self.now.0 + 1));
             if next > end {
                 break;
@@ -277,7 +293,8 @@ impl Cluster {
     }
 
     fn deliver_from(&mut self, id: NodeId) {
-        let (mine, others): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.in_flight).into_iter().partition(|(from, _, _)| *from == id);
+        let (mine, others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.in_flight).into_iter().partition(|(from, _, _)| *from == id);
         self.in_flight = mine;
         while self.deliver_one() {}
         self.in_flight.extend(others);
@@ -322,7 +339,8 @@ impl Cluster {
 
     /// What a node has delivered, operations only.
     pub(crate) fn bodies(&self, number: u128) -> Vec<String> {
-        let operations = self.state(number).delivered.iter().filter(|(_, entry)| entry.kind() == crate::EntryKind::Operation);
+        let operations =
+            self.state(number).delivered.iter().filter(|(_, entry)| entry.kind() == crate::EntryKind::Operation);
         operations.map(|(_, entry)| String::from_utf8_lossy(entry.body()).into_owned()).collect()
     }
 
@@ -332,7 +350,13 @@ impl Cluster {
     }
 
     pub(crate) fn owners(&self) -> Vec<NodeId> {
-        self.nodes.iter().filter(|(id, state)| state.up && !state.core.status(self.now).groups.is_empty() && self.main_status(id.0).is_owner).map(|(id, _)| *id).collect()
+        self.nodes
+            .iter()
+            .filter(|(id, state)| {
+                state.up && !state.core.status(self.now).groups.is_empty() && self.main_status(id.0).is_owner
+            })
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     pub(crate) fn take_transcript(&mut self) -> String {
@@ -389,7 +413,8 @@ impl TestNode {
                 Record::Learnt { log: LogId::MAIN, first, entries, .. } => {
                     slots.extend((first.0..).map(Slot).zip(entries.iter().cloned()));
                 }
-                Record::Installed { log: LogId::MAIN, slot, .. } | Record::Trimmed { log: LogId::MAIN, up_to: slot, .. } => {
+                Record::Installed { log: LogId::MAIN, slot, .. }
+                | Record::Trimmed { log: LogId::MAIN, up_to: slot, .. } => {
                     slots = slots.split_off(&slot.next());
                 }
                 _ => {}
@@ -406,35 +431,58 @@ fn show(message: &Message) -> String {
     match body {
         GroupMessage::Prepare { log, ballot, closed } => format!("{}prepare {ballot} above {closed}", log_name(log)),
         GroupMessage::Promise { log, ballot, closed, accepted, .. } => {
-            let found: Vec<String> = accepted.iter().map(|found| match &found.entry {
-                Some(entry) => format!("{}@{}={entry:?}", found.slot, found.ballot),
-                None => format!("{}@{} damaged", found.slot, found.ballot),
-            }).collect();
+            let found: Vec<String> = accepted
+                .iter()
+                .map(|found| match &found.entry {
+                    Some(entry) => format!("{}@{}={entry:?}", found.slot, found.ballot),
+                    None => format!("{}@{} damaged", found.slot, found.ballot),
+                })
+                .collect();
             format!("{}promise {ballot} closed {closed} accepted [{}]", log_name(log), found.join(", "))
         }
-        GroupMessage::Refused { log, ballot, promised, closed } => format!("{}refused {ballot}: promised {promised}, closed {closed}", log_name(log)),
+        GroupMessage::Refused { log, ballot, promised, closed } => {
+            format!("{}refused {ballot}: promised {promised}, closed {closed}", log_name(log))
+        }
         GroupMessage::Accept { log, ballot, first, entries, chosen, .. } => {
-            let chosen = chosen.map(|range| format!(", chosen {}..{} under {}", range.first, range.last, range.ballot)).unwrap_or_default();
+            let chosen = chosen
+                .map(|range| format!(", chosen {}..{} under {}", range.first, range.last, range.ballot))
+                .unwrap_or_default();
             format!("{}accept {ballot} {first}: {entries:?}{chosen}", log_name(log))
         }
-        GroupMessage::Accepted { log, ballot, first, last, .. } => format!("{}accepted {ballot} {first}..{last}", log_name(log)),
-        GroupMessage::Chosen { log, range } => format!("{}chosen {}..{} under {}", log_name(log), range.first, range.last, range.ballot),
+        GroupMessage::Accepted { log, ballot, first, last, .. } => {
+            format!("{}accepted {ballot} {first}..{last}", log_name(log))
+        }
+        GroupMessage::Chosen { log, range } => {
+            format!("{}chosen {}..{} under {}", log_name(log), range.first, range.last, range.ballot)
+        }
         GroupMessage::Forward { entries, hops, .. } => format!("forward {entries:?} hops {hops}"),
-        GroupMessage::NotProposed { ids, reason, ballot, .. } => format!("not proposed {ids:?}: {reason:?}, highest ballot {ballot}"),
+        GroupMessage::NotProposed { ids, reason, ballot, .. } => {
+            format!("not proposed {ids:?}: {reason:?}, highest ballot {ballot}")
+        }
         GroupMessage::ReadAsk { round, .. } => format!("read {round}?"),
-        GroupMessage::ReadAnswer { round, closed, highest, ballot, .. } => format!("read {round}: closed {closed}, highest {highest}@{ballot}"),
+        GroupMessage::ReadAnswer { round, closed, highest, ballot, .. } => {
+            format!("read {round}: closed {closed}, highest {highest}@{ballot}")
+        }
         GroupMessage::Fetch { from, up_to, .. } => format!("fetch {from}..{up_to}"),
         GroupMessage::Fetched { first, entries, closed, trimmed, .. } => {
             format!("fetched from {first}: {} entries, closed {closed}, trimmed {trimmed}", entries.len())
         }
         GroupMessage::AskAccepted { from, up_to, .. } => format!("what was accepted in {from}..{up_to}?"),
-        GroupMessage::HasAccepted { closed, accepted, .. } => format!("accepted {:?}, closed {closed}", accepted.iter().map(|a| (a.slot, a.ballot)).collect::<Vec<_>>()),
+        GroupMessage::HasAccepted { closed, accepted, .. } => {
+            format!("accepted {:?}, closed {closed}", accepted.iter().map(|a| (a.slot, a.ballot)).collect::<Vec<_>>())
+        }
         GroupMessage::AskConfiguration => "configuration?".to_owned(),
         GroupMessage::Configured { configuration } => format!("configuration {configuration:?}"),
         GroupMessage::Fenced => "fenced".to_owned(),
         GroupMessage::SyncAsk => "sync?".to_owned(),
-        GroupMessage::SyncAnswer { logs, votes } => format!("sync {:?}{}", logs.iter().map(|(_, closed, highest)| (closed, highest)).collect::<Vec<_>>(), if *votes { "" } else { " barred" }),
-        GroupMessage::Positions { logs } => format!("closed {:?}", logs.iter().map(|log| log.closed).collect::<Vec<_>>()),
+        GroupMessage::SyncAnswer { logs, votes } => format!(
+            "sync {:?}{}",
+            logs.iter().map(|(_, closed, highest)| (closed, highest)).collect::<Vec<_>>(),
+            if *votes { "" } else { " barred" }
+        ),
+        GroupMessage::Positions { logs } => {
+            format!("closed {:?}", logs.iter().map(|log| log.closed).collect::<Vec<_>>())
+        }
         GroupMessage::Invite { ballot, .. } => format!("invite to follow {ballot}"),
     }
 }

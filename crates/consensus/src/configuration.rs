@@ -198,7 +198,9 @@ impl Configuration {
                 || member.label.len() > bounds::MEMBER_TEXT_MAX
                 || member.public_key.len() > bounds::MEMBER_TEXT_MAX
         };
-        if self.members.iter().any(long) || self.name.len() + self.kind.len() + self.detail.len() > bounds::MEMBER_TEXT_MAX {
+        if self.members.iter().any(long)
+            || self.name.len() + self.kind.len() + self.detail.len() > bounds::MEMBER_TEXT_MAX
+        {
             return wrong("a text is too long");
         }
         if let Some(old) = &self.old_voters {

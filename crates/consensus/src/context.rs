@@ -57,7 +57,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn new(options: CoreOptions, node: NodeId, start: Start, position: Sequence, seed: u64, now: Time) -> Context {
+    pub(crate) fn new(
+        options: CoreOptions,
+        node: NodeId,
+        start: Start,
+        position: Sequence,
+        seed: u64,
+        now: Time,
+    ) -> Context {
         let mut random = Random::new(seed);
         let incarnation = random.next();
         Context {

@@ -85,7 +85,8 @@ impl Group {
             return;
         }
         let highest = self.control.highest.max(self.control_promise());
-        let ballot = Ballot { epoch: self.scope.epoch(), round: highest.round + 1, node: context.node, start: context.start };
+        let ballot =
+            Ballot { epoch: self.scope.epoch(), round: highest.round + 1, node: context.node, start: context.start };
         assert!(ballot > highest, "a new ballot is above every ballot seen");
         self.control.highest = ballot;
         let wanted = Entry::configuration(configuration);
@@ -123,7 +124,9 @@ impl Group {
         match body {
             GroupMessage::Prepare { ballot, .. } => self.on_control_prepare(context, from, ballot),
             GroupMessage::Promise { ballot, accepted, .. } => self.on_control_promise(context, from, ballot, accepted),
-            GroupMessage::Accept { ballot, first, entries, answer_to, .. } => self.on_control_accept(context, ballot, first, &entries, answer_to),
+            GroupMessage::Accept { ballot, first, entries, answer_to, .. } => {
+                self.on_control_accept(context, ballot, first, &entries, answer_to)
+            }
             GroupMessage::Accepted { ballot, .. } => self.on_control_accepted(context, from, ballot),
             GroupMessage::Refused { ballot, promised, .. } => self.on_control_refused(context, ballot, promised),
             // Nothing else concerns the control log; a peer that sends it is wrong, or newer.
@@ -132,7 +135,12 @@ impl Group {
     }
 
     fn control_refuse(&mut self, context: &mut Context, to: NodeId, ballot: Ballot) {
-        let body = GroupMessage::Refused { log: LogId::CONTROL, ballot, promised: self.control_promise(), closed: self.scope.epoch().slot() };
+        let body = GroupMessage::Refused {
+            log: LogId::CONTROL,
+            ballot,
+            promised: self.control_promise(),
+            closed: self.scope.epoch().slot(),
+        };
         context.send(&self.scope, [to], body);
     }
 
@@ -150,7 +158,12 @@ impl Group {
             context.persist(Record::Promised { group: self.scope.group, log: LogId::CONTROL, ballot });
         }
         let slot = self.control_slot();
-        let accepted = self.control.accepted.iter().map(|(ballot, entry)| Accepted { slot, ballot: *ballot, entry: entry.clone() }).collect();
+        let accepted = self
+            .control
+            .accepted
+            .iter()
+            .map(|(ballot, entry)| Accepted { slot, ballot: *ballot, entry: entry.clone() })
+            .collect();
         let body = GroupMessage::Promise {
             log: LogId::CONTROL,
             ballot,
@@ -185,8 +198,13 @@ impl Group {
             if highest == Ballot::ZERO {
                 break attempt.wanted.clone();
             }
-            let values: Vec<&Entry> =
-                attempt.answers.values().flatten().filter(|(ballot, _)| *ballot == highest).filter_map(|(_, entry)| entry.as_ref()).collect();
+            let values: Vec<&Entry> = attempt
+                .answers
+                .values()
+                .flatten()
+                .filter(|(ballot, _)| *ballot == highest)
+                .filter_map(|(_, entry)| entry.as_ref())
+                .collect();
             if values.windows(2).any(|pair| pair[0] != pair[1]) {
                 context.effect(Effect::Stop { reason: StopReason::TwoValues { group, log: LogId::CONTROL, slot } });
                 context.stopped = true;
@@ -203,27 +221,55 @@ impl Group {
         self.control_ask(context);
     }
 
-    fn on_control_accept(&mut self, context: &mut Context, ballot: Ballot, first: Slot, entries: &Arc<[Entry]>, answer_to: NodeId) {
+    fn on_control_accept(
+        &mut self,
+        context: &mut Context,
+        ballot: Ballot,
+        first: Slot,
+        entries: &Arc<[Entry]>,
+        answer_to: NodeId,
+    ) {
         let slot = self.control_slot();
         if !self.scope.may_vote() || first != slot || entries.len() != 1 {
             return;
         }
         let next = self.scope.epoch().next();
-        if !entries[0].to_configuration().is_some_and(|configuration| configuration.epoch == next && configuration.group == self.scope.group) {
+        if !entries[0]
+            .to_configuration()
+            .is_some_and(|configuration| configuration.epoch == next && configuration.group == self.scope.group)
+        {
             return;
         }
         if ballot < self.control_promise() || ballot.epoch != self.scope.epoch() {
             self.control_refuse(context, answer_to, ballot);
             return;
         }
-        let known = self.control.accepted.as_ref().is_some_and(|(accepted, entry)| *accepted == ballot && entry.as_ref() == Some(&entries[0]));
+        let known = self
+            .control
+            .accepted
+            .as_ref()
+            .is_some_and(|(accepted, entry)| *accepted == ballot && entry.as_ref() == Some(&entries[0]));
         if !known {
             self.control.promised = ballot;
             self.control.highest = self.control.highest.max(ballot);
             self.control.accepted = Some((ballot, Some(entries[0].clone())));
-            context.persist(Record::Accepted { group: self.scope.group, log: LogId::CONTROL, ballot, first: slot, entries: entries.clone() });
+            context.persist(Record::Accepted {
+                group: self.scope.group,
+                log: LogId::CONTROL,
+                ballot,
+                first: slot,
+                entries: entries.clone(),
+            });
         }
-        let body = GroupMessage::Accepted { log: LogId::CONTROL, ballot, first: slot, last: slot, closed: slot.previous(), start: context.start, position: context.required() };
+        let body = GroupMessage::Accepted {
+            log: LogId::CONTROL,
+            ballot,
+            first: slot,
+            last: slot,
+            closed: slot.previous(),
+            start: context.start,
+            position: context.required(),
+        };
         context.send_when_durable(&self.scope, answer_to, body);
     }
 

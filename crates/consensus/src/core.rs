@@ -88,7 +88,8 @@ impl Core {
     /// When to give [`Input::Tick`] at the latest, if nothing else comes before.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        let groups = self.groups.values().map(|group| group.next_deadline(self.context.now)).min().unwrap_or(Time::NEVER);
+        let groups =
+            self.groups.values().map(|group| group.next_deadline(self.context.now)).min().unwrap_or(Time::NEVER);
         let heartbeat = if self.groups.is_empty() { Time::NEVER } else { self.heartbeat_at };
         let deadline = groups.min(heartbeat);
         (deadline != Time::NEVER).then_some(deadline)
@@ -145,7 +146,9 @@ impl Core {
                     log.entries_read(context, scope, token, entries);
                 }
             }
-            Input::CreateGroup { token, group, name, kind, detail, member } => self.create(token, group, [&name, &kind, &detail], member),
+            Input::CreateGroup { token, group, name, kind, detail, member } => {
+                self.create(token, group, [&name, &kind, &detail], member)
+            }
             Input::LearnGroup { token, configuration } => self.learn_group(token, &configuration),
             Input::Change { token, group, change, deadline } => match self.groups.get_mut(&group) {
                 Some(group) => group.change(context, token, change, deadline),
@@ -260,7 +263,13 @@ impl Core {
 
     fn notice_lost_contact(&mut self) {
         let now = self.context.now;
-        let live: BTreeSet<NodeId> = self.context.peers.all().map(|(node, _)| node).filter(|node| self.context.peers.is_live(*node, now)).collect();
+        let live: BTreeSet<NodeId> = self
+            .context
+            .peers
+            .all()
+            .map(|(node, _)| node)
+            .filter(|node| self.context.peers.is_live(*node, now))
+            .collect();
         let lost: Vec<NodeId> = self.live.difference(&live).copied().collect();
         self.live = live;
         for node in lost {
@@ -271,8 +280,13 @@ impl Core {
     }
 
     fn known_peers(&self) -> Vec<NodeId> {
-        let members = self.groups.values().filter(|group| group.scope.is_member()).flat_map(|group| &group.scope.configuration.members);
-        let peers: BTreeSet<NodeId> = members.map(|member| member.node).filter(|node| *node != self.context.node).collect();
+        let members = self
+            .groups
+            .values()
+            .filter(|group| group.scope.is_member())
+            .flat_map(|group| &group.scope.configuration.members);
+        let peers: BTreeSet<NodeId> =
+            members.map(|member| member.node).filter(|node| *node != self.context.node).collect();
         peers.into_iter().collect()
     }
 
@@ -285,7 +299,9 @@ impl Core {
         let logs: Vec<LogPosition> = self
             .groups
             .values()
-            .flat_map(|group| group.logs.values().filter(|log| log.is_busy(now, within)).map(|log| log.position(&group.scope)))
+            .flat_map(|group| {
+                group.logs.values().filter(|log| log.is_busy(now, within)).map(|log| log.position(&group.scope))
+            })
             .take(bounds::HEARTBEAT_LOGS_MAX)
             .collect();
         let heartbeat = self.context.peers.heartbeat(now, logs);
@@ -363,7 +379,13 @@ impl Core {
         self.begin(token, configuration, recovered, "this node is not in it");
     }
 
-    fn begin(&mut self, token: Token, configuration: &Arc<Configuration>, recovered: RecoveredGroup, unfit: &'static str) {
+    fn begin(
+        &mut self,
+        token: Token,
+        configuration: &Arc<Configuration>,
+        recovered: RecoveredGroup,
+        unfit: &'static str,
+    ) {
         let context = &mut self.context;
         let refusal = if self.groups.contains_key(&configuration.group) {
             Some(Refusal::Exists)

@@ -80,8 +80,12 @@ pub(crate) struct Group {
 impl Group {
     pub(crate) fn new(context: &Context, configuration: Arc<Configuration>, recovered: &RecoveredGroup) -> Group {
         let scope = Scope { group: configuration.group, configuration, node: context.node, barred: false };
-        let mut logs: BTreeMap<LogId, Log> =
-            recovered.logs.iter().filter(|(id, _)| **id != LogId::CONTROL).map(|(id, log)| (*id, Log::new(*id, log))).collect();
+        let mut logs: BTreeMap<LogId, Log> = recovered
+            .logs
+            .iter()
+            .filter(|(id, _)| **id != LogId::CONTROL)
+            .map(|(id, log)| (*id, Log::new(*id, log)))
+            .collect();
         logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group { scope, logs, control, changes: crate::membership::Changes::default(), asked_at: None }
@@ -116,7 +120,9 @@ impl Group {
                     context.send_when_durable(&self.scope, from, GroupMessage::Fenced);
                 }
             }
-            GroupMessage::Positions { logs } => logs.iter().for_each(|position| self.saw_position(context, from, position)),
+            GroupMessage::Positions { logs } => {
+                logs.iter().for_each(|position| self.saw_position(context, from, position))
+            }
             GroupMessage::Fenced => self.on_fenced(context, from, epoch),
             GroupMessage::SyncAsk => self.on_sync_ask(context, from),
             GroupMessage::SyncAnswer { logs, votes } => self.on_sync_answer(context, from, logs, votes),
@@ -137,7 +143,10 @@ impl Group {
         } else if position.epoch < self.scope.epoch() {
             self.tell_configuration(context, from);
         }
-        if self.scope.configuration.index(from).is_none() || position.log == LogId::CONTROL || position.group != self.scope.group {
+        if self.scope.configuration.index(from).is_none()
+            || position.log == LogId::CONTROL
+            || position.group != self.scope.group
+        {
             return;
         }
         let (log, scope) = self.log(position.log);

@@ -89,7 +89,11 @@ impl IdWindow {
         }
         let floor = self.floors.get(&(id.node, id.start)).copied().unwrap_or(0);
         // A node that has a floor for a later start is past this one: whatever it knew of the earlier is gone.
-        let passed = self.floors.range((id.node, Start(id.start.0.saturating_add(1)))..=(id.node, Start(u64::MAX))).next().is_some();
+        let passed = self
+            .floors
+            .range((id.node, Start(id.start.0.saturating_add(1)))..=(id.node, Start(u64::MAX)))
+            .next()
+            .is_some();
         if id.sequence <= floor || passed {
             return Occurrence::Expired;
         }
@@ -134,7 +138,8 @@ impl IdWindow {
         let floor = self.floors.entry((id.node, id.start)).or_default();
         *floor = (*floor).max(id.sequence);
         // Floors of a node's earlier starts say no more than that of a later one.
-        let earlier: Vec<_> = self.floors.range((id.node, Start(0))..(id.node, id.start)).map(|(key, _)| *key).collect();
+        let earlier: Vec<_> =
+            self.floors.range((id.node, Start(0))..(id.node, id.start)).map(|(key, _)| *key).collect();
         for key in earlier {
             self.floors.remove(&key);
         }
@@ -158,7 +163,11 @@ mod tests {
         let mut window = IdWindow::new(10);
         assert_eq!(window.look_up(id(1, 1, 1)), Occurrence::First);
         window.record(Slot(5), id(1, 1, 1), Outcome::Rejected(vec![7]));
-        assert_eq!(window.look_up(id(1, 1, 1)), Occurrence::Repeated(Slot(5), Outcome::Rejected(vec![7])), "rejected ones too");
+        assert_eq!(
+            window.look_up(id(1, 1, 1)),
+            Occurrence::Repeated(Slot(5), Outcome::Rejected(vec![7])),
+            "rejected ones too"
+        );
         assert_eq!(window.look_up(id(2, 1, 1)), Occurrence::First, "another node's id is another id");
     }
 
@@ -166,9 +175,17 @@ mod tests {
     fn closing_makes_failure_final() {
         let mut window = IdWindow::new(10);
         assert_eq!(window.close(Slot(1), id(1, 1, 1)), Occurrence::Repeated(Slot(1), Outcome::Closed));
-        assert_eq!(window.look_up(id(1, 1, 1)), Occurrence::Repeated(Slot(1), Outcome::Closed), "it can not take effect any more");
+        assert_eq!(
+            window.look_up(id(1, 1, 1)),
+            Occurrence::Repeated(Slot(1), Outcome::Closed),
+            "it can not take effect any more"
+        );
         window.record(Slot(2), id(1, 1, 2), applied("done"));
-        assert_eq!(window.close(Slot(3), id(1, 1, 2)), Occurrence::Repeated(Slot(2), applied("done")), "what happened stays");
+        assert_eq!(
+            window.close(Slot(3), id(1, 1, 2)),
+            Occurrence::Repeated(Slot(2), applied("done")),
+            "what happened stays"
+        );
     }
 
     #[test]

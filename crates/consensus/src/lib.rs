@@ -44,7 +44,10 @@ pub use entry::{Entry, EntryKind, InvalidEntry};
 pub use id_window::{IdWindow, Occurrence, Outcome};
 pub use ids::{Epoch, GroupId, InvalidOperationId, LogId, NodeId, OperationId, Sequence, Slot, Start, Token};
 pub use input::{Change, Input};
-pub use message::{Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, InvalidMessage, LogPosition, Message, NotProposed, MESSAGE_VERSION};
+pub use message::{
+    Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, InvalidMessage, LogPosition, Message, NotProposed,
+    MESSAGE_VERSION,
+};
 pub use options::CoreOptions;
 pub use record::Record;
 pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};

@@ -90,14 +90,19 @@ impl Group {
         let busy = !self.changes.requests.is_empty() || self.changes.pass.is_some();
         self.changes.again_at = busy.then(|| {
             let usual = context.now + context.options.failure_timeout / 20;
-            if self.control.not_before() > context.now { usual.min(self.control.not_before()) } else { usual }
+            if self.control.not_before() > context.now {
+                usual.min(self.control.not_before())
+            } else {
+                usual
+            }
         });
     }
 
     fn expire_changes(&mut self, context: &mut Context) {
         let now = context.now;
         let requests = std::mem::take(&mut self.changes.requests);
-        let (late, rest): (VecDeque<_>, VecDeque<_>) = requests.into_iter().partition(|request| request.deadline <= now);
+        let (late, rest): (VecDeque<_>, VecDeque<_>) =
+            requests.into_iter().partition(|request| request.deadline <= now);
         self.changes.requests = rest;
         for request in late {
             let joint = self.scope.configuration.is_joint() && request.since == self.scope.epoch();
@@ -218,7 +223,8 @@ impl Group {
             self.changes.resume_at = None;
             return;
         }
-        let rank = u32::try_from(self.scope.configuration.index(context.node).unwrap_or(0)).expect("members are bounded");
+        let rank =
+            u32::try_from(self.scope.configuration.index(context.node).unwrap_or(0)).expect("members are bounded");
         let patience = context.options.failure_timeout * 2 + context.options.failure_timeout / 2 * rank;
         let at = *self.changes.resume_at.get_or_insert(context.now + patience);
         if context.now >= at {
@@ -289,7 +295,8 @@ impl Group {
         }
         let pass = self.changes.pass.as_ref().expect("it was there");
         let holds = |answer: &BTreeMap<LogId, (Slot, Slot)>| {
-            goal.iter().all(|(log, slot)| answer.get(log).is_some_and(|(closed, _)| closed >= slot) || *slot == Slot::ZERO)
+            goal.iter()
+                .all(|(log, slot)| answer.get(log).is_some_and(|(closed, _)| closed >= slot) || *slot == Slot::ZERO)
         };
         let holders = pass.answers.iter().filter(|(_, answer)| holds(answer)).map(|(node, _)| *node);
         configuration.is_new_quorum(configuration.set_of(holders))
@@ -313,7 +320,13 @@ impl Group {
         context.send_when_durable(&self.scope, from, GroupMessage::SyncAnswer { logs, votes });
     }
 
-    pub(crate) fn on_sync_answer(&mut self, context: &mut Context, from: NodeId, logs: Vec<(LogId, Slot, Slot)>, votes: bool) {
+    pub(crate) fn on_sync_answer(
+        &mut self,
+        context: &mut Context,
+        from: NodeId,
+        logs: Vec<(LogId, Slot, Slot)>,
+        votes: bool,
+    ) {
         let Some(pass) = &mut self.changes.pass else { return };
         if !votes || self.scope.configuration.index(from).is_none() {
             return;
@@ -375,11 +388,20 @@ fn is_fulfilled(change: &Change, since: Epoch, configuration: &Arc<Configuration
     let settled = !configuration.is_joint();
     match change {
         Change::AddLearner(member) => {
-            settled && configuration.member(member.node).is_some_and(|known| Member { role: member.role, ..known.clone() } == *member)
+            settled
+                && configuration
+                    .member(member.node)
+                    .is_some_and(|known| Member { role: member.role, ..known.clone() } == *member)
         }
-        Change::Promote(node) => settled && configuration.member(*node).is_some_and(|member| member.role == Role::Voter),
+        Change::Promote(node) => {
+            settled && configuration.member(*node).is_some_and(|member| member.role == Role::Voter)
+        }
         Change::Remove(node) => settled && configuration.index(*node).is_none(),
         Change::GoBack => settled && configuration.epoch > since,
-        Change::Renew(nodes) => settled && configuration.epoch > since && nodes.iter().all(|node| configuration.renewed.get(node).is_some_and(|joint| *joint > since)),
+        Change::Renew(nodes) => {
+            settled
+                && configuration.epoch > since
+                && nodes.iter().all(|node| configuration.renewed.get(node).is_some_and(|joint| *joint > since))
+        }
     }
 }

@@ -370,7 +370,8 @@ impl Message {
         if *version != MESSAGE_VERSION {
             return Err(InvalidMessage::Version(*version));
         }
-        let (message, rest): (Message, &[u8]) = postcard::take_from_bytes(body).map_err(|_| InvalidMessage::Malformed)?;
+        let (message, rest): (Message, &[u8]) =
+            postcard::take_from_bytes(body).map_err(|_| InvalidMessage::Malformed)?;
         if !rest.is_empty() {
             return Err(InvalidMessage::Malformed);
         }
@@ -382,10 +383,14 @@ impl Message {
     fn check(&self) -> Result<(), InvalidMessage> {
         let out = |why| Err(InvalidMessage::OutOfBounds(why));
         let slots_ok = |slots: &[Slot]| slots.iter().all(|slot| *slot <= Slot::LARGEST);
-        let ballots_ok = |ballots: &[Ballot]| ballots.iter().all(|ballot| ballot.round <= 1 << 62 && ballot.epoch.0 <= 1 << 62);
+        let ballots_ok =
+            |ballots: &[Ballot]| ballots.iter().all(|ballot| ballot.round <= 1 << 62 && ballot.epoch.0 <= 1 << 62);
         let (epoch, body) = match self {
             Message::Heartbeat(heartbeat) => {
-                let positions = heartbeat.logs.iter().all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62);
+                let positions = heartbeat
+                    .logs
+                    .iter()
+                    .all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62);
                 return if positions { Ok(()) } else { out("position") };
             }
             Message::Impostor(_) => return Ok(()),
@@ -397,17 +402,32 @@ impl Message {
         let ok = match body {
             GroupMessage::Prepare { ballot, closed, .. } => slots_ok(&[*closed]) && ballots_ok(&[*ballot]),
             GroupMessage::Promise { ballot, closed, above, accepted, .. } => {
-                slots_ok(&[*closed, *above]) && ballots_ok(&[*ballot]) && accepted.iter().all(|a| slots_ok(&[a.slot]) && ballots_ok(&[a.ballot]))
+                slots_ok(&[*closed, *above])
+                    && ballots_ok(&[*ballot])
+                    && accepted.iter().all(|a| slots_ok(&[a.slot]) && ballots_ok(&[a.ballot]))
             }
-            GroupMessage::Refused { ballot, promised, closed, .. } => slots_ok(&[*closed]) && ballots_ok(&[*ballot, *promised]),
+            GroupMessage::Refused { ballot, promised, closed, .. } => {
+                slots_ok(&[*closed]) && ballots_ok(&[*ballot, *promised])
+            }
             GroupMessage::Accept { ballot, first, entries, chosen, .. } => {
                 let range = chosen.as_ref().is_none_or(|r| slots_ok(&[r.first, r.last]) && ballots_ok(&[r.ballot]));
-                range && slots_ok(&[*first]) && *first > Slot::ZERO && ballots_ok(&[*ballot]) && !entries.is_empty() && entries.len() <= bounds::BATCH_ENTRIES_MAX
+                range
+                    && slots_ok(&[*first])
+                    && *first > Slot::ZERO
+                    && ballots_ok(&[*ballot])
+                    && !entries.is_empty()
+                    && entries.len() <= bounds::BATCH_ENTRIES_MAX
             }
-            GroupMessage::Accepted { ballot, first, last, closed, .. } => slots_ok(&[*first, *last, *closed]) && ballots_ok(&[*ballot]),
+            GroupMessage::Accepted { ballot, first, last, closed, .. } => {
+                slots_ok(&[*first, *last, *closed]) && ballots_ok(&[*ballot])
+            }
             GroupMessage::Chosen { range, .. } => slots_ok(&[range.first, range.last]) && ballots_ok(&[range.ballot]),
-            GroupMessage::ReadAnswer { closed, highest, ballot, promised, .. } => slots_ok(&[*closed, *highest]) && ballots_ok(&[*ballot, *promised]),
-            GroupMessage::Fetch { from, up_to, .. } | GroupMessage::AskAccepted { from, up_to, .. } => slots_ok(&[*from, *up_to]),
+            GroupMessage::ReadAnswer { closed, highest, ballot, promised, .. } => {
+                slots_ok(&[*closed, *highest]) && ballots_ok(&[*ballot, *promised])
+            }
+            GroupMessage::Fetch { from, up_to, .. } | GroupMessage::AskAccepted { from, up_to, .. } => {
+                slots_ok(&[*from, *up_to])
+            }
             GroupMessage::Fetched { first, entries, closed, trimmed, .. } => {
                 slots_ok(&[*first, *closed, *trimmed]) && entries.iter().all(|(ballot, _)| ballots_ok(&[*ballot]))
             }
@@ -415,12 +435,23 @@ impl Message {
                 slots_ok(&[*closed]) && accepted.iter().all(|a| slots_ok(&[a.slot]) && ballots_ok(&[a.ballot]))
             }
             GroupMessage::Configured { configuration } => configuration.check().is_ok(),
-            GroupMessage::SyncAnswer { logs, .. } => logs.iter().all(|(_, closed, highest)| slots_ok(&[*closed, *highest])),
-            GroupMessage::Positions { logs } => logs.iter().all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot])),
+            GroupMessage::SyncAnswer { logs, .. } => {
+                logs.iter().all(|(_, closed, highest)| slots_ok(&[*closed, *highest]))
+            }
+            GroupMessage::Positions { logs } => {
+                logs.iter().all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot]))
+            }
             GroupMessage::NotProposed { ballot, .. } | GroupMessage::Invite { ballot, .. } => ballots_ok(&[*ballot]),
             GroupMessage::Forward { entries, .. } => entries.len() <= bounds::BATCH_ENTRIES_MAX,
-            GroupMessage::ReadAsk { .. } | GroupMessage::AskConfiguration | GroupMessage::Fenced | GroupMessage::SyncAsk => true,
+            GroupMessage::ReadAsk { .. }
+            | GroupMessage::AskConfiguration
+            | GroupMessage::Fenced
+            | GroupMessage::SyncAsk => true,
         };
-        if ok { Ok(()) } else { out("group message") }
+        if ok {
+            Ok(())
+        } else {
+            out("group message")
+        }
     }
 }

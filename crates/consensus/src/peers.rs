@@ -79,7 +79,8 @@ impl Peers {
 
     /// In two-way contact.
     pub(crate) fn is_live(&self, node: NodeId, now: Time) -> bool {
-        node == self.node || self.peers.get(&node).is_some_and(|peer| self.fresh(peer, now) && peer.hears.contains(&self.node))
+        node == self.node
+            || self.peers.get(&node).is_some_and(|peer| self.fresh(peer, now) && peer.hears.contains(&self.node))
     }
 
     fn fresh(&self, peer: &Peer, now: Time) -> bool {
@@ -88,7 +89,8 @@ impl Peers {
 
     /// The members in two-way contact with this node, itself included.
     pub(crate) fn live_members(&self, configuration: &Configuration, now: Time) -> MemberSet {
-        configuration.set_of(configuration.members.iter().map(|member| member.node).filter(|node| self.is_live(*node, now)))
+        configuration
+            .set_of(configuration.members.iter().map(|member| member.node).filter(|node| self.is_live(*node, now)))
     }
 
     /// Whether, as far as this node can tell, `owner` is in two-way contact with a quorum: by its own word or its members'.
@@ -104,7 +106,8 @@ impl Peers {
             let Some(peer) = self.peers.get(&member) else { return false };
             self.fresh(peer, now) && peer.contacts.contains(&owner)
         };
-        let set = configuration.set_of(configuration.members.iter().map(|member| member.node).filter(|node| in_contact(*node)));
+        let set = configuration
+            .set_of(configuration.members.iter().map(|member| member.node).filter(|node| in_contact(*node)));
         let alone = set.count() <= 1;
         configuration.is_quorum(set) && (!alone || owner == self.node)
     }
@@ -112,7 +115,9 @@ impl Peers {
     /// A live member that says it is in contact with `owner`.
     pub(crate) fn relay_to(&self, owner: NodeId, configuration: &Configuration, now: Time) -> Option<NodeId> {
         let reaches = |node: NodeId| {
-            self.is_live(node, now) && node != self.node && self.peers.get(&node).is_some_and(|peer| peer.contacts.contains(&owner))
+            self.is_live(node, now)
+                && node != self.node
+                && self.peers.get(&node).is_some_and(|peer| peer.contacts.contains(&owner))
         };
         configuration.members.iter().map(|member| member.node).find(|node| reaches(*node))
     }
@@ -146,8 +151,16 @@ impl Peers {
         if heartbeat.start == seen_start && peer.incarnation.is_some_and(|known| known != heartbeat.incarnation) {
             return Heard::Refused(Impostor::RunsTwice { incarnation: heartbeat.incarnation });
         }
-        let found = if heartbeat.start > seen_start || peer.incarnation.is_none() { heartbeat.position_at_start } else { heartbeat.position };
-        let went_back = if heartbeat.start > seen_start { found < seen } else { heartbeat.position < seen && peer.incarnation.is_none() };
+        let found = if heartbeat.start > seen_start || peer.incarnation.is_none() {
+            heartbeat.position_at_start
+        } else {
+            heartbeat.position
+        };
+        let went_back = if heartbeat.start > seen_start {
+            found < seen
+        } else {
+            heartbeat.position < seen && peer.incarnation.is_none()
+        };
         if went_back {
             return Heard::Refused(Impostor::LogWentBack { seen, found });
         }

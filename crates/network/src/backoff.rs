@@ -18,10 +18,7 @@ impl Backoff {
         let mut seed = [0; 8];
         // Without randomness there is merely less jitter.
         let _ = pinning::provider().secure_random.fill(&mut seed);
-        Self {
-            nominal: BACKOFF_MIN,
-            random: u64::from_ne_bytes(seed) | 1,
-        }
+        Self { nominal: BACKOFF_MIN, random: u64::from_ne_bytes(seed) | 1 }
     }
 
     pub(crate) fn reset(&mut self) {
@@ -48,10 +45,7 @@ mod tests {
     fn waits_grow_to_the_bound_and_start_short_again() {
         let mut backoff = Backoff::new();
         let first = backoff.next();
-        assert!(
-            first >= BACKOFF_MIN / 2 && first <= BACKOFF_MIN,
-            "{first:?}"
-        );
+        assert!(first >= BACKOFF_MIN / 2 && first <= BACKOFF_MIN, "{first:?}");
         for _ in 0..20 {
             assert!(backoff.next() <= BACKOFF_MAX);
         }

@@ -48,12 +48,9 @@ pub(crate) async fn dial(shared: Arc<Shared>, node: NodeId, peer: Peer, link: Ar
     let mut backoff = Backoff::new();
     let whom = format!("dial {node}");
     loop {
-        let dialled = timeout(
-            HANDSHAKE_TIMEOUT,
-            connect(&shared, node, &peer, Arc::clone(&config)),
-        )
-        .await
-        .unwrap_or(Err(DialError::Silent));
+        let dialled = timeout(HANDSHAKE_TIMEOUT, connect(&shared, node, &peer, Arc::clone(&config)))
+            .await
+            .unwrap_or(Err(DialError::Silent));
         let error = match dialled {
             Ok((stream, hello)) => {
                 shared.refusals.forget(&whom);
@@ -77,10 +74,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, node: NodeId, peer: Peer, link: Ar
                 error
             }
         };
-        link.state
-            .lock()
-            .expect("no panic while holding the link's state")
-            .last_error = Some(error);
+        link.state.lock().expect("no panic while holding the link's state").last_error = Some(error);
         tokio::time::sleep(backoff.next()).await;
     }
 }
@@ -88,8 +82,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, node: NodeId, peer: Peer, link: Ar
 fn count(shared: &Shared, error: &DialError) {
     match error {
         DialError::Key(_) => shared.counters.keys_refused.add(1),
-        DialError::OtherNode { .. }
-        | DialError::Hello(HelloError::Garbage | HelloError::Versions { .. }) => {
+        DialError::OtherNode { .. } | DialError::Hello(HelloError::Garbage | HelloError::Versions { .. }) => {
             shared.counters.hellos_refused.add(1);
         }
         _ => {}
@@ -102,19 +95,14 @@ async fn connect(
     peer: &Peer,
     config: Arc<ClientConfig>,
 ) -> Result<(TlsStream<TcpStream>, Hello), DialError> {
-    let tcp = connect_tcp(&peer.address)
-        .await
-        .map_err(DialError::Connect)?;
+    let tcp = connect_tcp(&peer.address).await.map_err(DialError::Connect)?;
     let name = ServerName::try_from(CERTIFICATE_NAME).expect("a valid name");
     let handshake = TlsConnector::from(config).connect(name, tcp).await;
     let mut stream = handshake.map_err(|error| match pinning::key_refused(&error) {
         Some(refused) => DialError::Key(refused.to_string()),
         None => DialError::Tls(error),
     })?;
-    Hello::new(shared.node, shared.start)
-        .write(&mut stream)
-        .await
-        .map_err(HelloError::Io)?;
+    Hello::new(shared.node, shared.start).write(&mut stream).await.map_err(HelloError::Io)?;
     let hello = Hello::read(&mut stream).await?;
     if hello.node != node {
         return Err(DialError::OtherNode { said: hello.node });
@@ -133,9 +121,7 @@ async fn connect_tcp(address: &str) -> io::Result<TcpStream> {
                 return Ok(stream);
             }
             Ok(Err(error)) => last = error,
-            Err(_) => {
-                last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer"))
-            }
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{address} did not answer")),
         }
     }
     Err(last)
@@ -154,18 +140,11 @@ async fn run(shared: &Shared, link: &OutboundLink, stream: TlsStream<TcpStream>)
 async fn watch(mut reader: impl AsyncRead + Unpin) -> io::Error {
     let mut byte = [0];
     match reader.read(&mut byte).await {
-        Ok(0) => io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the peer closed the connection",
-        ),
-        Ok(_) => io::Error::new(
-            io::ErrorKind::InvalidData,
-            "the peer sent data on a connection that is not for it",
-        ),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the peer closed the connection",
-        ),
+        Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection"),
+        Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "the peer sent data on a connection that is not for it"),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed the connection")
+        }
         Err(error) => error,
     }
 }
@@ -204,13 +183,8 @@ struct OpenLink<'a> {
 impl<'a> OpenLink<'a> {
     fn new(shared: &'a Shared, link: &'a OutboundLink, node: NodeId, start: Start) -> Self {
         link.queue.open();
-        *link
-            .state
-            .lock()
-            .expect("no panic while holding the link's state") = crate::links::OutboundState {
-            connected: Some(start),
-            last_error: None,
-        };
+        *link.state.lock().expect("no panic while holding the link's state") =
+            crate::links::OutboundState { connected: Some(start), last_error: None };
         shared.counters.connects.add(1);
         // Nobody listens any more while the engine stops.
         let _ = shared.events.send((Event::Connected { node, start }, None));
@@ -222,14 +196,7 @@ impl Drop for OpenLink<'_> {
     fn drop(&mut self) {
         let lost = self.link.queue.close();
         self.shared.counters.frames_lost.add(lost as u64);
-        self.link
-            .state
-            .lock()
-            .expect("no panic while holding the link's state")
-            .connected = None;
-        let _ = self
-            .shared
-            .events
-            .send((Event::Disconnected { node: self.node }, None));
+        self.link.state.lock().expect("no panic while holding the link's state").connected = None;
+        let _ = self.shared.events.send((Event::Disconnected { node: self.node }, None));
     }
 }

@@ -30,10 +30,7 @@ pub(crate) struct FrameReader<R> {
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(crate) fn new(reader: R) -> Self {
-        Self {
-            reader,
-            buffer: BytesMut::with_capacity(READ_BUFFER_BYTES),
-        }
+        Self { reader, buffer: BytesMut::with_capacity(READ_BUFFER_BYTES) }
     }
 
     /// Waits for the next frame's announcement and returns its length; `None` when the stream ended between frames.
@@ -42,11 +39,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         while self.buffer.len() < LENGTH_BYTES {
             self.buffer.reserve(READ_BUFFER_BYTES);
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() {
-                    Ok(None)
-                } else {
-                    Err(FrameError::Cut)
-                };
+                return if self.buffer.is_empty() { Ok(None) } else { Err(FrameError::Cut) };
             }
         }
         let bytes = self.buffer.get_u32() as usize;
@@ -58,8 +51,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Reads the frame whose length was just returned.
     pub(crate) async fn body(&mut self, length: usize) -> Result<Bytes, FrameError> {
-        self.buffer
-            .reserve(length.saturating_sub(self.buffer.len()));
+        self.buffer.reserve(length.saturating_sub(self.buffer.len()));
         while self.buffer.len() < length {
             if self.reader.read_buf(&mut self.buffer).await? == 0 {
                 return Err(FrameError::Cut);
@@ -79,19 +71,12 @@ pub(crate) struct FrameWriter<W> {
 
 impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub(crate) fn new(writer: W) -> Self {
-        Self {
-            writer,
-            buffer: BytesMut::with_capacity(WRITE_BYTES_MAX),
-            writes: 0,
-        }
+        Self { writer, buffer: BytesMut::with_capacity(WRITE_BYTES_MAX), writes: 0 }
     }
 
     /// Adds a frame; it leaves at the next [`flush`](Self::flush) at the latest.
     pub(crate) async fn write(&mut self, frame: &Bytes) -> io::Result<()> {
-        assert!(
-            frame.len() <= FRAME_BYTES_MAX,
-            "the queue refuses larger frames"
-        );
+        assert!(frame.len() <= FRAME_BYTES_MAX, "the queue refuses larger frames");
         if self.buffer.len() + LENGTH_BYTES + frame.len() > WRITE_BYTES_MAX {
             self.write_buffer().await?;
         }
@@ -130,10 +115,7 @@ mod tests {
     use super::*;
 
     fn block_on<T>(future: impl std::future::Future<Output = T>) -> T {
-        tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap()
-            .block_on(future)
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
     async fn read_all(bytes: &[u8]) -> (Vec<Bytes>, Option<FrameError>) {
@@ -154,24 +136,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_whatever_its_size() {
         block_on(async {
-            let sizes = [
-                0,
-                1,
-                3,
-                4,
-                5,
-                1000,
-                WRITE_BYTES_MAX - 4,
-                WRITE_BYTES_MAX,
-                WRITE_BYTES_MAX + 1,
-                3 << 20,
-                0,
-                7,
-            ];
-            let frames: Vec<Bytes> = (0u8..)
-                .zip(sizes)
-                .map(|(i, size)| Bytes::from(vec![i; size]))
-                .collect();
+            let sizes = [0, 1, 3, 4, 5, 1000, WRITE_BYTES_MAX - 4, WRITE_BYTES_MAX, WRITE_BYTES_MAX + 1, 3 << 20, 0, 7];
+            let frames: Vec<Bytes> = (0u8..).zip(sizes).map(|(i, size)| Bytes::from(vec![i; size])).collect();
             let mut bytes = Vec::new();
             let mut writer = FrameWriter::new(&mut bytes);
             for frame in &frames {
@@ -189,10 +155,7 @@ mod tests {
         block_on(async {
             let mut writer = FrameWriter::new(Vec::new());
             for _ in 0..1000 {
-                writer
-                    .write(&Bytes::from_static(b"0123456789"))
-                    .await
-                    .unwrap();
+                writer.write(&Bytes::from_static(b"0123456789")).await.unwrap();
             }
             assert_eq!(writer.flush().await.unwrap(), 1);
         });
@@ -202,16 +165,10 @@ mod tests {
     fn oversized_and_cut_frames_end_the_stream() {
         block_on(async {
             let announced = u32::try_from(FRAME_BYTES_MAX + 1).unwrap().to_be_bytes();
-            assert!(matches!(
-                read_all(&announced).await.1,
-                Some(FrameError::TooLarge { .. })
-            ));
+            assert!(matches!(read_all(&announced).await.1, Some(FrameError::TooLarge { .. })));
             let whole = [0, 0, 0, 3, b'a', b'b', b'c'];
             for length in 1..whole.len() {
-                assert!(
-                    matches!(read_all(&whole[..length]).await.1, Some(FrameError::Cut)),
-                    "{length}"
-                );
+                assert!(matches!(read_all(&whole[..length]).await.1, Some(FrameError::Cut)), "{length}");
             }
         });
     }

@@ -52,12 +52,7 @@ pub(crate) enum HelloError {
 
 impl Hello {
     pub(crate) fn new(node: NodeId, start: Start) -> Self {
-        Self {
-            version_min: *VERSIONS.start(),
-            version_max: *VERSIONS.end(),
-            node,
-            start,
-        }
+        Self { version_min: *VERSIONS.start(), version_max: *VERSIONS.end(), node, start }
     }
 
     /// The newest version that both sides speak.
@@ -66,9 +61,7 @@ impl Hello {
         if version >= self.version_min && version >= *VERSIONS.start() {
             Ok(version)
         } else {
-            Err(HelloError::Versions {
-                theirs: self.version_min..=self.version_max,
-            })
+            Err(HelloError::Versions { theirs: self.version_min..=self.version_max })
         }
     }
 
@@ -106,34 +99,20 @@ impl Hello {
         // Another version may say anything after this.
         let node = NodeId(0);
         let start = Start(0);
-        let hello = Self {
-            version_min,
-            version_max,
-            node,
-            start,
-        };
+        let hello = Self { version_min, version_max, node, start };
         hello.common_version()?;
-        Ok(Self {
-            node: NodeId(stream.read_u128().await?),
-            start: Start(stream.read_u64().await?),
-            ..hello
-        })
+        Ok(Self { node: NodeId(stream.read_u128().await?), start: Start(stream.read_u64().await?), ..hello })
     }
 }
 
 /// Tells the dialling side why it is not let in.
-pub(crate) async fn write_refusal(
-    stream: &mut (impl AsyncWrite + Unpin),
-    reason: &str,
-) -> io::Result<()> {
+pub(crate) async fn write_refusal(stream: &mut (impl AsyncWrite + Unpin), reason: &str) -> io::Result<()> {
     let mut length = reason.len().min(REASON_BYTES_MAX);
     while !reason.is_char_boundary(length) {
         length -= 1;
     }
     stream.write_all(REFUSED).await?;
-    stream
-        .write_u16(u16::try_from(length).expect("REASON_BYTES_MAX fits"))
-        .await?;
+    stream.write_u16(u16::try_from(length).expect("REASON_BYTES_MAX fits")).await?;
     stream.write_all(&reason.as_bytes()[..length]).await?;
     stream.flush().await?;
     stream.shutdown().await
@@ -141,10 +120,7 @@ pub(crate) async fn write_refusal(
 
 /// A peer's words are not trusted with the log's line structure.
 fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -152,20 +128,13 @@ mod tests {
     use super::*;
 
     fn read(mut bytes: &[u8]) -> Result<Hello, HelloError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(Hello::read(&mut bytes))
     }
 
     #[test]
     fn the_layout_is_fixed() {
-        let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            node: NodeId(0x0102),
-            start: Start(7),
-        };
+        let hello = Hello { version_min: 1, version_max: 1, node: NodeId(0x0102), start: Start(7) };
         let golden = b"SYNODHI\n\0\x01\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02\0\0\0\0\0\0\0\x07";
         assert_eq!(&hello.encode(), golden);
         assert_eq!(read(golden).unwrap(), hello);
@@ -174,53 +143,28 @@ mod tests {
     #[test]
     fn foreign_versions_are_named_even_when_nothing_follows() {
         let error = read(b"SYNODHI\n\0\x05\0\x09").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "it speaks protocol versions 5 to 9, this node speaks 1 to 1"
-        );
-        let newer = Hello {
-            version_min: 1,
-            version_max: 9,
-            node: NodeId(1),
-            start: Start(1),
-        };
+        assert_eq!(error.to_string(), "it speaks protocol versions 5 to 9, this node speaks 1 to 1");
+        let newer = Hello { version_min: 1, version_max: 9, node: NodeId(1), start: Start(1) };
         assert_eq!(newer.common_version().unwrap(), 1);
     }
 
     #[test]
     fn garbage_and_cut_hellos_are_refused() {
-        assert!(matches!(
-            read(b"GET / HTTP/1.1\r\n"),
-            Err(HelloError::Garbage)
-        ));
+        assert!(matches!(read(b"GET / HTTP/1.1\r\n"), Err(HelloError::Garbage)));
         let whole = Hello::new(NodeId(1), Start(1)).encode();
         for length in 0..whole.len() {
-            assert!(
-                matches!(read(&whole[..length]), Err(HelloError::Io(_))),
-                "{length}"
-            );
+            assert!(matches!(read(&whole[..length]), Err(HelloError::Io(_))), "{length}");
         }
     }
 
     #[test]
     fn a_refusal_carries_its_reason_on_one_line() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut bytes = Vec::new();
-        runtime
-            .block_on(write_refusal(&mut bytes, "two\nlines"))
-            .unwrap();
-        assert_eq!(
-            read(&bytes).unwrap_err().to_string(),
-            "it refused this node: two lines"
-        );
+        runtime.block_on(write_refusal(&mut bytes, "two\nlines")).unwrap();
+        assert_eq!(read(&bytes).unwrap_err().to_string(), "it refused this node: two lines");
         bytes.clear();
-        runtime
-            .block_on(write_refusal(&mut bytes, &"ä".repeat(400)))
-            .unwrap();
-        assert!(
-            matches!(read(&bytes), Err(HelloError::Refused(reason)) if reason.chars().count() == 256)
-        );
+        runtime.block_on(write_refusal(&mut bytes, &"ä".repeat(400))).unwrap();
+        assert!(matches!(read(&bytes), Err(HelloError::Refused(reason)) if reason.chars().count() == 256));
     }
 }

@@ -94,9 +94,7 @@ pub struct Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("public_key", &self.public_key)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("public_key", &self.public_key).finish_non_exhaustive()
     }
 }
 
@@ -107,11 +105,7 @@ impl Identity {
         let path = directory.join(KEY_FILE);
         let failed = |doing, path: &Path| {
             let path = path.to_owned();
-            move |source| IdentityError::Io {
-                doing,
-                path,
-                source,
-            }
+            move |source| IdentityError::Io { doing, path, source }
         };
         match fs::metadata(&path) {
             Ok(metadata) => {
@@ -122,17 +116,12 @@ impl Identity {
                 let pem = fs::read_to_string(&path).map_err(failed("read", &path))?;
                 KeyPair::from_pem(&pem)
                     .and_then(|key_pair| Self::from_key_pair(&key_pair))
-                    .map_err(|error| IdentityError::Damaged {
-                        path,
-                        detail: error.to_string(),
-                    })
+                    .map_err(|error| IdentityError::Damaged { path, detail: error.to_string() })
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let key_pair =
-                    KeyPair::generate_for(&PKCS_ED25519).map_err(IdentityError::Generate)?;
+                let key_pair = KeyPair::generate_for(&PKCS_ED25519).map_err(IdentityError::Generate)?;
                 let identity = Self::from_key_pair(&key_pair).map_err(IdentityError::Generate)?;
-                write_synced(directory, &path, key_pair.serialize_pem().as_bytes())
-                    .map_err(failed("write", &path))?;
+                write_synced(directory, &path, key_pair.serialize_pem().as_bytes()).map_err(failed("write", &path))?;
                 Ok(identity)
             }
             Err(source) => Err(failed("read", &path)(source)),
@@ -153,12 +142,10 @@ impl Identity {
     }
 
     fn from_key_pair(key_pair: &KeyPair) -> Result<Self, rcgen::Error> {
-        let certificate =
-            CertificateParams::new([CERTIFICATE_NAME.to_owned()])?.self_signed(key_pair)?;
+        let certificate = CertificateParams::new([CERTIFICATE_NAME.to_owned()])?.self_signed(key_pair)?;
         let private_key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key_pair.serialize_der()));
         // A key that TLS could not use is found out here and not at the first connection.
-        ring::sign::any_supported_type(&private_key)
-            .map_err(|_| rcgen::Error::UnsupportedSignatureAlgorithm)?;
+        ring::sign::any_supported_type(&private_key).map_err(|_| rcgen::Error::UnsupportedSignatureAlgorithm)?;
         Ok(Self {
             public_key: PublicKey(key_pair.subject_public_key_info()),
             certificate: certificate.der().clone(),
@@ -170,12 +157,7 @@ impl Identity {
 /// Writes a new file by way of a temporary one, so that a crash leaves either no key or a whole one.
 fn write_synced(directory: &Path, path: &Path, contents: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("pem.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     // A file left by an earlier attempt keeps the mode that it had.
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     file.write_all(contents)?;
@@ -194,10 +176,7 @@ mod tests {
         let made = Identity::load_or_create(directory.path()).unwrap();
         let loaded = Identity::load_or_create(directory.path()).unwrap();
         assert_eq!(made.public_key(), loaded.public_key());
-        let mode = fs::metadata(directory.path().join(KEY_FILE))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(directory.path().join(KEY_FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         assert!(!directory.path().join("key.pem.new").exists());
     }
@@ -216,11 +195,7 @@ mod tests {
     fn a_damaged_key_is_refused_and_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join(KEY_FILE);
-        for contents in [
-            "",
-            "not a key",
-            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
-        ] {
+        for contents in ["", "not a key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"] {
             fs::write(&path, contents).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
             let error = Identity::load_or_create(directory.path()).unwrap_err();
@@ -232,9 +207,6 @@ mod tests {
     #[test]
     fn a_missing_directory_is_named() {
         let error = Identity::load_or_create(Path::new("/nonexistent/directory")).unwrap_err();
-        assert!(
-            error.to_string().contains("/nonexistent/directory/key.pem"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("/nonexistent/directory/key.pem"), "{error}");
     }
 }

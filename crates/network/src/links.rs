@@ -170,27 +170,14 @@ impl Links {
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             admissions: AtomicU64::new(0),
         };
-        (
-            Self {
-                shared: Arc::new(shared),
-                outbound: BTreeMap::new(),
-                listeners: Vec::new(),
-            },
-            events,
-        )
+        (Self { shared: Arc::new(shared), outbound: BTreeMap::new(), listeners: Vec::new() }, events)
     }
 
     /// Accepts peers on `address` (`host:port`; port 0 lets the system choose) in addition to what is listened on
     /// already, and returns the bound addresses: one for each that the name resolves to.
     pub async fn listen(&mut self, address: &str) -> Result<Vec<SocketAddr>, ListenError> {
-        let resolve_error = |source| ListenError::Resolve {
-            address: address.to_owned(),
-            source,
-        };
-        let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address)
-            .await
-            .map_err(resolve_error)?
-            .collect();
+        let resolve_error = |source| ListenError::Resolve { address: address.to_owned(), source };
+        let resolved: Vec<SocketAddr> = tokio::net::lookup_host(address).await.map_err(resolve_error)?.collect();
         let mut listeners: Vec<(SocketAddr, TcpListener)> = Vec::new();
         let mut unavailable = None;
         for mut address in resolved {
@@ -213,15 +200,11 @@ impl Links {
             }
         }
         if listeners.is_empty() {
-            return Err(unavailable
-                .unwrap_or_else(|| resolve_error(io::Error::other("it has no addresses"))));
+            return Err(unavailable.unwrap_or_else(|| resolve_error(io::Error::other("it has no addresses"))));
         }
         let bound = listeners.iter().map(|(address, _)| *address).collect();
         for (_, listener) in listeners {
-            self.listeners.push(tokio::spawn(listener::accept(
-                Arc::clone(&self.shared),
-                listener,
-            )));
+            self.listeners.push(tokio::spawn(listener::accept(Arc::clone(&self.shared), listener)));
         }
         Ok(bound)
     }
@@ -230,21 +213,10 @@ impl Links {
     /// closed; a peer whose address changed is dialled anew there. This node itself is left out if it is listed.
     pub fn set_peers(&mut self, mut peers: BTreeMap<NodeId, Peer>) {
         peers.remove(&self.shared.node);
-        let pins = peers
-            .iter()
-            .map(|(node, peer)| (peer.public_key.clone(), *node))
-            .collect();
+        let pins = peers.iter().map(|(node, peer)| (peer.public_key.clone(), *node)).collect();
         self.shared.pins.set(pins);
-        let mut inbound = self
-            .shared
-            .inbound
-            .lock()
-            .expect("no panic while holding the inbound links");
-        inbound.retain(|node, link| {
-            peers
-                .get(node)
-                .is_some_and(|peer| peer.public_key == link.key)
-        });
+        let mut inbound = self.shared.inbound.lock().expect("no panic while holding the inbound links");
+        inbound.retain(|node, link| peers.get(node).is_some_and(|peer| peer.public_key == link.key));
         drop(inbound);
         self.outbound.retain(|node, outbound| {
             let stays = peers.get(node) == Some(&outbound.peer);
@@ -256,17 +228,8 @@ impl Links {
         for (node, peer) in peers {
             self.outbound.entry(node).or_insert_with(|| {
                 let link = Arc::new(OutboundLink::default());
-                let dialer = dialer::dial(
-                    Arc::clone(&self.shared),
-                    node,
-                    peer.clone(),
-                    Arc::clone(&link),
-                );
-                Outbound {
-                    peer,
-                    link,
-                    task: tokio::spawn(dialer),
-                }
+                let dialer = dialer::dial(Arc::clone(&self.shared), node, peer.clone(), Arc::clone(&link));
+                Outbound { peer, link, task: tokio::spawn(dialer) }
             });
         }
     }
@@ -288,24 +251,14 @@ impl Links {
 
     /// Whether frames for that node are taken now.
     pub fn is_connected(&self, node: NodeId) -> bool {
-        self.outbound
-            .get(&node)
-            .is_some_and(|outbound| outbound.link.queue.is_open())
+        self.outbound.get(&node).is_some_and(|outbound| outbound.link.queue.is_open())
     }
 
     /// The state of every peer's links.
     pub fn status(&self) -> Vec<LinkStatus> {
-        let inbound = self
-            .shared
-            .inbound
-            .lock()
-            .expect("no panic while holding the inbound links");
+        let inbound = self.shared.inbound.lock().expect("no panic while holding the inbound links");
         let status = |(node, outbound): (&NodeId, &Outbound)| {
-            let state = outbound
-                .link
-                .state
-                .lock()
-                .expect("no panic while holding the link's state");
+            let state = outbound.link.state.lock().expect("no panic while holding the link's state");
             LinkStatus {
                 node: *node,
                 address: outbound.peer.address.clone(),
@@ -334,10 +287,6 @@ impl Drop for Links {
         }
         // Handshakes under way find no pins at their end, and give up.
         self.shared.pins.set(BTreeMap::new());
-        self.shared
-            .inbound
-            .lock()
-            .expect("no panic while holding the inbound links")
-            .clear();
+        self.shared.inbound.lock().expect("no panic while holding the inbound links").clear();
     }
 }

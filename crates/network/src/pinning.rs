@@ -16,8 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme,
 };
 
 use crate::identity::{Identity, PublicKey};
@@ -37,32 +36,20 @@ impl Pins {
     }
 
     pub(crate) fn node_of(&self, key: &PublicKey) -> Option<NodeId> {
-        self.0
-            .lock()
-            .expect("no panic while holding the pins")
-            .get(key)
-            .copied()
+        self.0.lock().expect("no panic while holding the pins").get(key).copied()
     }
 }
 
 /// The key in a certificate.
 pub(crate) fn key_of(certificate: &CertificateDer<'_>) -> Result<PublicKey, Error> {
     let parsed = ParsedCertificate::try_from(certificate)?;
-    Ok(PublicKey::from_bytes(
-        parsed.subject_public_key_info().as_ref(),
-    ))
+    Ok(PublicKey::from_bytes(parsed.subject_public_key_info().as_ref()))
 }
 
 /// Settings for accepted connections: any pinned key may come in. The hello then says which peer it is.
-pub(crate) fn server_config(
-    identity: &Identity,
-    pins: Arc<Pins>,
-) -> Result<Arc<ServerConfig>, Error> {
+pub(crate) fn server_config(identity: &Identity, pins: Arc<Pins>) -> Result<Arc<ServerConfig>, Error> {
     let provider = provider();
-    let verifier = Arc::new(PinnedClients {
-        pins,
-        provider: Arc::clone(&provider),
-    });
+    let verifier = Arc::new(PinnedClients { pins, provider: Arc::clone(&provider) });
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(verifier)
@@ -73,15 +60,9 @@ pub(crate) fn server_config(
 }
 
 /// Settings for dialling one peer: only its key is let in.
-pub(crate) fn client_config(
-    identity: &Identity,
-    expected: PublicKey,
-) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn client_config(identity: &Identity, expected: PublicKey) -> Result<Arc<ClientConfig>, Error> {
     let provider = provider();
-    let verifier = Arc::new(PinnedServer {
-        expected,
-        provider: Arc::clone(&provider),
-    });
+    let verifier = Arc::new(PinnedServer { expected, provider: Arc::clone(&provider) });
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -101,16 +82,8 @@ pub(crate) struct KeyRefused {
 impl fmt::Display for KeyRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.expected {
-            Some(expected) => write!(
-                f,
-                "its public key is {}, not {expected} as recorded for this peer",
-                self.key
-            ),
-            None => write!(
-                f,
-                "its public key {} belongs to no peer of this node",
-                self.key
-            ),
+            Some(expected) => write!(f, "its public key is {}, not {expected} as recorded for this peer", self.key),
+            None => write!(f, "its public key {} belongs to no peer of this node", self.key),
         }
     }
 }
@@ -175,9 +148,7 @@ impl ClientCertVerifier for PinnedClients {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -224,8 +195,6 @@ impl ServerCertVerifier for PinnedServer {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

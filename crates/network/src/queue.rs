@@ -7,8 +7,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::limits::{
-    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LARGE_FRAMES_QUEUE_BYTES_MAX,
-    SMALL_FRAMES_QUEUE_BYTES_MAX, SMALL_FRAME_BYTES_MAX,
+    FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LARGE_FRAMES_QUEUE_BYTES_MAX, SMALL_FRAMES_QUEUE_BYTES_MAX,
+    SMALL_FRAME_BYTES_MAX,
 };
 use crate::links::SendError;
 
@@ -91,11 +91,7 @@ impl SendQueue {
     pub(crate) fn open(&self) {
         let mut state = self.lock();
         assert!(!state.open, "a link was opened twice");
-        assert_eq!(
-            state.small_bytes + state.large_bytes,
-            0,
-            "a closed queue holds nothing"
-        );
+        assert_eq!(state.small_bytes + state.large_bytes, 0, "a closed queue holds nothing");
         state.open = true;
     }
 
@@ -148,9 +144,7 @@ mod tests {
         let queue = open_queue();
         queue.push(Bytes::from(vec![0; FRAME_BYTES_MAX])).unwrap();
         let large = Bytes::from(vec![0; FRAME_BYTES_MAX + 1]);
-        let too_large = SendError::TooLarge {
-            bytes: FRAME_BYTES_MAX + 1,
-        };
+        let too_large = SendError::TooLarge { bytes: FRAME_BYTES_MAX + 1 };
         assert_eq!(open_queue().push(large), Err(too_large));
     }
 
@@ -179,16 +173,11 @@ mod tests {
         for frame in &frames {
             queue.push(frame.clone()).unwrap();
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut taken = VecDeque::new();
         runtime.block_on(queue.take(&mut taken));
         assert_eq!(taken, frames);
-        assert!(
-            queue.bytes() > 2 * SMALL_FRAME_BYTES_MAX,
-            "frames count until they are written"
-        );
+        assert!(queue.bytes() > 2 * SMALL_FRAME_BYTES_MAX, "frames count until they are written");
         for frame in &taken {
             queue.written(frame.len());
         }

@@ -13,20 +13,14 @@ pub(crate) struct RefusalLog(Mutex<BTreeMap<String, (String, Instant)>>);
 impl RefusalLog {
     /// Whether `complaint` about `whom` is news: another one than the last, or long ago.
     pub(crate) fn is_news(&self, whom: &str, complaint: &str) -> bool {
-        let mut entries = self
-            .0
-            .lock()
-            .expect("no panic while holding the refusal log");
+        let mut entries = self.0.lock().expect("no panic while holding the refusal log");
         let now = Instant::now();
         if let Some((last, when)) = entries.get(whom) {
             if last == complaint && now.duration_since(*when) < REFUSAL_LOG_INTERVAL {
                 return false;
             }
         } else if entries.len() >= REFUSAL_LOG_ENTRIES_MAX {
-            let oldest = entries
-                .iter()
-                .min_by_key(|(_, (_, when))| *when)
-                .map(|(whom, _)| whom.clone());
+            let oldest = entries.iter().min_by_key(|(_, (_, when))| *when).map(|(whom, _)| whom.clone());
             entries.remove(&oldest.expect("the log is full"));
         }
         entries.insert(whom.to_owned(), (complaint.to_owned(), now));
@@ -35,10 +29,7 @@ impl RefusalLog {
 
     /// What is said about `whom` next is news again.
     pub(crate) fn forget(&self, whom: &str) {
-        self.0
-            .lock()
-            .expect("no panic while holding the refusal log")
-            .remove(whom);
+        self.0.lock().expect("no panic while holding the refusal log").remove(whom);
     }
 }
 

@@ -24,9 +24,7 @@ static SEQUENCE: AtomicU64 = AtomicU64::new(1 << 40);
 fn argument(name: &str, default: u64) -> u64 {
     let mut arguments = std::env::args();
     arguments.find(|argument| argument == name);
-    arguments
-        .next()
-        .map_or(default, |value| value.parse().expect("a number"))
+    arguments.next().map_or(default, |value| value.parse().expect("a number"))
 }
 
 fn main() {
@@ -37,10 +35,7 @@ fn main() {
     let barrier = argument("--barrier", 0) == 1;
     let spread = argument("--spread", 1) == 1;
     let cluster = Cluster::group(nodes, Limits::default());
-    println!(
-        "fdatasync of 4 KiB: {} us",
-        sync_us(&cluster.members[0].directory)
-    );
+    println!("fdatasync of 4 KiB: {} us", sync_us(&cluster.members[0].directory));
     for clients in [1, 8, 32, 128] {
         if only != 0 && clients != only {
             continue;
@@ -58,10 +53,7 @@ fn main() {
         let began = Instant::now();
         std::thread::sleep(Duration::from_secs(seconds));
         stop.store(true, Ordering::Relaxed);
-        let mut latencies: Vec<u32> = threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap())
-            .collect();
+        let mut latencies: Vec<u32> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         let took = began.elapsed().as_secs_f64();
         latencies.sort_unstable();
         let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
@@ -97,9 +89,7 @@ fn load(
         if barrier {
             connection.barrier(group, PATIENCE).unwrap();
         } else {
-            connection
-                .propose(group, id, body.clone(), None, PATIENCE)
-                .unwrap();
+            connection.propose(group, id, body.clone(), None, PATIENCE).unwrap();
         }
         latencies.push(began.elapsed().as_micros() as u32);
     }

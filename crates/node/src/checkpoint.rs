@@ -39,11 +39,10 @@ pub(crate) fn encode(slot: Slot, window: &IdWindow, face: &[u8]) -> Vec<u8> {
 /// Decodes what [`encode`] made.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
     match bytes.split_first() {
-        Some((&VERSION, rest)) => postcard::from_bytes(rest)
-            .map_err(|error| format!("cannot decode the checkpoint: {error}")),
-        Some((version, _)) => Err(format!(
-            "the checkpoint has version {version}, this build knows version {VERSION}"
-        )),
+        Some((&VERSION, rest)) => {
+            postcard::from_bytes(rest).map_err(|error| format!("cannot decode the checkpoint: {error}"))
+        }
+        Some((version, _)) => Err(format!("the checkpoint has version {version}, this build knows version {VERSION}")),
         None => Err("the checkpoint is empty".to_string()),
     }
 }
@@ -57,18 +56,11 @@ mod tests {
     #[test]
     fn a_checkpoint_reads_back() {
         let mut window = IdWindow::new(3);
-        let id = OperationId {
-            node: NodeId(1),
-            start: Start(2),
-            sequence: 3,
-        };
+        let id = OperationId { node: NodeId(1), start: Start(2), sequence: 3 };
         window.record(Slot(4), id, Outcome::Rejected(vec![5]));
         let bytes = encode(Slot(9), &window, b"face");
         let read = decode(&bytes).unwrap();
-        assert_eq!(
-            (read.slot, &read.window, &read.face[..]),
-            (Slot(9), &window, &b"face"[..])
-        );
+        assert_eq!((read.slot, &read.window, &read.face[..]), (Slot(9), &window, &b"face"[..]));
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
@@ -80,22 +72,14 @@ mod tests {
         let mut window = IdWindow::new(crate::limits::ID_WINDOW);
         for n in 0..crate::limits::ID_WINDOW as u64 {
             let node = NodeId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef << (n % 3));
-            let id = OperationId {
-                node,
-                start: Start(7),
-                sequence: n + 1,
-            };
+            let id = OperationId { node, start: Start(7), sequence: n + 1 };
             window.record(Slot(n + 1), id, Outcome::Applied(Vec::new()));
         }
         let began = std::time::Instant::now();
         let bytes = encode(Slot(9), &window, b"face");
         let encoded = began.elapsed();
         decode(&bytes).unwrap();
-        eprintln!(
-            "{} bytes, encoded in {encoded:?}, decoded in {:?}",
-            bytes.len(),
-            began.elapsed() - encoded
-        );
+        eprintln!("{} bytes, encoded in {encoded:?}, decoded in {:?}", bytes.len(), began.elapsed() - encoded);
     }
 
     #[test]

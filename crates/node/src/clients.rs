@@ -48,13 +48,7 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(crate) fn new(inbox: Rc<Inbox>) -> Clients {
-        Clients {
-            inbox,
-            next: 0,
-            clients: BTreeMap::new(),
-            dirty: Vec::new(),
-            broken: Vec::new(),
-        }
+        Clients { inbox, next: 0, clients: BTreeMap::new(), dirty: Vec::new(), broken: Vec::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -67,10 +61,7 @@ impl Clients {
         match stream.peer_cred() {
             Ok(credentials) if credentials.uid() == own || credentials.uid() == 0 => {}
             Ok(credentials) => {
-                warn!(
-                    "refused a local connection of user id {}: the engine runs as {own}",
-                    credentials.uid()
-                );
+                warn!("refused a local connection of user id {}: the engine runs as {own}", credentials.uid());
                 return;
             }
             Err(error) => {
@@ -85,8 +76,7 @@ impl Clients {
         let number = ClientNumber(self.next);
         self.next += 1;
         let stream = Rc::new(stream);
-        let reader =
-            tokio::task::spawn_local(read(number, Rc::clone(&stream), Rc::clone(&self.inbox)));
+        let reader = tokio::task::spawn_local(read(number, Rc::clone(&stream), Rc::clone(&self.inbox)));
         self.clients.insert(
             number,
             Client {
@@ -113,9 +103,7 @@ impl Clients {
     }
 
     pub(crate) fn is_greeted(&self, number: ClientNumber) -> bool {
-        self.clients
-            .get(&number)
-            .is_some_and(|client| client.greeted)
+        self.clients.get(&number).is_some_and(|client| client.greeted)
     }
 
     pub(crate) fn greet(&mut self, number: ClientNumber) {
@@ -126,9 +114,7 @@ impl Clients {
 
     /// Whether the connection has taken everything, so that a stream may go on.
     pub(crate) fn is_drained(&self, number: ClientNumber) -> bool {
-        self.clients
-            .get(&number)
-            .is_some_and(|client| client.outbound.is_empty())
+        self.clients.get(&number).is_some_and(|client| client.outbound.is_empty())
     }
 
     /// Queues an answer; it leaves with [`Clients::flush`].
@@ -137,16 +123,9 @@ impl Clients {
             return;
         };
         if let Err(error) = frame::encode(to.request, response, &mut client.outbound) {
-            let refusal = Refusal::definite(
-                RefusalReason::TooLarge,
-                format!("the answer cannot be sent: {error}"),
-            );
-            frame::encode(
-                to.request,
-                &Response::Refused(refusal),
-                &mut client.outbound,
-            )
-            .expect("a refusal is smaller than a frame");
+            let refusal = Refusal::definite(RefusalReason::TooLarge, format!("the answer cannot be sent: {error}"));
+            frame::encode(to.request, &Response::Refused(refusal), &mut client.outbound)
+                .expect("a refusal is smaller than a frame");
         }
         // A client that asks without reading has at most this much waiting; then it is cut off.
         if client.outbound.len() > CLIENT_OUTBOUND_BYTES_MAX {
@@ -254,10 +233,7 @@ async fn read(number: ClientNumber, stream: Rc<UnixStream>, inbox: Rc<Inbox>) {
         let failed = loop {
             match decoder.next::<Request>() {
                 Ok(Some((request_number, request))) => {
-                    let to = ReplyTo {
-                        client: number,
-                        request: request_number,
-                    };
+                    let to = ReplyTo { client: number, request: request_number };
                     inbox.push(Event::Request { to, request });
                 }
                 Ok(None) => break None,
@@ -270,10 +246,7 @@ async fn read(number: ClientNumber, stream: Rc<UnixStream>, inbox: Rc<Inbox>) {
         // One read per turn: a client that floods the engine waits for the others' turns like everybody else.
         tokio::task::yield_now().await;
     };
-    inbox.push(Event::ClientClosed {
-        client: number,
-        why,
-    });
+    inbox.push(Event::ClientClosed { client: number, why });
 }
 
 /// Accepts connections for ever.

@@ -35,12 +35,7 @@ pub(crate) struct Decided {
 impl Decided {
     /// Nothing decided yet after `before`.
     pub(crate) fn after(before: Slot) -> Decided {
-        Decided {
-            before,
-            verdicts: VecDeque::new(),
-            entries: VecDeque::new(),
-            entry_bytes: 0,
-        }
+        Decided { before, verdicts: VecDeque::new(), entries: VecDeque::new(), entry_bytes: 0 }
     }
 
     /// The last decided slot.
@@ -64,8 +59,7 @@ impl Decided {
         self.entry_bytes += entry.len();
         self.entries.push_back(entry);
         while self.entries.len() > 1
-            && (self.entry_bytes > DECIDED_CACHE_BYTES_MAX
-                || self.entries.len() > DECIDED_CACHE_ENTRIES_MAX)
+            && (self.entry_bytes > DECIDED_CACHE_BYTES_MAX || self.entries.len() > DECIDED_CACHE_ENTRIES_MAX)
         {
             let dropped = self.entries.pop_front().expect("there is more than one");
             self.entry_bytes -= dropped.len();
@@ -111,14 +105,9 @@ mod tests {
         assert_eq!((decided.first(), decided.last()), (Slot(11), Slot(20)));
         assert_eq!(decided.first_cached(), Slot(18));
         assert!(
-            decided.entry(Slot(17)).is_none()
-                && decided.entry(Slot(18)).is_some()
-                && decided.entry(Slot(21)).is_none()
+            decided.entry(Slot(17)).is_none() && decided.entry(Slot(18)).is_some() && decided.entry(Slot(21)).is_none()
         );
-        assert_eq!(
-            decided.effectiveness(Slot(11)),
-            Some(Effectiveness::Accepted)
-        );
+        assert_eq!(decided.effectiveness(Slot(11)), Some(Effectiveness::Accepted));
         assert_eq!(decided.effectiveness(Slot(10)), None);
         assert_eq!(decided.effectiveness(Slot(21)), None);
     }
@@ -130,9 +119,6 @@ mod tests {
             decided.push(Effectiveness::Nothing, Entry::no_op());
         }
         decided.forget(Slot(100));
-        assert_eq!(
-            (decided.first(), decided.last(), decided.first_cached()),
-            (Slot(1), Slot(5), Slot(1))
-        );
+        assert_eq!((decided.first(), decided.last(), decided.first_cached()), (Slot(1), Slot(5), Slot(1)));
     }
 }

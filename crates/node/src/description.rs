@@ -14,8 +14,7 @@ pub(crate) fn member_text(label: &str, database: &str) -> String {
 
 /// Whether a label or database can stand in a member's text.
 pub(crate) fn is_plain(text: &str) -> bool {
-    text.len() <= crate::limits::NAME_BYTES_MAX
-        && !text.contains(|c: char| c == SEPARATOR || c == '\0' || c == '\n')
+    text.len() <= crate::limits::NAME_BYTES_MAX && !text.contains(|c: char| c == SEPARATOR || c == '\0' || c == '\n')
 }
 
 /// A member as the core keeps it.
@@ -31,10 +30,7 @@ pub(crate) fn member(new: &NewMember) -> Member {
 
 /// A member as clients see it.
 pub(crate) fn member_description(member: &Member) -> MemberDescription {
-    let (label, database) = member
-        .label
-        .split_once(SEPARATOR)
-        .unwrap_or((&member.label, ""));
+    let (label, database) = member.label.split_once(SEPARATOR).unwrap_or((&member.label, ""));
     MemberDescription {
         node: member.node,
         role: match member.role {
@@ -56,21 +52,15 @@ pub(crate) fn group_description(configuration: &Configuration) -> GroupDescripti
         name: configuration.name.clone(),
         kind: configuration.kind.clone(),
         epoch: configuration.epoch.0,
-        members: configuration
-            .members
-            .iter()
-            .map(member_description)
-            .collect(),
-        configuration: postcard::to_stdvec(configuration)
-            .expect("a configuration always encodes")
-            .into(),
+        members: configuration.members.iter().map(member_description).collect(),
+        configuration: postcard::to_stdvec(configuration).expect("a configuration always encodes").into(),
     }
 }
 
 /// The configuration inside a description, checked.
 pub(crate) fn configuration(description: &GroupDescription) -> Result<Configuration, String> {
-    let configuration: Configuration = postcard::from_bytes(&description.configuration)
-        .map_err(|error| format!("cannot decode it: {error}"))?;
+    let configuration: Configuration =
+        postcard::from_bytes(&description.configuration).map_err(|error| format!("cannot decode it: {error}"))?;
     configuration.check().map_err(|error| error.to_string())?;
     if configuration.group != description.group {
         return Err("it belongs to another group".to_string());
@@ -97,10 +87,7 @@ mod tests {
         assert_eq!(description.members[0].label, "host=a dbname=b");
         assert_eq!(description.members[0].database, "b");
         assert_eq!(configuration(&description).unwrap(), made);
-        let forged = GroupDescription {
-            group: GroupId(2),
-            ..description
-        };
+        let forged = GroupDescription { group: GroupId(2), ..description };
         assert!(configuration(&forged).is_err());
     }
 }

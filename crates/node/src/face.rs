@@ -1,9 +1,7 @@
 //! What a face gives to the engine: a deterministic state machine over the decided entries of one group.
 
 use bytes::Bytes;
-use client::{
-    GroupDescription, MemberDescription, NodeId, OperationId, Origin, Slot, Start, Verdict,
-};
+use client::{GroupDescription, MemberDescription, NodeId, OperationId, Origin, Slot, Start, Verdict};
 
 /// A decided operation or snapshot mark on its way to the face.
 #[derive(Clone, Copy, Debug)]

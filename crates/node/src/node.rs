@@ -21,9 +21,7 @@ use crate::waiting::Waiting;
 use crate::{EngineFailure, FaceFactory, Limits, SequenceSource};
 use bytes::Bytes;
 use client::Metrics;
-use consensus::{
-    Core, Effect, GroupId, Input, Message, NodeId, OperationId, Record, Sequence, Start, Time,
-};
+use consensus::{Core, Effect, GroupId, Input, Message, NodeId, OperationId, Record, Sequence, Start, Time};
 use network::{Events, Links, Peer};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -141,18 +139,11 @@ impl Node {
     }
 
     /// Runs until told to stop or until something fails; says when local clients are served.
-    pub(crate) async fn run(
-        mut self,
-        stop: Arc<Notify>,
-        serving: impl FnOnce(),
-    ) -> Result<(), EngineFailure> {
+    pub(crate) async fn run(mut self, stop: Arc<Notify>, serving: impl FnOnce()) -> Result<(), EngineFailure> {
         if !self.replicas.is_empty() {
             self.listen()
                 .await
-                .map_err(|refusal| EngineFailure::Setup {
-                    what: refusal.message,
-                    hint: refusal.hint,
-                })?;
+                .map_err(|refusal| EngineFailure::Setup { what: refusal.message, hint: refusal.hint })?;
         }
         self.refresh_peers();
         serving();
@@ -207,9 +198,7 @@ impl Node {
 
     fn wake_at(&self) -> Instant {
         match self.core.next_deadline() {
-            Some(deadline) => self
-                .housekeeping_at
-                .min(self.origin + Duration::from_micros(deadline.0)),
+            Some(deadline) => self.housekeeping_at.min(self.origin + Duration::from_micros(deadline.0)),
             None => self.housekeeping_at,
         }
     }
@@ -248,11 +237,7 @@ impl Node {
             self.keep_house();
         }
         let now = self.now();
-        if self
-            .core
-            .next_deadline()
-            .is_some_and(|deadline| deadline <= now)
-        {
+        if self.core.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.core.handle(now, Input::Tick);
         }
     }
@@ -292,11 +277,7 @@ impl Node {
         }
         self.streams.forget_client(client);
         for (id, group) in self.waiting.forget_client(client) {
-            self.input(Input::Withdraw {
-                group,
-                log: consensus::LogId::MAIN,
-                id,
-            });
+            self.input(Input::Withdraw { group, log: consensus::LogId::MAIN, id });
         }
     }
 
@@ -312,10 +293,7 @@ impl Node {
             let Some(effect) = self.deliveries.pop_front() else {
                 return;
             };
-            let Effect::Deliver {
-                group, slot, entry, ..
-            } = effect
-            else {
+            let Effect::Deliver { group, slot, entry, .. } = effect else {
                 unreachable!("only deliveries are queued here");
             };
             self.deliver(group, slot, entry);

@@ -7,18 +7,13 @@ use consensus::{Configuration, NodeId};
 fn named(configuration: Option<&Configuration>, nodes: &[NodeId]) -> Vec<(NodeId, String)> {
     let label = |node: NodeId| {
         let member = configuration.and_then(|configuration| configuration.member(node));
-        member
-            .map(|member| crate::description::member_description(member).label)
-            .unwrap_or_default()
+        member.map(|member| crate::description::member_description(member).label).unwrap_or_default()
     };
     nodes.iter().map(|node| (*node, label(*node))).collect()
 }
 
 /// What a client is told of the core's refusal.
-pub(crate) fn from_core(
-    refusal: consensus::Refusal,
-    configuration: Option<&Configuration>,
-) -> Refusal {
+pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Configuration>) -> Refusal {
     use consensus::Refusal as Core;
     let message = refusal.to_string();
     match refusal {
@@ -28,15 +23,18 @@ pub(crate) fn from_core(
         Core::NoQuorum { answering, silent } => Refusal {
             answering: named(configuration, &answering),
             silent: named(configuration, &silent),
-            ..Refusal::definite(RefusalReason::NoQuorum, "no quorum of the group answers")
-                .with_hint("Wait until a majority of the members is reachable again, or remove dead members while one is.")
+            ..Refusal::definite(RefusalReason::NoQuorum, "no quorum of the group answers").with_hint(
+                "Wait until a majority of the members is reachable again, or remove dead members while one is.",
+            )
         },
         Core::DeadlinePassed => Refusal::definite(RefusalReason::Deadline, message),
         Core::Withdrawn => Refusal::definite(RefusalReason::Withdrawn, message),
         Core::Full(_) => Refusal::definite(RefusalReason::Full, message).with_hint("Try again."),
         Core::TooLarge(_) => Refusal::definite(RefusalReason::TooLarge, message),
         Core::Exists => Refusal::definite(RefusalReason::GroupExists, message),
-        Core::ChangeUnderWay(_) => Refusal::definite(RefusalReason::Change, message).with_hint("Try again when it is done."),
+        Core::ChangeUnderWay(_) => {
+            Refusal::definite(RefusalReason::Change, message).with_hint("Try again when it is done.")
+        }
         Core::Unfit(_) => Refusal::definite(RefusalReason::Change, message),
         Core::NotInContact(_) => Refusal::definite(RefusalReason::Change, message)
             .with_hint("Start that node, and check that it and this one reach each other's engine address."),
@@ -50,10 +48,7 @@ pub(crate) fn from_core(
 pub(crate) fn outcome_unknown() -> Refusal {
     Refusal {
         certainty: Certainty::Unknown,
-        ..Refusal::definite(
-            RefusalReason::Deadline,
-            "the outcome of the operation is not known yet",
-        )
-        .with_hint("Ask for its outcome by its id.")
+        ..Refusal::definite(RefusalReason::Deadline, "the outcome of the operation is not known yet")
+            .with_hint("Ask for its outcome by its id.")
     }
 }

@@ -64,27 +64,15 @@ pub(crate) enum Delivered {
     /// Nobody proposed it.
     Nothing,
     /// An operation or mark, decided here or at the earlier slot named.
-    Operation {
-        id: OperationId,
-        slot: Slot,
-        outcome: Outcome,
-    },
+    Operation { id: OperationId, slot: Slot, outcome: Outcome },
     /// An operation whose id is older than the window.
     Expired { id: OperationId },
     /// A close entry: what is known of its target now.
-    Closed {
-        id: OperationId,
-        target: OperationId,
-        occurrence: Occurrence,
-    },
+    Closed { id: OperationId, target: OperationId, occurrence: Occurrence },
 }
 
 impl Replica {
-    pub(crate) fn new(
-        node: NodeId,
-        configuration: Arc<Configuration>,
-        face: Box<dyn Face>,
-    ) -> Replica {
+    pub(crate) fn new(node: NodeId, configuration: Arc<Configuration>, face: Box<dyn Face>) -> Replica {
         Replica {
             node,
             configuration,
@@ -128,8 +116,7 @@ impl Replica {
     }
 
     pub(crate) fn configure(&mut self, configuration: Arc<Configuration>) {
-        self.face
-            .configured(&crate::description::group_description(&configuration));
+        self.face.configured(&crate::description::group_description(&configuration));
         self.configuration = configuration;
     }
 
@@ -153,11 +140,7 @@ impl Replica {
         entry: Entry,
         origin: impl FnOnce(OperationId) -> Option<Origin>,
     ) -> Delivered {
-        assert_eq!(
-            slot,
-            self.decided.last().next(),
-            "slots are delivered in order, each once"
-        );
+        assert_eq!(slot, self.decided.last().next(), "slots are delivered in order, each once");
         let bytes = entry.len() as u64 + ENTRY_OVERHEAD_BYTES;
         self.bytes_since_capture += bytes;
         for mark in self.marks.values_mut() {
@@ -170,14 +153,7 @@ impl Replica {
                 let occurrence = self.window.close(slot, target);
                 self.face.pass(slot);
                 let id = entry.id();
-                (
-                    Effectiveness::Nothing,
-                    Delivered::Closed {
-                        id,
-                        target,
-                        occurrence,
-                    },
-                )
+                (Effectiveness::Nothing, Delivered::Closed { id, target, occurrence })
             }
             _ => {
                 self.face.pass(slot);
@@ -207,11 +183,7 @@ impl Replica {
             Occurrence::First => {}
             Occurrence::Repeated(first, outcome) => {
                 self.face.pass(slot);
-                let delivered = Delivered::Operation {
-                    id,
-                    slot: first,
-                    outcome,
-                };
+                let delivered = Delivered::Operation { id, slot: first, outcome };
                 return (Effectiveness::Nothing, delivered);
             }
             Occurrence::Expired => {
@@ -220,12 +192,7 @@ impl Replica {
             }
         }
         let body = entry.bytes().slice_ref(entry.body());
-        let delivery = Delivery {
-            slot,
-            id,
-            origin: origin(id),
-            body: &body,
-        };
+        let delivery = Delivery { slot, id, origin: origin(id), body: &body };
         let (effectiveness, outcome) = if entry.kind() == EntryKind::SnapshotMark {
             self.face.mark(delivery);
             (Effectiveness::Mark, Outcome::Applied(Vec::new()))
@@ -249,13 +216,7 @@ impl Replica {
 
     fn keep_mark(&mut self, slot: Slot) {
         let bytes = Arc::new(self.encode());
-        self.marks.insert(
-            slot,
-            Mark {
-                bytes,
-                delivered_since: 0,
-            },
-        );
+        self.marks.insert(slot, Mark { bytes, delivered_since: 0 });
         while self.marks.len() > MARKS_MAX {
             self.marks.pop_first();
         }
@@ -273,12 +234,8 @@ impl Replica {
 
     /// Marks whose copies took longer than `bytes_max` of log.
     pub(crate) fn lapse_marks(&mut self, bytes_max: u64) -> Vec<Slot> {
-        let lapsed: Vec<Slot> = self
-            .marks
-            .iter()
-            .filter(|(_, mark)| mark.delivered_since > bytes_max)
-            .map(|(slot, _)| *slot)
-            .collect();
+        let lapsed: Vec<Slot> =
+            self.marks.iter().filter(|(_, mark)| mark.delivered_since > bytes_max).map(|(slot, _)| *slot).collect();
         for slot in &lapsed {
             self.marks.remove(slot);
         }
@@ -293,10 +250,7 @@ impl Replica {
         if self.bytes_since_capture >= due && self.captured.is_none() && !self.writing {
             let bytes = Arc::new(self.encode());
             self.captured_bytes = bytes.len() as u64;
-            self.captured = Some(Captured {
-                slot: self.delivered(),
-                bytes,
-            });
+            self.captured = Some(Captured { slot: self.delivered(), bytes });
             self.bytes_since_capture = 0;
         }
     }

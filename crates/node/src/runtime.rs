@@ -31,10 +31,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn failure(&self) -> Option<EngineFailure> {
-        self.failure
-            .lock()
-            .expect("nothing panics while holding it")
-            .clone()
+        self.failure.lock().expect("nothing panics while holding it").clone()
     }
 
     /// Tells the engine thread to stop and waits for it.
@@ -63,9 +60,7 @@ pub(crate) fn start(mut options: EngineOptions) -> Result<EngineHandle, EngineFa
     let thread = {
         let (failure, stop) = (Arc::clone(&failure), Arc::clone(&stop));
         let body = move || {
-            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                run(options, stop, &report)
-            }));
+            let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(options, stop, &report)));
             let failed = match ran {
                 Ok(Ok(())) => return,
                 Ok(Err(failed)) => failed,
@@ -79,19 +74,12 @@ pub(crate) fn start(mut options: EngineOptions) -> Result<EngineHandle, EngineFa
                 }
             }
         };
-        std::thread::Builder::new()
-            .name("synod engine".into())
-            .spawn(body)
-            .map_err(|error| EngineFailure::Setup {
-                what: format!("cannot start the engine thread: {error}"),
-                hint: String::new(),
-            })?
+        std::thread::Builder::new().name("synod engine".into()).spawn(body).map_err(|error| EngineFailure::Setup {
+            what: format!("cannot start the engine thread: {error}"),
+            hint: String::new(),
+        })?
     };
-    let mut shared = Shared {
-        failure,
-        stop,
-        thread: Some(thread),
-    };
+    let mut shared = Shared { failure, stop, thread: Some(thread) };
     match started.recv() {
         Ok(Ok(started)) => Ok(EngineHandle {
             node: started.node,
@@ -104,16 +92,13 @@ pub(crate) fn start(mut options: EngineOptions) -> Result<EngineHandle, EngineFa
             shared.stop();
             Err(failed)
         }
-        Err(_) => Err(EngineFailure::Panic(
-            "the engine thread ended without a word".into(),
-        )),
+        Err(_) => Err(EngineFailure::Panic("the engine thread ended without a word".into())),
     }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "panic".to_string())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_string())
 }
 
 fn run(
@@ -168,8 +153,7 @@ impl Opened {
         let mut faces = options.faces;
         let directory = NodeDirectory::open(&options.data_directory, &options.environment)
             .map_err(|error| setup(error.to_string()))?;
-        let identity =
-            Identity::load_or_create(directory.path()).map_err(|error| setup(error.to_string()))?;
+        let identity = Identity::load_or_create(directory.path()).map_err(|error| setup(error.to_string()))?;
         let (node, start) = (directory.node(), directory.start());
         let (sender, completions) = tokio::sync::mpsc::unbounded_channel();
         let completed = Box::new(move |completion| {
@@ -178,8 +162,7 @@ impl Opened {
         });
         let (log, mut recovered) = Log::open(&directory, LogOptions::default(), completed)
             .map_err(|error| EngineFailure::Storage(error.to_string()))?;
-        let checkpoints = Checkpoints::open(&directory)
-            .map_err(|error| EngineFailure::Storage(error.to_string()))?;
+        let checkpoints = Checkpoints::open(&directory).map_err(|error| EngineFailure::Storage(error.to_string()))?;
         let replicas = recover(&mut *faces, node, start, &mut recovered, &checkpoints)?;
         let origin = Instant::now();
         let core_options = CoreOptions {
@@ -189,11 +172,7 @@ impl Opened {
         };
         let core = Core::new(core_options, node, start, recovered, seed()?, Time(0));
         let public_key = identity.public_key().as_bytes().to_vec().into();
-        let (links, link_events) = Links::new(network::Options {
-            node,
-            start,
-            identity,
-        });
+        let (links, link_events) = Links::new(network::Options { node, start, identity });
         let socket = prepare_socket(&options.socket_directory)?;
         let parts = Parts {
             node,
@@ -214,11 +193,7 @@ impl Opened {
             replicas,
             sequence: options.sequence.unwrap_or_else(own_sequence),
         };
-        Ok(Opened {
-            directory,
-            socket,
-            parts,
-        })
+        Ok(Opened { directory, socket, parts })
     }
 }
 
@@ -238,27 +213,15 @@ fn recover(
             warn!("group {group} has lost its configuration to damage; it waits until another member tells it");
             continue;
         };
-        let mut replica = node::new_replica(faces, node, start, configuration).map_err(|why| {
-            setup(format!(
-                "group \"{}\" cannot be served: {why}",
-                configuration.name
-            ))
-        })?;
+        let mut replica = node::new_replica(faces, node, start, configuration)
+            .map_err(|why| setup(format!("group \"{}\" cannot be served: {why}", configuration.name)))?;
         if let Some(checkpoint) = checkpoints.newest(*group).map_err(storage)? {
             if let Some(why) = checkpoint.fallen_back {
-                warn!(
-                    "group \"{}\": using an older checkpoint: {why}",
-                    configuration.name
-                );
+                warn!("group \"{}\": using an older checkpoint: {why}", configuration.name);
             }
-            let slot = replica
-                .restore(&checkpoint.bytes)
-                .map_err(EngineFailure::Storage)?;
+            let slot = replica.restore(&checkpoint.bytes).map_err(EngineFailure::Storage)?;
             replica.durable = slot;
-            replica.oldest_durable = checkpoints
-                .oldest_kept(*group)
-                .map_err(storage)?
-                .unwrap_or(slot);
+            replica.oldest_durable = checkpoints.oldest_kept(*group).map_err(storage)?.unwrap_or(slot);
             of_log.log(LogId::MAIN).applied = slot;
         }
         replicas.insert(*group, replica);
@@ -278,18 +241,9 @@ fn prepare_socket(directory: &Path) -> Result<PathBuf, EngineFailure> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|error| {
-            setup(format!(
-                "cannot create the socket directory {shown}: {error}"
-            ))
-        })?;
-    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700)).map_err(
-        |error| {
-            setup(format!(
-                "cannot close the socket directory {shown} to others: {error}"
-            ))
-        },
-    )?;
+        .map_err(|error| setup(format!("cannot create the socket directory {shown}: {error}")))?;
+    std::fs::set_permissions(directory, std::fs::Permissions::from_mode(0o700))
+        .map_err(|error| setup(format!("cannot close the socket directory {shown} to others: {error}")))?;
     Ok(directory.join(SOCKET_NAME))
 }
 
@@ -299,12 +253,7 @@ fn bind(socket: &Path) -> Result<UnixListener, EngineFailure> {
     match std::fs::remove_file(socket) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(setup(format!(
-                "cannot replace the socket {}: {error}",
-                socket.display()
-            )))
-        }
+        Err(error) => return Err(setup(format!("cannot replace the socket {}: {error}", socket.display()))),
     }
     UnixListener::bind(socket).map_err(|error| EngineFailure::Setup {
         what: format!("cannot listen on the socket {}: {error}", socket.display()),
@@ -326,8 +275,5 @@ fn own_sequence() -> SequenceSource {
 }
 
 fn setup(what: String) -> EngineFailure {
-    EngineFailure::Setup {
-        what,
-        hint: String::new(),
-    }
+    EngineFailure::Setup { what, hint: String::new() }
 }

@@ -9,10 +9,7 @@ use std::collections::BTreeMap;
 #[derive(Debug)]
 pub(crate) enum Proposal {
     /// A client's operation.
-    Operation {
-        origin: Option<Origin>,
-        answer: Answer,
-    },
+    Operation { origin: Option<Origin>, answer: Answer },
     /// A client's snapshot mark.
     Mark { origin: Option<Origin> },
     /// The closing of an id on behalf of a client who asked for its outcome.
@@ -59,11 +56,7 @@ pub(crate) enum ChangeKind {
     /// A group that this node was added to.
     Learn,
     /// A change of members; asked again while another one is under way or the member has not caught up.
-    Members {
-        change: Change,
-        deadline: Time,
-        described: bool,
-    },
+    Members { change: Change, deadline: Time, described: bool },
 }
 
 /// All of them.

@@ -46,9 +46,7 @@ fn a_failing_disk_stops_the_engine_and_its_host_hears_of_it() {
     let checkpoints = member.directory.join("data/checkpoints");
     let (heard, failures) = mpsc::channel();
     member.start_with(move |options| {
-        options.on_failure = Some(Box::new(move |failure: &EngineFailure| {
-            heard.send(failure.clone()).unwrap()
-        }));
+        options.on_failure = Some(Box::new(move |failure: &EngineFailure| heard.send(failure.clone()).unwrap()));
     });
     std::fs::remove_dir_all(&checkpoints).unwrap();
     std::fs::write(&checkpoints, b"").unwrap();
@@ -56,10 +54,7 @@ fn a_failing_disk_stops_the_engine_and_its_host_hears_of_it() {
     let body = "x".repeat(256 << 10);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        assert!(
-            Instant::now() < deadline,
-            "the engine goes on without its checkpoints"
-        );
+        assert!(Instant::now() < deadline, "the engine goes on without its checkpoints");
         match propose(&mut connection, cluster.group, &body) {
             Ok(_) => {}
             // Whether the last one took effect cannot be known.
@@ -72,20 +67,10 @@ fn a_failing_disk_stops_the_engine_and_its_host_hears_of_it() {
     }
     let failure = failures.recv_timeout(PATIENCE).unwrap();
     assert!(matches!(failure, EngineFailure::Storage(_)), "{failure}");
-    wait_until(deadline, "the handle tells too", || {
-        cluster.members[0]
-            .engine
-            .as_ref()
-            .unwrap()
-            .failure()
-            .is_some()
-    });
+    wait_until(deadline, "the handle tells too", || cluster.members[0].engine.as_ref().unwrap().failure().is_some());
     // Nobody is answered any more.
     assert!(client::Connection::connect(
-        &cluster.members[0]
-            .directory
-            .join("socket")
-            .join(client::SOCKET_NAME),
+        &cluster.members[0].directory.join("socket").join(client::SOCKET_NAME),
         Duration::from_millis(200)
     )
     .is_err());
@@ -95,57 +80,33 @@ fn a_failing_disk_stops_the_engine_and_its_host_hears_of_it() {
 fn a_second_engine_in_the_same_directory_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let first = Engine::start(options(root.path(), "one")).unwrap();
-    let refused = Engine::start(options(root.path(), "one"))
-        .err()
-        .expect("the directory is in use");
+    let refused = Engine::start(options(root.path(), "one")).err().expect("the directory is in use");
     assert!(matches!(refused, EngineFailure::Setup { .. }), "{refused}");
     // The first one is none the worse for it.
-    client::Connection::connect(first.socket(), PATIENCE)
-        .unwrap()
-        .status(PATIENCE)
-        .unwrap();
+    client::Connection::connect(first.socket(), PATIENCE).unwrap().status(PATIENCE).unwrap();
 }
 
 #[test]
 fn a_directory_of_another_host_is_refused() {
     let root = tempfile::tempdir().unwrap();
-    Engine::start(options(root.path(), "system 1 timeline 1"))
-        .unwrap()
-        .stop();
-    let refused = Engine::start(options(root.path(), "system 1 timeline 2"))
-        .err()
-        .expect("it belongs to another host");
+    Engine::start(options(root.path(), "system 1 timeline 1")).unwrap().stop();
+    let refused = Engine::start(options(root.path(), "system 1 timeline 2")).err().expect("it belongs to another host");
     assert!(refused.to_string().contains("timeline"), "{refused}");
-    Engine::start(options(root.path(), "system 1 timeline 1"))
-        .unwrap()
-        .stop();
+    Engine::start(options(root.path(), "system 1 timeline 1")).unwrap().stop();
 }
 
 #[test]
 fn a_taken_port_is_told_when_the_first_group_needs_it() {
     let mut cluster = Cluster::engines(1, Limits::default());
     let taken = TcpListener::bind(("127.0.0.1", cluster.members[0].port)).unwrap();
-    let error = cluster.members[0]
-        .connect()
-        .create_group("g", KIND, "", "", PATIENCE)
-        .unwrap_err();
-    let Error::Refused(refusal) = error else {
-        panic!("{error}")
-    };
-    assert!(
-        refusal
-            .message
-            .contains(&cluster.members[0].port.to_string()),
-        "{refusal}"
-    );
+    let error = cluster.members[0].connect().create_group("g", KIND, "", "", PATIENCE).unwrap_err();
+    let Error::Refused(refusal) = error else { panic!("{error}") };
+    assert!(refusal.message.contains(&cluster.members[0].port.to_string()), "{refusal}");
     assert!(!refusal.hint.is_empty());
     assert_ne!(refusal.reason, RefusalReason::GroupExists);
     drop(taken);
     // Nothing of the failed attempt is left.
-    cluster.members[0]
-        .connect()
-        .create_group("g", KIND, "", "", PATIENCE)
-        .unwrap();
+    cluster.members[0].connect().create_group("g", KIND, "", "", PATIENCE).unwrap();
     cluster.members[0].stop();
 
     // A node that has groups does not start silently deaf.

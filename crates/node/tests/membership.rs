@@ -33,11 +33,7 @@ fn a_dead_member_is_replaced_without_a_failed_proposal() {
     cluster.members[2].stop();
     let mut connection = cluster.members[0].connect();
     propose(&mut connection, cluster.group, "one is dead").unwrap();
-    let remove = Request::Remove {
-        group: cluster.group,
-        node: dead,
-        wait_ms: PATIENCE.as_millis() as u32,
-    };
+    let remove = Request::Remove { group: cluster.group, node: dead, wait_ms: PATIENCE.as_millis() as u32 };
     connection.done(&remove, PATIENCE).unwrap();
     propose(&mut connection, cluster.group, "two are left").unwrap();
     let replacement = cluster.add_engine(Limits::default());
@@ -45,9 +41,7 @@ fn a_dead_member_is_replaced_without_a_failed_proposal() {
     propose(&mut connection, cluster.group, "three again").unwrap();
     // Now one of the old ones may go.
     cluster.members[0].stop();
-    cluster
-        .propose(replacement, "served by the new majority")
-        .unwrap();
+    cluster.propose(replacement, "served by the new majority").unwrap();
     assert_eq!(cluster.agree(&[1, replacement]).len(), 5);
 }
 
@@ -55,34 +49,15 @@ fn a_dead_member_is_replaced_without_a_failed_proposal() {
 fn a_removed_member_is_told_and_refused() {
     let cluster = Cluster::group(3, Limits::default());
     let removed = cluster.members[2].engine.as_ref().unwrap().node();
-    let remove = Request::Remove {
-        group: cluster.group,
-        node: removed,
-        wait_ms: PATIENCE.as_millis() as u32,
-    };
-    cluster.members[0]
-        .connect()
-        .done(&remove, PATIENCE)
-        .unwrap();
-    wait_until(
-        Instant::now() + PATIENCE,
-        "the removed member knows",
-        || cluster.members[2].status().groups[0].role.is_none(),
-    );
+    let remove = Request::Remove { group: cluster.group, node: removed, wait_ms: PATIENCE.as_millis() as u32 };
+    cluster.members[0].connect().done(&remove, PATIENCE).unwrap();
+    wait_until(Instant::now() + PATIENCE, "the removed member knows", || {
+        cluster.members[2].status().groups[0].role.is_none()
+    });
     let refused = cluster.propose(2, "too late").unwrap_err();
-    assert!(
-        matches!(refused, Error::Refused(refusal) if refusal.reason == RefusalReason::NotAMember)
-    );
+    assert!(matches!(refused, Error::Refused(refusal) if refusal.reason == RefusalReason::NotAMember));
     // It may forget the group, and the name is free again.
-    cluster.members[2]
-        .connect()
-        .done(
-            &Request::Forget {
-                group: cluster.group,
-            },
-            PATIENCE,
-        )
-        .unwrap();
+    cluster.members[2].connect().done(&Request::Forget { group: cluster.group }, PATIENCE).unwrap();
     assert!(cluster.members[2].status().groups.is_empty());
     cluster.propose(0, "the others go on").unwrap();
     cluster.agree(&[0, 1]);
@@ -92,15 +67,8 @@ fn a_removed_member_is_told_and_refused() {
 fn a_member_may_leave_by_itself() {
     let cluster = Cluster::group(3, Limits::default());
     let leaving = cluster.members[1].engine.as_ref().unwrap().node();
-    let remove = Request::Remove {
-        group: cluster.group,
-        node: leaving,
-        wait_ms: PATIENCE.as_millis() as u32,
-    };
-    cluster.members[1]
-        .connect()
-        .done(&remove, PATIENCE)
-        .unwrap();
+    let remove = Request::Remove { group: cluster.group, node: leaving, wait_ms: PATIENCE.as_millis() as u32 };
+    cluster.members[1].connect().done(&remove, PATIENCE).unwrap();
     cluster.propose(0, "two are enough").unwrap();
     cluster.agree(&[0, 2]);
 }
@@ -112,15 +80,11 @@ fn an_interrupted_join_can_be_repeated() {
     let joiner = cluster.add_engine(Limits::default());
     // It dies between being told of the group and the copy.
     cluster.learn(joiner, 0, true);
-    assert!(cluster.members[joiner].status().groups[0]
-        .needs_state
-        .is_some());
+    assert!(cluster.members[joiner].status().groups[0].needs_state.is_some());
     cluster.members[joiner].stop();
     cluster.members[joiner].start();
     assert!(cluster.members[joiner].status().groups.is_empty());
-    cluster
-        .propose(0, "a learner that is away holds nobody up")
-        .unwrap();
+    cluster.propose(0, "a learner that is away holds nobody up").unwrap();
     cluster.join_by_copy(joiner, 0);
     cluster.propose(joiner, "two").unwrap();
     assert_eq!(cluster.agree(&[0, joiner]).len(), 3);

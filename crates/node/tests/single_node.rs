@@ -3,9 +3,7 @@
 mod cluster;
 
 use bytes::Bytes;
-use client::{
-    Answer, Connection, Error, Origin, RefusalReason, Request, Response, Settled, Slot, Verdict,
-};
+use client::{Answer, Connection, Error, Origin, RefusalReason, Request, Response, Settled, Slot, Verdict};
 use cluster::{propose, wait_until, Cluster, KIND, PATIENCE};
 use node::Limits;
 use std::time::Instant;
@@ -24,18 +22,9 @@ fn what_is_acknowledged_survives_a_restart() {
     let first = cluster.propose(0, "one").unwrap();
     let rejected = cluster.propose(0, "!two").unwrap();
     assert_eq!(first.verdict, Verdict::Accepted);
-    assert_eq!(
-        rejected.verdict,
-        Verdict::Rejected(Bytes::from_static(b"begins with !"))
-    );
+    assert_eq!(rejected.verdict, Verdict::Rejected(Bytes::from_static(b"begins with !")));
     assert!(rejected.slot > first.slot);
-    assert!(
-        cluster.members[0]
-            .connect()
-            .barrier(cluster.group, PATIENCE)
-            .unwrap()
-            >= rejected.slot
-    );
+    assert!(cluster.members[0].connect().barrier(cluster.group, PATIENCE).unwrap() >= rejected.slot);
     assert_eq!(cluster.agree(&[0]), ["one"]);
 
     // After a restart the log brings everything back, outcomes included.
@@ -44,9 +33,7 @@ fn what_is_acknowledged_survives_a_restart() {
     cluster.propose(0, "three").unwrap();
     assert_eq!(cluster.agree(&[0]), ["one", "three"]);
     let mut connection = cluster.members[0].connect();
-    let settled = connection
-        .outcome_of(cluster.group, rejected.id, PATIENCE)
-        .unwrap();
+    let settled = connection.outcome_of(cluster.group, rejected.id, PATIENCE).unwrap();
     assert_eq!(settled, Settled::Decided(rejected));
 }
 
@@ -61,17 +48,8 @@ fn an_undecided_id_is_closed_when_somebody_asks() {
     };
     assert!(slot > Slot(0));
     // The operation comes too late, and for ever.
-    let refused = refusal(
-        connection
-            .propose(
-                cluster.group,
-                id,
-                Bytes::from_static(b"late"),
-                None,
-                PATIENCE,
-            )
-            .unwrap_err(),
-    );
+    let refused =
+        refusal(connection.propose(cluster.group, id, Bytes::from_static(b"late"), None, PATIENCE).unwrap_err());
     assert_eq!(refused.reason, RefusalReason::Closed);
     assert_eq!(refused.certainty, client::Certainty::Definite);
     assert_eq!(cluster.agree(&[0]), Vec::<Bytes>::new());
@@ -81,29 +59,18 @@ fn an_undecided_id_is_closed_when_somebody_asks() {
 fn a_stream_covers_every_slot() {
     let cluster = Cluster::group(1, Limits::default());
     let mut stream = cluster.members[0].connect();
-    let entries = Request::Entries {
-        group: cluster.group,
-        from: Slot(1),
-        omit_own: false,
-    };
+    let entries = Request::Entries { group: cluster.group, from: Slot(1), omit_own: false };
     stream.send(&entries).unwrap();
     let mut proposer = cluster.members[0].connect();
     let mut last = Slot(0);
     for n in 0..50 {
-        let body = if n % 5 == 0 {
-            format!("!{n}")
-        } else {
-            n.to_string()
-        };
+        let body = if n % 5 == 0 { format!("!{n}") } else { n.to_string() };
         last = propose(&mut proposer, cluster.group, &body).unwrap().slot;
     }
     let mut bodies = Vec::new();
     let mut next = Slot(1);
     while next <= last {
-        let (_, response) = stream
-            .receive(Instant::now() + PATIENCE)
-            .unwrap()
-            .expect("the stream goes on");
+        let (_, response) = stream.receive(Instant::now() + PATIENCE).unwrap().expect("the stream goes on");
         let Response::Decided(batch) = response else {
             panic!("unexpected {response:?}");
         };
@@ -111,9 +78,7 @@ fn a_stream_covers_every_slot() {
         next = batch.through.next();
         for entry in batch.entries {
             match entry.verdict {
-                Verdict::Accepted => {
-                    bodies.push(entry.body.expect("an accepted operation has a body"))
-                }
+                Verdict::Accepted => bodies.push(entry.body.expect("an accepted operation has a body")),
                 Verdict::Rejected(_) => assert_eq!(entry.body, None),
             }
         }
@@ -121,10 +86,7 @@ fn a_stream_covers_every_slot() {
     assert_eq!(bodies, cluster.agree(&[0]));
     // Single entries too.
     let batch = proposer.entry(cluster.group, last, PATIENCE).unwrap();
-    assert_eq!(
-        (batch.from, batch.through, batch.entries.len()),
-        (last, last, 1)
-    );
+    assert_eq!((batch.from, batch.through, batch.entries.len()), (last, last, 1));
 }
 
 #[test]
@@ -143,10 +105,7 @@ fn answers_can_be_left_to_the_face() {
         };
         numbers.push(connection.send(&request).unwrap());
     }
-    let (number, response) = connection
-        .receive(Instant::now() + PATIENCE)
-        .unwrap()
-        .unwrap();
+    let (number, response) = connection.receive(Instant::now() + PATIENCE).unwrap().unwrap();
     assert_eq!(number, numbers[1]);
     assert!(matches!(response, Response::Outcome(outcome) if !outcome.verdict.is_accepted()));
     assert_eq!(cluster.agree(&[0]), ["quiet"]);
@@ -159,77 +118,35 @@ fn refusals_are_prompt_and_clear() {
     let id = connection.operation_id(PATIENCE).unwrap();
 
     let unknown = client::GroupId(1);
-    let refused = refusal(
-        connection
-            .propose(unknown, id, Bytes::new(), None, PATIENCE)
-            .unwrap_err(),
-    );
+    let refused = refusal(connection.propose(unknown, id, Bytes::new(), None, PATIENCE).unwrap_err());
     assert_eq!(refused.reason, RefusalReason::UnknownGroup);
 
-    let early = refusal(
-        connection
-            .propose(cluster.group, id, Bytes::from_static(b"?"), None, PATIENCE)
-            .unwrap_err(),
-    );
-    assert_eq!(
-        (early.reason, &early.detail[..]),
-        (RefusalReason::Conflict, &b"begins with ?"[..])
-    );
+    let early = refusal(connection.propose(cluster.group, id, Bytes::from_static(b"?"), None, PATIENCE).unwrap_err());
+    assert_eq!((early.reason, &early.detail[..]), (RefusalReason::Conflict, &b"begins with ?"[..]));
 
-    let foreign = client::OperationId {
-        node: client::NodeId(1),
-        ..id
-    };
-    let refused = refusal(
-        connection
-            .propose(cluster.group, foreign, Bytes::new(), None, PATIENCE)
-            .unwrap_err(),
-    );
+    let foreign = client::OperationId { node: client::NodeId(1), ..id };
+    let refused = refusal(connection.propose(cluster.group, foreign, Bytes::new(), None, PATIENCE).unwrap_err());
     assert_eq!(refused.reason, RefusalReason::Invalid);
 
-    let refused = refusal(
-        connection
-            .create_group("g", KIND, "", "", PATIENCE)
-            .unwrap_err(),
-    );
+    let refused = refusal(connection.create_group("g", KIND, "", "", PATIENCE).unwrap_err());
     assert_eq!(refused.reason, RefusalReason::GroupExists);
-    let refused = refusal(
-        connection
-            .create_group("h", "unheard of", "", "", PATIENCE)
-            .unwrap_err(),
-    );
+    let refused = refusal(connection.create_group("h", "unheard of", "", "", PATIENCE).unwrap_err());
     assert_eq!(refused.reason, RefusalReason::Invalid);
 
     let node = connection.engine().node;
-    let remove = Request::Remove {
-        group: cluster.group,
-        node,
-        wait_ms: 1000,
-    };
+    let remove = Request::Remove { group: cluster.group, node, wait_ms: 1000 };
     let refused = refusal(connection.done(&remove, PATIENCE).unwrap_err());
     assert_eq!(refused.reason, RefusalReason::Change);
 
-    let gone = Request::Checkpoint {
-        group: cluster.group,
-        slot: Slot(1),
-        offset: 0,
-    };
-    assert_eq!(
-        refusal(connection.call(&gone, PATIENCE).unwrap_err()).reason,
-        RefusalReason::Gone
-    );
+    let gone = Request::Checkpoint { group: cluster.group, slot: Slot(1), offset: 0 };
+    assert_eq!(refusal(connection.call(&gone, PATIENCE).unwrap_err()).reason, RefusalReason::Gone);
 }
 
 #[test]
 fn a_client_that_talks_nonsense_loses_only_its_connection() {
     use std::io::{Read, Write};
     let cluster = Cluster::group(1, Limits::default());
-    let socket = cluster.members[0]
-        .engine
-        .as_ref()
-        .unwrap()
-        .socket()
-        .to_path_buf();
+    let socket = cluster.members[0].engine.as_ref().unwrap().socket().to_path_buf();
     for nonsense in [&[0xff; 64][..], &[4, 0, 0, 0, 1, 2, 3, 4]] {
         let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
         stream.write_all(nonsense).unwrap();
@@ -250,21 +167,14 @@ fn a_client_that_talks_nonsense_loses_only_its_connection() {
             break response;
         }
     };
-    assert!(
-        matches!(response, Response::Refused(refusal) if refusal.reason == RefusalReason::Invalid)
-    );
+    assert!(matches!(response, Response::Refused(refusal) if refusal.reason == RefusalReason::Invalid));
     cluster.propose(0, "still here").unwrap();
 }
 
 #[test]
 fn many_clients_at_once_see_their_own_outcomes() {
     let cluster = Cluster::group(1, Limits::default());
-    let socket = cluster.members[0]
-        .engine
-        .as_ref()
-        .unwrap()
-        .socket()
-        .to_path_buf();
+    let socket = cluster.members[0].engine.as_ref().unwrap().socket().to_path_buf();
     let group = cluster.group;
     let threads: Vec<_> = (0..8)
         .map(|thread| {
@@ -274,19 +184,13 @@ fn many_clients_at_once_see_their_own_outcomes() {
                 (0..50)
                     .map(|n| {
                         let body = format!("{thread}/{n}");
-                        (
-                            propose(&mut connection, group, &body).unwrap().slot,
-                            Bytes::from(body),
-                        )
+                        (propose(&mut connection, group, &body).unwrap().slot, Bytes::from(body))
                     })
                     .collect::<Vec<_>>()
             })
         })
         .collect();
-    let mut acknowledged: Vec<_> = threads
-        .into_iter()
-        .flat_map(|thread| thread.join().unwrap())
-        .collect();
+    let mut acknowledged: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
     acknowledged.sort();
     let bodies: Vec<Bytes> = acknowledged.into_iter().map(|(_, body)| body).collect();
     assert_eq!(cluster.agree(&[0]), bodies);
@@ -303,25 +207,18 @@ fn a_checkpoint_bounds_what_a_restart_replays_and_what_the_log_takes() {
             propose(&mut connection, cluster.group, &body).unwrap();
         }
         let _ = round;
-        highest_on_disk =
-            highest_on_disk.max(cluster.members[0].status().metrics.log_bytes_on_disk);
+        highest_on_disk = highest_on_disk.max(cluster.members[0].status().metrics.log_bytes_on_disk);
     }
-    wait_until(
-        Instant::now() + PATIENCE,
-        "a checkpoint is written and the log trimmed",
-        || {
-            let status = cluster.members[0].status();
-            status.metrics.checkpoints > 0 && status.groups[0].log.trimmed > Slot(0)
-        },
-    );
+    wait_until(Instant::now() + PATIENCE, "a checkpoint is written and the log trimmed", || {
+        let status = cluster.members[0].status();
+        status.metrics.checkpoints > 0 && status.groups[0].log.trimmed > Slot(0)
+    });
     let delivered = cluster.members[0].status().groups[0].log.delivered;
     cluster.members[0].stop();
     cluster.members[0].start();
-    wait_until(
-        Instant::now() + PATIENCE,
-        "everything is there again",
-        || cluster.members[0].list.list.lock().unwrap().applied >= delivered,
-    );
+    wait_until(Instant::now() + PATIENCE, "everything is there again", || {
+        cluster.members[0].list.list.lock().unwrap().applied >= delivered
+    });
     assert_eq!(cluster.agree(&[0]).len(), 16 * 64);
 }
 
@@ -331,9 +228,7 @@ fn a_withdrawal_is_answered_after_the_proposal_itself() {
     let mut connection = cluster.members[0].connect();
     // Nothing of that id is under way: it cannot be taken back.
     let unknown = connection.operation_id(PATIENCE).unwrap();
-    let withdrawn = connection
-        .call(&Request::Withdraw { id: unknown }, PATIENCE)
-        .unwrap();
+    let withdrawn = connection.call(&Request::Withdraw { id: unknown }, PATIENCE).unwrap();
     assert_eq!(withdrawn, Response::Withdrawn(false));
     for _ in 0..20 {
         let id = connection.operation_id(PATIENCE).unwrap();
@@ -347,12 +242,7 @@ fn a_withdrawal_is_answered_after_the_proposal_itself() {
         };
         let proposal = connection.send(&request).unwrap();
         let withdrawal = connection.send(&Request::Withdraw { id }).unwrap();
-        let mut receive = || {
-            connection
-                .receive(Instant::now() + PATIENCE)
-                .unwrap()
-                .expect("both are answered")
-        };
+        let mut receive = || connection.receive(Instant::now() + PATIENCE).unwrap().expect("both are answered");
         let (first, own) = receive();
         let (second, answer) = receive();
         assert_eq!((first, second), (proposal, withdrawal));

@@ -28,18 +28,10 @@ fn all_members_propose_and_agree() {
 #[test]
 fn a_read_anywhere_sees_what_was_acknowledged_anywhere() {
     let cluster = Cluster::group(3, Limits::default());
-    let mut connections: Vec<Connection> = cluster
-        .members
-        .iter()
-        .map(|member| member.connect())
-        .collect();
+    let mut connections: Vec<Connection> = cluster.members.iter().map(|member| member.connect()).collect();
     for n in 0..60 {
-        let slot = propose(&mut connections[n % 3], cluster.group, "x")
-            .unwrap()
-            .slot;
-        let barrier = connections[(n + 1) % 3]
-            .barrier(cluster.group, PATIENCE)
-            .unwrap();
+        let slot = propose(&mut connections[n % 3], cluster.group, "x").unwrap().slot;
+        let barrier = connections[(n + 1) % 3].barrier(cluster.group, PATIENCE).unwrap();
         assert!(barrier >= slot, "a barrier at {barrier} misses slot {slot}");
     }
 }
@@ -63,15 +55,8 @@ fn losing_the_owner_delays_by_the_failure_timeout_once() {
     for n in 0..3 {
         cluster.propose(n, "warm").unwrap();
     }
-    let owner = cluster.members[0].status().groups[0]
-        .log
-        .owner
-        .expect("somebody proposed");
-    let lost = cluster
-        .members
-        .iter()
-        .position(|m| m.engine.as_ref().unwrap().node() == owner)
-        .unwrap();
+    let owner = cluster.members[0].status().groups[0].log.owner.expect("somebody proposed");
+    let lost = cluster.members.iter().position(|m| m.engine.as_ref().unwrap().node() == owner).unwrap();
     cluster.members[lost].stop();
     let survivor = (lost + 1) % 3;
     let began = Instant::now();
@@ -83,14 +68,8 @@ fn losing_the_owner_delays_by_the_failure_timeout_once() {
     }
     let then = began.elapsed() / 10;
     // The time-out is half a second here; the machine may be busy.
-    assert!(
-        first < Duration::from_secs(5),
-        "the first proposal took {first:?}"
-    );
-    assert!(
-        then < Duration::from_millis(500),
-        "later proposals took {then:?} each"
-    );
+    assert!(first < Duration::from_secs(5), "the first proposal took {first:?}");
+    assert!(then < Duration::from_millis(500), "later proposals took {then:?} each");
 }
 
 #[test]
@@ -100,39 +79,23 @@ fn the_minority_side_refuses_and_names_who_answers() {
     cluster.members[1].stop();
     cluster.members[2].stop();
     // Once the time-out has passed, nothing is sent any more.
-    wait_until(
-        Instant::now() + PATIENCE,
-        "the others count as silent",
-        || {
-            cluster.members[0].status().groups[0]
-                .members
-                .iter()
-                .filter(|member| member.live)
-                .count()
-                == 1
-        },
-    );
+    wait_until(Instant::now() + PATIENCE, "the others count as silent", || {
+        cluster.members[0].status().groups[0].members.iter().filter(|member| member.live).count() == 1
+    });
     let mut connection = cluster.members[0].connect();
     let id = connection.operation_id(PATIENCE).unwrap();
     let wait = Duration::from_secs(2);
     let began = Instant::now();
     for error in [
         connection.barrier(cluster.group, wait).unwrap_err(),
-        connection
-            .propose(cluster.group, id, Bytes::from_static(b"alone"), None, wait)
-            .unwrap_err(),
+        connection.propose(cluster.group, id, Bytes::from_static(b"alone"), None, wait).unwrap_err(),
     ] {
         let Error::Refused(refusal) = error else {
             panic!("expected a refusal, got {error}");
         };
         assert_eq!(refusal.reason, RefusalReason::NoQuorum, "{refusal:?}");
         assert_eq!(refusal.certainty, client::Certainty::Definite);
-        assert_eq!(
-            (refusal.answering.len(), refusal.silent.len()),
-            (1, 2),
-            "{}",
-            refusal.contact()
-        );
+        assert_eq!((refusal.answering.len(), refusal.silent.len()), (1, 2), "{}", refusal.contact());
     }
     assert!(began.elapsed() < Duration::from_secs(10));
     // Any majority serves again, nothing else done.
@@ -145,15 +108,8 @@ fn the_minority_side_refuses_and_names_who_answers() {
 fn a_frozen_member_delays_nobody_for_long() {
     let cluster = Cluster::group(3, Limits::default());
     cluster.propose(0, "warm").unwrap();
-    let owner = cluster.members[0].status().groups[0]
-        .log
-        .owner
-        .expect("somebody proposed");
-    let frozen = cluster
-        .members
-        .iter()
-        .position(|m| m.engine.as_ref().unwrap().node() == owner)
-        .unwrap();
+    let owner = cluster.members[0].status().groups[0].log.owner.expect("somebody proposed");
+    let frozen = cluster.members.iter().position(|m| m.engine.as_ref().unwrap().node() == owner).unwrap();
     let other = (frozen + 1) % 3;
     cluster.members[frozen].list.freeze();
     let deadline = Instant::now() + PATIENCE;
@@ -161,16 +117,10 @@ fn a_frozen_member_delays_nobody_for_long() {
     let mut done = 0;
     let mut connection = cluster.members[other].connect();
     while done < 10 {
-        assert!(
-            Instant::now() < deadline,
-            "no progress beside a frozen member"
-        );
+        assert!(Instant::now() < deadline, "no progress beside a frozen member");
         let id = connection.operation_id(PATIENCE).unwrap();
         let body = Bytes::from_static(b"beside");
-        if connection
-            .propose(cluster.group, id, body, None, Duration::from_secs(3))
-            .is_ok()
-        {
+        if connection.propose(cluster.group, id, body, None, Duration::from_secs(3)).is_ok() {
             done += 1;
         }
     }
@@ -193,8 +143,7 @@ impl Load {
         for (index, member) in cluster.members.iter().enumerate() {
             let socket = member.directory.join("socket").join(client::SOCKET_NAME);
             for client in 0..per_member {
-                let (stop, acknowledged, socket) =
-                    (Arc::clone(&stop), Arc::clone(&acknowledged), socket.clone());
+                let (stop, acknowledged, socket) = (Arc::clone(&stop), Arc::clone(&acknowledged), socket.clone());
                 let group = cluster.group;
                 threads.push(std::thread::spawn(move || {
                     let mut connection = None;
@@ -203,8 +152,7 @@ impl Load {
                             return;
                         }
                         if connection.is_none() {
-                            connection =
-                                Connection::connect(&socket, Duration::from_millis(300)).ok();
+                            connection = Connection::connect(&socket, Duration::from_millis(300)).ok();
                         }
                         let Some(open) = &mut connection else {
                             std::thread::sleep(Duration::from_millis(10));
@@ -220,11 +168,7 @@ impl Load {
                 }));
             }
         }
-        Load {
-            stop,
-            acknowledged,
-            threads,
-        }
+        Load { stop, acknowledged, threads }
     }
 
     fn count(&self) -> usize {
@@ -233,9 +177,7 @@ impl Load {
 
     fn wait_for_more(&self, more: usize) {
         let target = self.count() + more;
-        wait_until(Instant::now() + PATIENCE, "the load makes progress", || {
-            self.count() >= target
-        });
+        wait_until(Instant::now() + PATIENCE, "the load makes progress", || self.count() >= target);
     }
 
     fn finish(self) -> Vec<Bytes> {
@@ -243,27 +185,15 @@ impl Load {
         for thread in self.threads {
             thread.join().unwrap();
         }
-        Arc::try_unwrap(self.acknowledged)
-            .unwrap()
-            .into_inner()
-            .unwrap()
+        Arc::try_unwrap(self.acknowledged).unwrap().into_inner().unwrap()
     }
 }
 
 fn each_exactly_once(agreed: &[Bytes], acknowledged: &[Bytes]) {
     let set: BTreeSet<&Bytes> = agreed.iter().collect();
     assert_eq!(set.len(), agreed.len(), "an operation took effect twice");
-    let lost: Vec<_> = acknowledged
-        .iter()
-        .filter(|body| !set.contains(body))
-        .collect();
-    assert!(
-        lost.is_empty(),
-        "{} of {} acknowledged are lost, first {:?}",
-        lost.len(),
-        acknowledged.len(),
-        lost[0]
-    );
+    let lost: Vec<_> = acknowledged.iter().filter(|body| !set.contains(body)).collect();
+    assert!(lost.is_empty(), "{} of {} acknowledged are lost, first {:?}", lost.len(), acknowledged.len(), lost[0]);
 }
 
 #[test]
@@ -313,22 +243,15 @@ fn a_laggard_beyond_the_log_needs_state_and_gets_it_by_copy() {
         propose(&mut connection, cluster.group, &body).unwrap();
     }
     for index in [0, 1] {
-        wait_until(
-            Instant::now() + PATIENCE,
-            "the others trim past the laggard",
-            || cluster.members[index].status().groups[0].log.trimmed > Slot(20),
-        );
+        wait_until(Instant::now() + PATIENCE, "the others trim past the laggard", || {
+            cluster.members[index].status().groups[0].log.trimmed > Slot(20)
+        });
     }
     cluster.members[2].start();
-    wait_until(
-        Instant::now() + PATIENCE,
-        "the laggard says that it needs state",
-        || cluster.members[2].status().groups[0].needs_state.is_some(),
-    );
-    let refused = cluster.members[2]
-        .connect()
-        .barrier(cluster.group, PATIENCE)
-        .unwrap_err();
+    wait_until(Instant::now() + PATIENCE, "the laggard says that it needs state", || {
+        cluster.members[2].status().groups[0].needs_state.is_some()
+    });
+    let refused = cluster.members[2].connect().barrier(cluster.group, PATIENCE).unwrap_err();
     assert!(matches!(refused, Error::Refused(refusal) if refusal.reason == RefusalReason::NoState));
     cluster.copy_state(2, 0);
     cluster.propose(2, "last").unwrap();
@@ -367,19 +290,12 @@ fn a_large_operation_goes_through_and_one_beyond_the_limit_is_refused() {
     let mut connection = cluster.members[1].connect();
     let id = connection.operation_id(PATIENCE).unwrap();
     let large = Bytes::from(vec![b'x'; 16 << 20]);
-    let outcome = connection
-        .propose(cluster.group, id, large, None, PATIENCE)
-        .unwrap();
+    let outcome = connection.propose(cluster.group, id, large, None, PATIENCE).unwrap();
     assert!(outcome.verdict.is_accepted());
     let id = connection.operation_id(PATIENCE).unwrap();
     let larger = Bytes::from(vec![b'x'; client::frame::BODY_BYTES_MAX + 1]);
-    let error = connection
-        .propose(cluster.group, id, larger, None, PATIENCE)
-        .unwrap_err();
-    assert!(
-        matches!(&error, Error::Refused(refusal) if refusal.reason == RefusalReason::TooLarge),
-        "{error}"
-    );
+    let error = connection.propose(cluster.group, id, larger, None, PATIENCE).unwrap_err();
+    assert!(matches!(&error, Error::Refused(refusal) if refusal.reason == RefusalReason::TooLarge), "{error}");
     cluster.propose(2, "after").unwrap();
     assert_eq!(cluster.agree(&[0, 1, 2]).len(), 3);
 }

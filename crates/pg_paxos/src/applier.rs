@@ -261,7 +261,9 @@ impl Applier {
                 match response {
                     Response::Decided(batch) => received.push(batch),
                     Response::Refused(refusal) => return Err(refusal.into()),
-                    other => return Err(Error::Malformed { what: format!("unexpected in a stream of entries: {other:?}") }),
+                    other => {
+                        return Err(Error::Malformed { what: format!("unexpected in a stream of entries: {other:?}") })
+                    }
                 }
             }
             Ok(number)
@@ -280,7 +282,13 @@ impl Applier {
     }
 
     fn take(&mut self, batch: DecidedBatch) {
-        assert!(batch.from <= self.through.next(), "slots {} to {} arrived after {}", batch.from, batch.through, self.through);
+        assert!(
+            batch.from <= self.through.next(),
+            "slots {} to {} arrived after {}",
+            batch.from,
+            batch.through,
+            self.through
+        );
         for entry in batch.entries {
             if entry.slot > self.through && entry.verdict.is_accepted() && !entry.mark {
                 self.queue_bytes += entry.body.as_ref().map_or(0, Bytes::len);
@@ -383,7 +391,7 @@ impl Applier {
                 code: PgSqlErrorCode::ERRCODE_DATA_CORRUPTED as i32,
                 message: format!("the write set at slot {} is malformed: {error}", entry.slot),
                 ahead: false,
-                    })?;
+            })?;
             writes.push((entry.slot, entry.id, write_set));
         }
         Ok(writes)
@@ -491,7 +499,9 @@ fn await_turn(group: &Group, first: Slot) -> bool {
 fn fetch_body(group: GroupId, slot: Slot) -> Result<Bytes, Failure> {
     let answer = engine_connection::call(&Request::Entry { group, slot }, ENTRY_WAIT);
     let found = match answer {
-        Ok(Response::Decided(batch)) => batch.entries.into_iter().find(|entry| entry.slot == slot).and_then(|entry| entry.body),
+        Ok(Response::Decided(batch)) => {
+            batch.entries.into_iter().find(|entry| entry.slot == slot).and_then(|entry| entry.body)
+        }
         _ => None,
     };
     found.ok_or(Failure::Error {
@@ -508,11 +518,7 @@ fn failure_of(error: CaughtError, ahead: bool) -> Failure {
         CaughtError::RustPanic { ereport, .. } => ereport,
     };
     let detail = report.detail().map(|detail| format!("; {detail}")).unwrap_or_default();
-    Failure::Error {
-        code: report.sql_error_code() as i32,
-        message: format!("{}{detail}", report.message()),
-        ahead,
-    }
+    Failure::Error { code: report.sql_error_code() as i32, message: format!("{}{detail}", report.message()), ahead }
 }
 
 fn in_transaction<T>(action: impl FnOnce() -> T) -> T {
@@ -525,4 +531,3 @@ fn in_transaction<T>(action: impl FnOnce() -> T) -> T {
         result
     }
 }
-

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use client::{Error, Refusal, RefusalReason, Request, Response};
 use consensus::{GroupId, Slot};
-use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 
 use crate::engine_connection;
 use crate::settings::{self, ConsistencyModel};
@@ -136,7 +136,8 @@ pub fn wait_applied(group: GroupId, slot: Slot) {
 /// Waits until this server has applied a slot of a group. Raises an error if that takes longer than `deadline`.
 pub fn wait_applied_until(group: GroupId, slot: Slot, deadline: Instant) {
     let Some(shared) = Area::attached().group(group) else {
-        let error: Error = Refusal::definite(RefusalReason::UnknownGroup, "this server is not a member of the group").into();
+        let error: Error =
+            Refusal::definite(RefusalReason::UnknownGroup, "this server is not a member of the group").into();
         engine_connection::raise("cannot wait for the group", &error);
     };
     if shared.applied() >= slot {
@@ -160,7 +161,9 @@ fn raise_behind(applied: Slot, slot: Slot) -> ! {
         "pg_paxos",
     )
     .set_detail(format!("It has applied the log up to slot {applied}; slot {slot} is needed."))
-    .set_hint("pg_stat_paxos shows how far each member is; pg_paxos.barrier_timeout is how long a read waits.".to_string())
+    .set_hint(
+        "pg_stat_paxos shows how far each member is; pg_paxos.barrier_timeout is how long a read waits.".to_string(),
+    )
     .report(PgLogLevel::ERROR);
     unreachable!("an error was reported");
 }

@@ -272,10 +272,7 @@ pub fn refuse_serializable() -> ! {
 }
 
 pub(crate) fn refuse_second_group() -> ! {
-    refusal::not_supported(
-        "cannot write tables of two groups in one transaction",
-        "Use one transaction per group.",
-    )
+    refusal::not_supported("cannot write tables of two groups in one transaction", "Use one transaction per group.")
 }
 
 /// Adds to the transaction. Refuses it once it is too large to be proposed, before any harm.

@@ -192,11 +192,7 @@ unsafe fn columns(relation: pg_sys::Relation) -> Vec<Column> {
     .collect()
 }
 
-unsafe fn foreign_keys(
-    relation: pg_sys::Relation,
-    group: GroupId,
-    own: TableId,
-) -> Result<Vec<ForeignKey>, KeyError> {
+unsafe fn foreign_keys(relation: pg_sys::Relation, group: GroupId, own: TableId) -> Result<Vec<ForeignKey>, KeyError> {
     let mut found = Vec::new();
     // A copy: the list in the cache may go while other relations are opened.
     let copied = pg_sys::copyObjectImpl(pg_sys::RelationGetFKeyList(relation).cast());
@@ -277,14 +273,8 @@ fn scan_local_tables(mut visit: impl FnMut(GroupId, TableId, Oid) -> bool) {
         }
         let relation = pg_sys::table_open(oid, pg_sys::AccessShareLock as i32);
         // Without a snapshot of ours it takes a new one, as for a catalog.
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            Oid::INVALID,
-            false,
-            std::ptr::null_mut(),
-            0,
-            std::ptr::null_mut(),
-        );
+        let scan =
+            pg_sys::systable_beginscan(relation, Oid::INVALID, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
         loop {
             let tuple = pg_sys::systable_getnext(scan);
             if tuple.is_null() {

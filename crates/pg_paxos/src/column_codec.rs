@@ -33,14 +33,8 @@ const FIXED: &[(Oid, u8)] = &[
 ];
 
 /// Types stored as their own bytes behind a length. Their send functions would convert to the client's encoding.
-const OWN_BYTES: &[Oid] = &[
-    pg_sys::TEXTOID,
-    pg_sys::VARCHAROID,
-    pg_sys::BPCHAROID,
-    pg_sys::BYTEAOID,
-    pg_sys::JSONOID,
-    pg_sys::XMLOID,
-];
+const OWN_BYTES: &[Oid] =
+    &[pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::BPCHAROID, pg_sys::BYTEAOID, pg_sys::JSONOID, pg_sys::XMLOID];
 
 /// The first OID that a type made by users can have; lower ones are the same on every server of a major version.
 pub const FIRST_USER_OID: u32 = pg_sys::FirstNormalObjectId;
@@ -131,9 +125,7 @@ impl ColumnCodec {
             (Form::Fixed(width), Value::Binary(bytes)) if bytes.len() == usize::from(*width) => Some(fixed(bytes)),
             (Form::OwnBytes, Value::Binary(bytes)) => {
                 // SAFETY: copies `bytes` into a new varlena.
-                Some(Datum::from(unsafe {
-                    pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length(bytes))
-                }))
+                Some(Datum::from(unsafe { pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), length(bytes)) }))
             }
             (Form::Binary { receive, .. }, Value::Binary(bytes)) => {
                 // SAFETY: the receive function of this column's type, on a buffer that it reads to its end.
@@ -142,9 +134,7 @@ impl ColumnCodec {
             (Form::Text { input, .. }, Value::Text(bytes)) => {
                 let text = CString::new(bytes.to_vec()).unwrap_or_else(|_| malformed());
                 // SAFETY: the input function of this column's type, on a terminated string.
-                Some(unsafe {
-                    pg_sys::InputFunctionCall(input, text.as_ptr().cast_mut(), self.element, self.modifier)
-                })
+                Some(unsafe { pg_sys::InputFunctionCall(input, text.as_ptr().cast_mut(), self.element, self.modifier) })
             }
             _ => malformed(),
         }

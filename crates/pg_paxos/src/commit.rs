@@ -9,7 +9,9 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
-use client::{Answer, Certainty, Error, Origin, Outcome, Refusal, RefusalReason, Request, RequestNumber, Response, Settled};
+use client::{
+    Answer, Certainty, Error, Origin, Outcome, Refusal, RefusalReason, Request, RequestNumber, Response, Settled,
+};
 use consensus::{GroupId, OperationId, Slot};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::XactEvent;
@@ -316,7 +318,9 @@ fn await_decision(
             if arrived == number {
                 return match decision_of(response) {
                     // Taken back on request: the cancel is what the client should hear of.
-                    Err(error) if withdrawal.is_some() && error.certainty() == Certainty::Definite => Ok(Decision::Withdrawn),
+                    Err(error) if withdrawal.is_some() && error.certainty() == Certainty::Definite => {
+                        Ok(Decision::Withdrawn)
+                    }
                     decision => decision,
                 };
             }
@@ -395,16 +399,20 @@ fn ask_again(
         match engine_connection::call(&request, remaining) {
             Ok(Response::Settled(settled)) => break settled,
             Ok(_) => return Err(lost),
-            Err(Error::Refused(refusal)) if refusal.reason != RefusalReason::Stopping => return Err(unknown_refusal(id, &refusal)),
+            Err(Error::Refused(refusal)) if refusal.reason != RefusalReason::Stopping => {
+                return Err(unknown_refusal(id, &refusal))
+            }
             Err(_) => engine_connection::pause(Duration::from_millis(20)),
         }
     };
     match settled {
         Settled::Decided(outcome) if outcome.verdict.is_accepted() => await_turn(backend, group, deadline),
         Settled::Decided(outcome) => Ok(Decision::Rejected(outcome)),
-        Settled::Closed { .. } => Err(Refusal::definite(RefusalReason::Closed, "the engine was restarted before the transaction was chosen")
-            .with_hint("Run the transaction again.")
-            .into()),
+        Settled::Closed { .. } => {
+            Err(Refusal::definite(RefusalReason::Closed, "the engine was restarted before the transaction was chosen")
+                .with_hint("Run the transaction again.")
+                .into())
+        }
         Settled::Expired => Err(lost),
     }
 }
@@ -626,7 +634,9 @@ fn unknown(id: OperationId) -> Rewrite {
     Rewrite {
         code: PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN,
         message: error_rewrite::text("the outcome of the transaction is unknown"),
-        detail: error_rewrite::text(format!("Transaction {id} was proposed; its outcome did not arrive before the wait ended.")),
+        detail: error_rewrite::text(format!(
+            "Transaction {id} was proposed; its outcome did not arrive before the wait ended."
+        )),
         hint: error_rewrite::text(format!("SELECT paxos_transaction_status('{id}') tells what became of it.")),
     }
 }
@@ -635,7 +645,9 @@ fn committed(id: OperationId, slot: Slot) -> Rewrite {
     Rewrite {
         code: PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN,
         message: error_rewrite::text("the transaction is committed, but this session could not finish it"),
-        detail: error_rewrite::text(format!("Transaction {id} stands in the log at slot {slot}; it will be applied on every member.")),
+        detail: error_rewrite::text(format!(
+            "Transaction {id} stands in the log at slot {slot}; it will be applied on every member."
+        )),
         hint: error_rewrite::text("Do not repeat the transaction."),
     }
 }
@@ -724,9 +736,13 @@ pub fn pass_mark() {
 #[pg_extern(sql = false)]
 fn paxos_transaction_status(transaction_id: &str) -> String {
     let id: OperationId = transaction_id.parse().unwrap_or_else(|error| {
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, format!("invalid transaction id: {error}"), "pg_paxos")
-            .set_hint("The id stands in the message of the error whose SQLSTATE is 08007.")
-            .report(PgLogLevel::ERROR);
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("invalid transaction id: {error}"),
+            "pg_paxos",
+        )
+        .set_hint("The id stands in the message of the error whose SQLSTATE is 08007.")
+        .report(PgLogLevel::ERROR);
         unreachable!("an error was reported")
     });
     let wait = settings::commit_timeout();
@@ -747,8 +763,12 @@ fn paxos_transaction_status(transaction_id: &str) -> String {
         }
     }
     let Some(status) = last else {
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, "this server is not a member of any group", "pg_paxos")
-            .report(PgLogLevel::ERROR);
+        ErrorReport::new(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            "this server is not a member of any group",
+            "pg_paxos",
+        )
+        .report(PgLogLevel::ERROR);
         unreachable!("an error was reported");
     };
     status.to_string()

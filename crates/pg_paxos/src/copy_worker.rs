@@ -121,8 +121,7 @@ unsafe fn launch(argument: pg_sys::Datum, extra: &[u8]) -> *mut pg_sys::Backgrou
     copy_text(&mut worker.bgw_type, "pg_paxos state copy");
     copy_text(&mut worker.bgw_library_name, "pg_paxos");
     copy_text(&mut worker.bgw_function_name, "pg_paxos_copy_main");
-    worker.bgw_flags =
-        (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
+    worker.bgw_flags = (pg_sys::BGWORKER_SHMEM_ACCESS | pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION) as i32;
     worker.bgw_start_time = pg_sys::BgWorkerStartTime::BgWorkerStart_RecoveryFinished;
     worker.bgw_restart_time = pg_sys::BGW_NEVER_RESTART;
     worker.bgw_main_arg = argument;

@@ -55,7 +55,13 @@ impl Events {
             let set = pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, 3);
             let none = std::ptr::null_mut();
             pg_sys::AddWaitEventToSet(set, pg_sys::WL_LATCH_SET, pg_sys::PGINVALID_SOCKET, pg_sys::MyLatch, none);
-            pg_sys::AddWaitEventToSet(set, pg_sys::WL_EXIT_ON_PM_DEATH, pg_sys::PGINVALID_SOCKET, std::ptr::null_mut(), none);
+            pg_sys::AddWaitEventToSet(
+                set,
+                pg_sys::WL_EXIT_ON_PM_DEATH,
+                pg_sys::PGINVALID_SOCKET,
+                std::ptr::null_mut(),
+                none,
+            );
             let socket = pg_sys::AddWaitEventToSet(set, pg_sys::WL_SOCKET_READABLE, fd, std::ptr::null_mut(), none);
             Events { set, socket, writable: false }
         }
@@ -106,7 +112,14 @@ impl EngineConnection {
         let incarnation = Area::attached().engine_incarnation().ok_or_else(not_running)?;
         let connection = Connection::connect(&socket_path(), HELLO_WAIT)?;
         let events = Events::new(connection.fd());
-        Ok(EngineConnection { connection, incarnation, events, is_fresh: true, has_stream: false, aside: VecDeque::new() })
+        Ok(EngineConnection {
+            connection,
+            incarnation,
+            events,
+            is_fresh: true,
+            has_stream: false,
+            aside: VecDeque::new(),
+        })
     }
 
     fn is_current(&self) -> bool {

@@ -15,10 +15,10 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTi
 use pgrx::prelude::*;
 
 use crate::applier;
-use crate::origins;
 use crate::conflict::Watchdog;
-use crate::settings;
 use crate::membership_watch::MembershipWatch;
+use crate::origins;
+use crate::settings;
 use crate::shared::{ApplierState, Area, Group};
 use crate::tables_face::{Progress, TablesFaces};
 
@@ -118,11 +118,16 @@ fn start(progress: Progress) -> EngineHandle {
         .map(|host| if host == "*" { format!("0.0.0.0:{port}") } else { join_host(&host, port) })
         .collect();
     if listen.is_empty() {
-        fatal_setting("pg_paxos.listen_addresses is empty", "Set it to the addresses on which other nodes reach this one.");
+        fatal_setting(
+            "pg_paxos.listen_addresses is empty",
+            "Set it to the addresses on which other nodes reach this one.",
+        );
     }
-    let advertised = settings::advertise_address().unwrap_or_else(|| match settings::listen_addresses().first().map(String::as_str) {
-        Some("*") | None => "localhost".to_string(),
-        Some(host) => host.to_string(),
+    let advertised = settings::advertise_address().unwrap_or_else(|| {
+        match settings::listen_addresses().first().map(String::as_str) {
+            Some("*") | None => "localhost".to_string(),
+            Some(host) => host.to_string(),
+        }
     });
     let advertise_address = if has_port(&advertised) { advertised } else { join_host(&advertised, port) };
     let area = Area::attached();
@@ -155,11 +160,8 @@ fn start(progress: Progress) -> EngineHandle {
 }
 
 fn fatal_setting(message: impl Into<String>, hint: &str) -> ! {
-    let report = pgrx::pg_sys::panic::ErrorReport::new(
-        PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR,
-        message.into(),
-        "pg_paxos",
-    );
+    let report =
+        pgrx::pg_sys::panic::ErrorReport::new(PgSqlErrorCode::ERRCODE_CONFIG_FILE_ERROR, message.into(), "pg_paxos");
     let report = if hint.is_empty() { report } else { report.set_hint(hint.to_string()) };
     report.report(PgLogLevel::FATAL);
     unreachable!("a fatal error was reported")
@@ -276,7 +278,8 @@ impl Durability {
             .filter_map(|group| Some((group.identity()?, group.applied())))
             .collect();
         // SAFETY: on the main thread, after recovery.
-        let (inserted, flushed) = unsafe { (pg_sys::GetXLogInsertRecPtr(), pg_sys::GetFlushRecPtr(std::ptr::null_mut())) };
+        let (inserted, flushed) =
+            unsafe { (pg_sys::GetXLogInsertRecPtr(), pg_sys::GetFlushRecPtr(std::ptr::null_mut())) };
         if !applied.is_empty() {
             self.samples.push_back((inserted, applied));
         }

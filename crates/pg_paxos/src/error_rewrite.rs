@@ -74,7 +74,13 @@ pub struct Lasting {
 impl Lasting {
     /// A callback that is not on the stack.
     pub const fn new(callback: unsafe extern "C-unwind" fn(*mut c_void)) -> Lasting {
-        Lasting { entry: pg_sys::ErrorContextCallback { previous: ptr::null_mut(), callback: Some(callback), arg: ptr::null_mut() } }
+        Lasting {
+            entry: pg_sys::ErrorContextCallback {
+                previous: ptr::null_mut(),
+                callback: Some(callback),
+                arg: ptr::null_mut(),
+            },
+        }
     }
 
     /// Puts it on top of the stack, if it is nowhere on it.

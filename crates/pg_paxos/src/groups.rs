@@ -36,13 +36,21 @@ impl Refusal {
     /// Adds a DETAIL, if there is something to say.
     pub fn detail(self, detail: impl Into<String>) -> Refusal {
         let detail = detail.into();
-        if detail.is_empty() { self } else { Refusal { report: self.report.set_detail(detail) } }
+        if detail.is_empty() {
+            self
+        } else {
+            Refusal { report: self.report.set_detail(detail) }
+        }
     }
 
     /// Adds a HINT, if there is something to say.
     pub fn hint(self, hint: impl Into<String>) -> Refusal {
         let hint = hint.into();
-        if hint.is_empty() { self } else { Refusal { report: self.report.set_hint(hint) } }
+        if hint.is_empty() {
+            self
+        } else {
+            Refusal { report: self.report.set_hint(hint) }
+        }
     }
 
     /// Raises it.
@@ -140,8 +148,12 @@ pub fn done(attempted: &str, request: &Request) {
 }
 
 fn hexadecimal(text: &str) -> Vec<u8> {
-    let digits: Vec<u8> =
-        text.chars().filter(|character| *character != '-').filter_map(|digit| digit.to_digit(16)).map(|digit| digit as u8).collect();
+    let digits: Vec<u8> = text
+        .chars()
+        .filter(|character| *character != '-')
+        .filter_map(|digit| digit.to_digit(16))
+        .map(|digit| digit as u8)
+        .collect();
     digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect()
 }
 
@@ -330,13 +342,10 @@ fn member_named<'a>(group: &'a GroupDescription, host: &str) -> &'a MemberDescri
                 .map(|member| format!("\"{}\" (node {})", member.label, uuid_of(member.node.0)))
                 .collect();
             let problem = if many.is_empty() { "has no member" } else { "has more than one member" };
-            refusal(
-                PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-                format!("group \"{}\" {problem} \"{host}\"", group.name),
-            )
-            .detail(format!("Its members are {}.", labels.join(", ")))
-            .hint("Name a member by its connection string, its engine address or its node id.")
-            .raise()
+            refusal(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, format!("group \"{}\" {problem} \"{host}\"", group.name))
+                .detail(format!("Its members are {}.", labels.join(", ")))
+                .hint("Name a member by its connection string, its engine address or its node id.")
+                .raise()
         }
     }
 }

@@ -429,11 +429,13 @@ struct PartCatalog {
     table_column: i32,
 }
 
-const TRIGGERS: PartCatalog =
-    PartCatalog { catalog: pg_sys::TriggerRelationId, index: Oid::from_u32(pg_sys::TriggerOidIndexId), table_column: 2 };
+const TRIGGERS: PartCatalog = PartCatalog {
+    catalog: pg_sys::TriggerRelationId,
+    index: Oid::from_u32(pg_sys::TriggerOidIndexId),
+    table_column: 2,
+};
 /// `pg_rewrite`, whose numbers are fixed (`catalog/pg_rewrite.h`) but not among the generated bindings.
-const RULES: PartCatalog =
-    PartCatalog { catalog: Oid::from_u32(2618), index: Oid::from_u32(2692), table_column: 3 };
+const RULES: PartCatalog = PartCatalog { catalog: Oid::from_u32(2618), index: Oid::from_u32(2692), table_column: 3 };
 /// `pg_constraint`, likewise (`catalog/pg_constraint.h`).
 const CONSTRAINTS: PartCatalog =
     PartCatalog { catalog: Oid::from_u32(2606), index: Oid::from_u32(2667), table_column: 8 };

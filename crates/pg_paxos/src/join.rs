@@ -51,12 +51,7 @@ fn paxos_join_group_host(
     own_port: i32,
 ) {
     let existing = ConnectionString::of_host(existing_host, existing_port);
-    join(
-        current_group_id,
-        &existing,
-        &existing.to_string(),
-        &ConnectionString::of_host(own_host, own_port),
-    );
+    join(current_group_id, &existing, &existing.to_string(), &ConnectionString::of_host(own_host, own_port));
 }
 
 fn join(name: &str, existing: &ConnectionString, existing_text: &str, own: &ConnectionString) {
@@ -116,7 +111,9 @@ pub fn raise_remote(error: &RemoteError) -> ! {
     }
     match (&error.hint, &error.sqlstate) {
         (Some(hint), _) => report = report.hint(hint.clone()),
-        (None, None) => report = report.hint("Check that the server runs, listens there and lets this one in (pg_hba.conf)."),
+        (None, None) => {
+            report = report.hint("Check that the server runs, listens there and lets this one in (pg_hba.conf).")
+        }
         _ => {}
     }
     report.raise()
@@ -302,9 +299,12 @@ fn catch_up(group: GroupId, name: &str) {
     let mut reported = Instant::now();
     loop {
         let Some(status) = state_copy::status(group) else {
-            refusal(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, format!("this server was removed from group \"{name}\""))
-                .hint("Call paxos_leave_group here, then join again.")
-                .raise()
+            refusal(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("this server was removed from group \"{name}\""),
+            )
+            .hint("Call paxos_leave_group here, then join again.")
+            .raise()
         };
         if let Some(reason) = status.stopped.clone().or_else(|| crate::applier::error_of(group)) {
             refusal(

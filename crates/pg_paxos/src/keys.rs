@@ -319,8 +319,7 @@ unsafe fn hasher(family: Oid, compared: Oid, column_type: Oid, collation: Oid) -
     let entry = pg_sys::lookup_type_cache(hashed, flags as i32);
     let fits = (*entry).hash_opf != Oid::INVALID
         && (*entry).hash_extended_proc != Oid::INVALID
-        && pg_sys::get_op_opfamily_strategy(equality, (*entry).hash_opf)
-            == pg_sys::HTEqualStrategyNumber as i32;
+        && pg_sys::get_op_opfamily_strategy(equality, (*entry).hash_opf) == pg_sys::HTEqualStrategyNumber as i32;
     fits.then(|| Hasher { kind: HasherKind::Extended(RefCell::new(function((*entry).hash_extended_proc))), collation })
 }
 
@@ -332,11 +331,9 @@ unsafe fn hashes_numbers_of_this_server(column_type: Oid) -> bool {
         return pg_sys::get_typtype(element) as u8 == pg_sys::TYPTYPE_ENUM
             || pg_sys::get_typtype(element) as u8 == pg_sys::TYPTYPE_COMPOSITE;
     }
-    matches!(
-        pg_sys::get_typtype(column_type) as u8,
-        pg_sys::TYPTYPE_COMPOSITE | pg_sys::TYPTYPE_PSEUDO
-    ) || (matches!(pg_sys::get_typtype(column_type) as u8, pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE)
-        && column_type.to_u32() >= crate::column_codec::FIRST_USER_OID)
+    matches!(pg_sys::get_typtype(column_type) as u8, pg_sys::TYPTYPE_COMPOSITE | pg_sys::TYPTYPE_PSEUDO)
+        || (matches!(pg_sys::get_typtype(column_type) as u8, pg_sys::TYPTYPE_RANGE | pg_sys::TYPTYPE_MULTIRANGE)
+            && column_type.to_u32() >= crate::column_codec::FIRST_USER_OID)
 }
 
 /// A foreign key, hashed as the parent's key `parent_key`.
@@ -360,7 +357,9 @@ pub unsafe fn foreign_key(
             .expect("a foreign key refers to all columns of its parent's index");
         let from = column_base_type(child, *child_attribute);
         let to = column_base_type(parent, *parent_attribute);
-        hashers.push(foreign_hasher(index, place, from, to).ok_or_else(|| KeyError::NoCast { type_name: type_name(from) })?);
+        hashers.push(
+            foreign_hasher(index, place, from, to).ok_or_else(|| KeyError::NoCast { type_name: type_name(from) })?,
+        );
         attributes.push(*child_attribute);
     }
     pg_sys::index_close(index, pg_sys::NoLock as i32);

@@ -29,8 +29,7 @@ fn read<T>(
 ) -> Option<T> {
     let query = std::ffi::CString::new(query).expect("queries hold no zero byte");
     let mut types = [pg_sys::UUIDOID, pg_sys::INT8OID];
-    let mut values =
-        [uuid_of(group.0).into_datum().expect("not null"), argument.into_datum().expect("not null")];
+    let mut values = [uuid_of(group.0).into_datum().expect("not null"), argument.into_datum().expect("not null")];
     // SAFETY: the usual frame of SPI with a snapshot of our own on the stack, all released before returning; after an
     // error the transaction's end releases both. The result is converted, hence copied, before SPI is left.
     unsafe {

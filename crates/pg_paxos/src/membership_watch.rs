@@ -70,7 +70,8 @@ impl MembershipWatch {
             return;
         }
         let since = *self.removed.entry(status.group).or_insert_with(Instant::now);
-        let serves = matches!(group.applier_state(), ApplierState::Running | ApplierState::Stopped | ApplierState::Starting);
+        let serves =
+            matches!(group.applier_state(), ApplierState::Running | ApplierState::Stopped | ApplierState::Starting);
         if since.elapsed() >= REMOVED_FOR && serves {
             group.set_applier_state(ApplierState::Removed);
             group.wake_applier();

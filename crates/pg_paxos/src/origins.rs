@@ -67,9 +67,10 @@ pub fn progress() -> io::Result<Progress> {
         let group = path.file_name().and_then(|name| u128::from_str_radix(name.to_str()?, 16).ok());
         let Some(group) = group else { continue };
         let text = fs::read_to_string(&path)?;
-        let origin = text.trim().parse().map_err(|_| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no number", path.display()))
-        })?;
+        let origin = text
+            .trim()
+            .parse()
+            .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, format!("{} holds no number", path.display())))?;
         // SAFETY: reads shared memory only.
         let position = unsafe { pg_sys::replorigin_get_progress(origin, false) };
         progress.insert(GroupId(group), Slot(position));

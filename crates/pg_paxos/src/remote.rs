@@ -123,10 +123,9 @@ impl Remote {
             .map_or(CONNECT_TIMEOUT, Duration::from_secs);
         let deadline = Instant::now() + timeout;
         let encoding = database_encoding();
-        let settings = string.settings().chain([
-            ("fallback_application_name", "pg_paxos"),
-            ("client_encoding", encoding.as_str()),
-        ]);
+        let settings = string
+            .settings()
+            .chain([("fallback_application_name", "pg_paxos"), ("client_encoding", encoding.as_str())]);
         let (keywords, values): (Vec<_>, Vec<_>) = settings
             .map(|(keyword, value)| {
                 (CString::new(keyword).expect("no zero bytes"), CString::new(value).expect("no zero bytes"))
@@ -337,7 +336,11 @@ impl Remote {
         // SAFETY: the connection is ours; the message is terminated and owned by it.
         let message = unsafe { CStr::from_ptr(libpq::PQerrorMessage(self.connection.as_ptr())) };
         let message = message.to_string_lossy().split_whitespace().collect::<Vec<_>>().join(" ");
-        if message.is_empty() { "the connection was lost".to_owned() } else { message }
+        if message.is_empty() {
+            "the connection was lost".to_owned()
+        } else {
+            message
+        }
     }
 
     fn failed(&self, doing: &str, message: String) -> RemoteError {
@@ -368,13 +371,8 @@ impl Remote {
             // SAFETY: called on the process' own thread; the socket belongs to the open connection.
             let happened = unsafe {
                 let socket = libpq::PQsocket(self.connection.as_ptr());
-                pg_sys::WaitLatchOrSocket(
-                    pg_sys::MyLatch,
-                    wake as c_int,
-                    socket,
-                    timeout_ms,
-                    pg_sys::PG_WAIT_EXTENSION,
-                ) as u32
+                pg_sys::WaitLatchOrSocket(pg_sys::MyLatch, wake as c_int, socket, timeout_ms, pg_sys::PG_WAIT_EXTENSION)
+                    as u32
             };
             if happened & pg_sys::WL_LATCH_SET != 0 {
                 // SAFETY: our own latch.

@@ -175,18 +175,16 @@ fn with_neighbours(relation: pg_sys::Oid) -> Vec<pg_sys::Oid> {
                 &[relation.into()],
             )
             .expect("catalogs can be read");
-        tables.extend(rows.filter_map(|row| row.get::<pg_sys::Oid>(1).ok().flatten()).filter(|other| *other != relation));
+        tables
+            .extend(rows.filter_map(|row| row.get::<pg_sys::Oid>(1).ok().flatten()).filter(|other| *other != relation));
     });
     tables
 }
 
 /// The number of the group's next table. Two members that choose the same meet on the key of the group's list.
 fn next_table(group: GroupId) -> TableId {
-    let highest = latest::number(
-        "SELECT max(table_id) FROM pgp_metadata.local_table WHERE group_id = $1 AND $2 = 0",
-        group,
-        0,
-    );
+    let highest =
+        latest::number("SELECT max(table_id) FROM pgp_metadata.local_table WHERE group_id = $1 AND $2 = 0", group, 0);
     TableId(u32::try_from(highest.unwrap_or(0) + 1).expect("a group has fewer tables than a database"))
 }
 

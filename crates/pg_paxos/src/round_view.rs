@@ -137,7 +137,8 @@ fn summary(group: GroupId, entry: &DecidedEntry) -> Option<String> {
         *counts.entry((table, verb)).or_default() += 1;
     }
     parts.extend(counts.into_iter().map(|((table, verb), count)| {
-        let name = catalog::of_table(group, table).map_or_else(|| format!("table {}", table.0), |known| known.qualified_name());
+        let name = catalog::of_table(group, table)
+            .map_or_else(|| format!("table {}", table.0), |known| known.qualified_name());
         format!("{count} {verb} {name}")
     }));
     Some(parts.join(", "))
@@ -152,7 +153,6 @@ fn may_see_values() -> bool {
         let table = pg_sys::get_relname_relid(c"raw_round".as_ptr(), schema);
         let admin = pg_sys::get_role_oid(c"pg_paxos_admin".as_ptr(), true);
         (admin != pg_sys::InvalidOid && pg_sys::has_privs_of_role(caller, admin))
-            || pg_sys::pg_class_aclcheck(table, caller, pg_sys::ACL_SELECT.into())
-                == pg_sys::AclResult::ACLCHECK_OK
+            || pg_sys::pg_class_aclcheck(table, caller, pg_sys::ACL_SELECT.into()) == pg_sys::AclResult::ACLCHECK_OK
     }
 }

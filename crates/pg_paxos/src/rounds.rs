@@ -131,12 +131,9 @@ fn required<T>(what: &str, value: Option<T>) -> T {
 
 fn check_round(round: i64) -> i64 {
     if !(1..=ROUND_MAX).contains(&round) {
-        refusal(
-            PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE,
-            format!("round {round} is out of range"),
-        )
-        .hint(format!("Rounds are numbered from 1 to {ROUND_MAX}."))
-        .raise()
+        refusal(PgSqlErrorCode::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, format!("round {round} is out of range"))
+            .hint(format!("Rounds are numbered from 1 to {ROUND_MAX}."))
+            .raise()
     }
     round
 }

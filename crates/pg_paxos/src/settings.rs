@@ -27,15 +27,11 @@ pub enum ConsistencyModel {
 
 static ENABLED: GucSetting<bool> = GucSetting::<bool>::new(true);
 static NODE_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static CONSISTENCY_MODEL: GucSetting<ConsistencyModel> =
-    GucSetting::<ConsistencyModel>::new(ConsistencyModel::Strong);
-static LISTEN_ADDRESSES: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c"localhost"));
+static CONSISTENCY_MODEL: GucSetting<ConsistencyModel> = GucSetting::<ConsistencyModel>::new(ConsistencyModel::Strong);
+static LISTEN_ADDRESSES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"localhost"));
 static PORT: GucSetting<i32> = GucSetting::<i32>::new(0);
-static ADVERTISE_ADDRESS: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c""));
-static DATA_DIRECTORY: GucSetting<Option<CString>> =
-    GucSetting::<Option<CString>>::new(Some(c"pg_paxos"));
+static ADVERTISE_ADDRESS: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static DATA_DIRECTORY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"pg_paxos"));
 static FAILURE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static COMMIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static BARRIER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
@@ -171,10 +167,7 @@ pub fn register() {
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {
-    setting
-        .get()
-        .map(|value| value.to_string_lossy().trim().to_owned())
-        .unwrap_or_default()
+    setting.get().map(|value| value.to_string_lossy().trim().to_owned()).unwrap_or_default()
 }
 
 fn milliseconds(setting: &GucSetting<i32>) -> Duration {
@@ -199,11 +192,7 @@ pub fn consistency_model() -> ConsistencyModel {
 
 /// Host names or addresses on which the engine listens; `*` stands for all.
 pub fn listen_addresses() -> Vec<String> {
-    text(&LISTEN_ADDRESSES)
-        .split(',')
-        .map(|host| host.trim().to_owned())
-        .filter(|host| !host.is_empty())
-        .collect()
+    text(&LISTEN_ADDRESSES).split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()
 }
 
 /// The engine's port: the setting, or PostgreSQL's port plus 10000; `None` if that is no port.

@@ -280,7 +280,11 @@ fn relation_of(group: GroupId, table: TableId) -> Option<pg_sys::Oid> {
 fn make_room(group: GroupId, donor: &[DonorTable]) -> Vec<Option<pg_sys::Oid>> {
     let known: Vec<i64> = Spi::connect(|spi| {
         let rows = spi
-            .select("SELECT table_id FROM pgp_metadata.local_table WHERE group_id = $1", None, &[uuid_of(group.0).into()])
+            .select(
+                "SELECT table_id FROM pgp_metadata.local_table WHERE group_id = $1",
+                None,
+                &[uuid_of(group.0).into()],
+            )
             .expect("the extension's own table can be read");
         rows.filter_map(|row| row.get::<i64>(1).ok().flatten()).collect()
     });
@@ -336,11 +340,8 @@ fn copy_metadata(group: GroupId, reader: &mut Remote, name: &str, columns: &[&st
         .ok()
         .flatten()
         .expect("the extension's own table is there");
-    let command = format!(
-        "COPY (SELECT {} FROM {name} WHERE group_id = '{}') TO STDOUT",
-        columns.join(", "),
-        uuid_of(group.0)
-    );
+    let command =
+        format!("COPY (SELECT {} FROM {name} WHERE group_id = '{}') TO STDOUT", columns.join(", "), uuid_of(group.0));
     ask(reader.start_copy_out(&format!("copy {name}"), &command));
     let columns: Vec<String> = columns.iter().map(|column| (*column).to_owned()).collect();
     load(reader, name, 0, relation, &columns, false);
@@ -349,13 +350,8 @@ fn copy_metadata(group: GroupId, reader: &mut Remote, name: &str, columns: &[&st
 /// Copies one table's rows; how many, and their bytes on the way.
 fn copy_table(reader: &mut Remote, table: &DonorTable, relation: pg_sys::Oid) -> (u64, u64) {
     let name = table.definition.qualified_name();
-    let columns: Vec<String> = table
-        .definition
-        .columns
-        .iter()
-        .filter(|column| !column.generated)
-        .map(|column| column.name.clone())
-        .collect();
+    let columns: Vec<String> =
+        table.definition.columns.iter().filter(|column| !column.generated).map(|column| column.name.clone()).collect();
     let list: Vec<String> = columns.iter().map(|column| pgrx::spi::quote_identifier(column)).collect();
     let format = if table.binary { " (FORMAT binary)" } else { "" };
     let source = if list.is_empty() { name.clone() } else { format!("{name} ({})", list.join(", ")) };
@@ -479,7 +475,8 @@ fn load(
         let mut options = std::ptr::null_mut();
         if binary {
             let value = pg_sys::makeString(pg_sys::pstrdup(c"binary".as_ptr())).cast();
-            options = pg_sys::lappend(options, pg_sys::makeDefElem(pg_sys::pstrdup(c"format".as_ptr()), value, -1).cast());
+            options =
+                pg_sys::lappend(options, pg_sys::makeDefElem(pg_sys::pstrdup(c"format".as_ptr()), value, -1).cast());
         }
         let copy = pg_sys::BeginCopyFrom(
             state,
@@ -503,7 +500,9 @@ fn load(
     let mut rest = [0; 1];
     match stream.read(&mut rest) {
         Ok(0) => {}
-        Ok(_) => refusal(PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION, format!("{name} has bytes after its last row")).raise(),
+        Ok(_) => {
+            refusal(PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION, format!("{name} has bytes after its last row")).raise()
+        }
         Err(error) => raise_remote(&error),
     }
     (rows, stream.bytes)
@@ -548,9 +547,7 @@ fn paxos_mark_snapshot(
     let slot = commit::propose_mark(group);
     let snapshot = PgTryBuilder::new(|| {
         // SAFETY: exports the newest snapshot, which in this turn is that of the mark; the name is copied.
-        unsafe {
-            CStr::from_ptr(pg_sys::ExportSnapshot(pg_sys::GetLatestSnapshot())).to_string_lossy().into_owned()
-        }
+        unsafe { CStr::from_ptr(pg_sys::ExportSnapshot(pg_sys::GetLatestSnapshot())).to_string_lossy().into_owned() }
     })
     .finally(|| commit::pass_mark())
     .execute();
@@ -595,14 +592,16 @@ fn paxos_group_tables(
     let group = groups::named(group_name).group;
     let tables: Vec<pg_sys::Oid> = Spi::connect(|spi| {
         let rows = spi
-            .select("SELECT relation::oid FROM pgp_metadata.local_table WHERE group_id = $1", None, &[uuid_of(group.0).into()])
+            .select(
+                "SELECT relation::oid FROM pgp_metadata.local_table WHERE group_id = $1",
+                None,
+                &[uuid_of(group.0).into()],
+            )
             .expect("the extension's own table can be read");
         rows.filter_map(|row| row.get::<pg_sys::Oid>(1).ok().flatten()).collect()
     });
-    let described: Vec<_> = tables
-        .into_iter()
-        .map(|relation| (uuid_of(group.0), table_definition::describe(relation).encode()))
-        .collect();
+    let described: Vec<_> =
+        tables.into_iter().map(|relation| (uuid_of(group.0), table_definition::describe(relation).encode())).collect();
     TableIterator::new(described)
 }
 
@@ -611,10 +610,8 @@ fn paxos_group_tables(
 #[allow(clippy::type_complexity)]
 fn paxos_describe_tables(
     group_id: pgrx::Uuid,
-) -> TableIterator<
-    'static,
-    (name!(table_id, i64), name!(definition, Vec<u8>), name!(is_binary, bool), name!(bytes, i64)),
-> {
+) -> TableIterator<'static, (name!(table_id, i64), name!(definition, Vec<u8>), name!(is_binary, bool), name!(bytes, i64))>
+{
     let tables: Vec<(i64, pg_sys::Oid, bool, i64)> = Spi::connect(|spi| {
         let rows = spi
             .select(

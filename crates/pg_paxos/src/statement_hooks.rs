@@ -33,7 +33,12 @@ mod raw {
 
     extern "C-unwind" {
         pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: i32);
-        pub fn standard_ExecutorRun(query: *mut pg_sys::QueryDesc, direction: pg_sys::ScanDirection::Type, count: u64, once: bool);
+        pub fn standard_ExecutorRun(
+            query: *mut pg_sys::QueryDesc,
+            direction: pg_sys::ScanDirection::Type,
+            count: u64,
+            once: bool,
+        );
         pub fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
         pub fn standard_ProcessUtility(
             statement: *mut pg_sys::PlannedStmt,
@@ -188,7 +193,14 @@ unsafe extern "C-unwind" fn process_utility(
                 previous(statement, text, read_only_tree, context, parameters, environment, destination, completion)
             }
             None => raw::standard_ProcessUtility(
-                statement, text, read_only_tree, context, parameters, environment, destination, completion,
+                statement,
+                text,
+                read_only_tree,
+                context,
+                parameters,
+                environment,
+                destination,
+                completion,
             ),
         }
         pg_sys::error_context_stack = entry.previous;
@@ -360,7 +372,9 @@ impl Touched {
                     if let Some(table) = catalog::of_relation((*entry).relid) {
                         touched.is_direct = true;
                         touched.add(table.group);
-                    } else if (*entry).requiredPerms & (pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE) != 0 {
+                    } else if (*entry).requiredPerms & (pg_sys::ACL_INSERT | pg_sys::ACL_UPDATE | pg_sys::ACL_DELETE)
+                        != 0
+                    {
                         touched.writes_local = true;
                     }
                 }
@@ -457,7 +471,11 @@ fn groups_of_database() -> Vec<GroupId> {
             // SAFETY: in a transaction; the name is a copy in the current context.
             unsafe {
                 let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
-                if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+                if name.is_null() {
+                    String::new()
+                } else {
+                    CStr::from_ptr(name).to_string_lossy().into_owned()
+                }
             }
         });
         Area::attached()
@@ -512,7 +530,9 @@ unsafe extern "C-unwind" fn statement_callback(argument: *mut c_void) {
         }
         error_rewrite::Rewrite {
             code: PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            message: error_rewrite::text("could not serialize access: the statement failed on a state that is not the latest"),
+            message: error_rewrite::text(
+                "could not serialize access: the statement failed on a state that is not the latest",
+            ),
             detail: error_rewrite::text(format!("This server had applied the log up to slot {}.", certified.applied)),
             hint: error_rewrite::text("Run the transaction again."),
         }
@@ -627,8 +647,9 @@ unsafe fn groups_of_copy(statement: *mut pg_sys::CopyStmt) -> Vec<GroupId> {
 unsafe fn groups_of_lock(statement: *mut pg_sys::LockStmt) -> Vec<GroupId> {
     // SAFETY: a parse tree of a LOCK TABLE.
     unsafe {
-        let mut groups: Vec<GroupId> =
-            list::pointers::<pg_sys::RangeVar>((*statement).relations).filter_map(|range| group_of_range(range)).collect();
+        let mut groups: Vec<GroupId> = list::pointers::<pg_sys::RangeVar>((*statement).relations)
+            .filter_map(|range| group_of_range(range))
+            .collect();
         groups.dedup();
         groups
     }

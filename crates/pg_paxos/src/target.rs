@@ -273,8 +273,7 @@ impl Target {
             self.prepare_check(key.index);
             let mut holder = pg_sys::ItemPointerData::default();
             let index = pg_sys::lappend_oid(std::ptr::null_mut(), key.index);
-            let is_free =
-                pg_sys::ExecCheckIndexConstraints(self.result, self.written, self.estate, &mut holder, index);
+            let is_free = pg_sys::ExecCheckIndexConstraints(self.result, self.written, self.estate, &mut holder, index);
             !is_free && !same_place(&holder, &own)
         })
     }

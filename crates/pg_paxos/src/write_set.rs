@@ -68,7 +68,10 @@ fn refuse_foreign_lock() -> ! {
 pub(crate) fn refuse_size() -> ! {
     refusal::fail(
         PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        format!("the transaction changes or locks more than {} MiB of replicated rows and keys", WRITE_SET_BYTES_MAX >> 20),
+        format!(
+            "the transaction changes or locks more than {} MiB of replicated rows and keys",
+            WRITE_SET_BYTES_MAX >> 20
+        ),
         "Change the rows in several smaller transactions.",
     )
 }

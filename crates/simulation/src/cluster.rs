@@ -32,29 +32,77 @@ const EVENTS_MAX: u64 = 1_000_000;
 /// Everything that can happen.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Arrive { from: NodeId, to: NodeId, message: Arc<Message> },
-    Poll { node: NodeId, life: u64 },
-    Wake { node: NodeId, life: u64, at: Moment },
-    FlushLazy { node: NodeId, life: u64 },
-    Synced { node: NodeId, life: u64 },
-    EntriesRead { node: NodeId, life: u64, token: Token, place: (GroupId, LogId), from: Slot, up_to: Slot, bytes_max: usize },
-    CopyState { node: NodeId, life: u64, place: (GroupId, LogId), donor: NodeId },
-    Checkpoint { node: NodeId, life: u64 },
+    Arrive {
+        from: NodeId,
+        to: NodeId,
+        message: Arc<Message>,
+    },
+    Poll {
+        node: NodeId,
+        life: u64,
+    },
+    Wake {
+        node: NodeId,
+        life: u64,
+        at: Moment,
+    },
+    FlushLazy {
+        node: NodeId,
+        life: u64,
+    },
+    Synced {
+        node: NodeId,
+        life: u64,
+    },
+    EntriesRead {
+        node: NodeId,
+        life: u64,
+        token: Token,
+        place: (GroupId, LogId),
+        from: Slot,
+        up_to: Slot,
+        bytes_max: usize,
+    },
+    CopyState {
+        node: NodeId,
+        life: u64,
+        place: (GroupId, LogId),
+        donor: NodeId,
+    },
+    Checkpoint {
+        node: NodeId,
+        life: u64,
+    },
     CheckLinks,
-    Restart { node: NodeId },
-    Resume { node: NodeId },
+    Restart {
+        node: NodeId,
+    },
+    Resume {
+        node: NodeId,
+    },
     Crash,
     Partition,
-    Heal { number: u64 },
+    Heal {
+        number: u64,
+    },
     Pause,
     Propose,
-    ProposeAgain { entry: Entry },
-    Close { id: OperationId },
-    Withdraw { node: NodeId, id: OperationId },
+    ProposeAgain {
+        entry: Entry,
+    },
+    Close {
+        id: OperationId,
+    },
+    Withdraw {
+        node: NodeId,
+        id: OperationId,
+    },
     Read,
     HandOver,
     Change,
-    Retire { node: NodeId },
+    Retire {
+        node: NodeId,
+    },
     FaultsEnd,
     Probe,
 }
@@ -270,7 +318,13 @@ impl Cluster {
             Event::Restart { node } => self.start(node),
             Event::Resume { node } => self.resume(node),
             // Faults and new work end together; these were planned before.
-            Event::Crash | Event::Partition | Event::Pause | Event::Propose | Event::Read | Event::HandOver | Event::Change
+            Event::Crash
+            | Event::Partition
+            | Event::Pause
+            | Event::Propose
+            | Event::Read
+            | Event::HandOver
+            | Event::Change
                 if self.recovery.is_some() => {}
             Event::Crash => self.fault_crash(),
             Event::Partition => self.fault_partition(),

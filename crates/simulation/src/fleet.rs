@@ -24,7 +24,11 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "seed {}: {}\n  replay: cargo run -p simulation -- --seed {} --trace", self.seed, self.what, self.seed)
+        write!(
+            f,
+            "seed {}: {}\n  replay: cargo run -p simulation -- --seed {} --trace",
+            self.seed, self.what, self.seed
+        )
     }
 }
 

@@ -116,7 +116,13 @@ impl Plan {
         let propose_every = r.between(2, 60).max(burst_max) * 1_000;
         Plan {
             seed,
-            nodes: if change_every > 0 && r.chance(0.2) { 1 } else if r.chance(0.65) { 3 } else { 5 },
+            nodes: if change_every > 0 && r.chance(0.2) {
+                1
+            } else if r.chance(0.65) {
+                3
+            } else {
+                5
+            },
             failure_timeout,
             fault_phase: r.between(2_000, 6_000) * 1_000,
             recovery_bound: 60 * failure_timeout + 5_000_000,

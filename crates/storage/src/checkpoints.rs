@@ -120,21 +120,11 @@ impl Checkpoints {
         Checkpoints::open_on(Arc::new(disk), directory.node())
     }
 
-    pub(crate) fn open_on(
-        disk: Arc<dyn Disk>,
-        node: NodeId,
-    ) -> Result<Checkpoints, CheckpointError> {
-        let checkpoints = Checkpoints {
-            disk,
-            node,
-            writing: Arc::new(Mutex::new(())),
-        };
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, node: NodeId) -> Result<Checkpoints, CheckpointError> {
+        let checkpoints = Checkpoints { disk, node, writing: Arc::new(Mutex::new(())) };
         for name in checkpoints.names()? {
             if name.ends_with(TEMPORARY_SUFFIX) {
-                checkpoints
-                    .disk
-                    .remove(&name)
-                    .map_err(checkpoints.failed("remove unfinished", &name))?;
+                checkpoints.disk.remove(&name).map_err(checkpoints.failed("remove unfinished", &name))?;
             }
         }
         Ok(checkpoints)
@@ -148,17 +138,10 @@ impl Checkpoints {
         if content.len() as u64 > CHECKPOINT_BYTES_MAX {
             return Err(CheckpointError::TooLarge(content.len() as u64));
         }
-        let _one_at_a_time = self
-            .writing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let slots = self.slots(group)?;
         if let Some(newest) = slots.last().filter(|newest| **newest > slot) {
-            return Err(CheckpointError::Older {
-                group,
-                slot,
-                newest: *newest,
-            });
+            return Err(CheckpointError::Older { group, slot, newest: *newest });
         }
         let name = name(group, slot);
         let temporary = name.replace(SUFFIX, TEMPORARY_SUFFIX);
@@ -171,19 +154,12 @@ impl Checkpoints {
             _ => {}
         }
         // Not zero-filled: it is written once, and twice the bytes would be in the way of the log.
-        let file = self
-            .disk
-            .create(&temporary, 0)
-            .map_err(self.failed("create", &temporary))?;
+        let file = self.disk.create(&temporary, 0).map_err(self.failed("create", &temporary))?;
         let pieces = content.chunks(bounds::CHECKPOINT_PIECE_BYTES);
         let mut offset = 0u64;
-        for piece in std::iter::once(&header[..])
-            .chain(pieces)
-            .chain([&checksum[..]])
-        {
+        for piece in std::iter::once(&header[..]).chain(pieces).chain([&checksum[..]]) {
             let began = Instant::now();
-            file.write_at(offset, &[IoSlice::new(piece)])
-                .map_err(self.failed("write", &temporary))?;
+            file.write_at(offset, &[IoSlice::new(piece)]).map_err(self.failed("write", &temporary))?;
             offset += piece.len() as u64;
             if piece.len() == bounds::CHECKPOINT_PIECE_BYTES {
                 // The log shares the disk and its syncs must not wait behind ours.
@@ -192,20 +168,14 @@ impl Checkpoints {
             }
         }
         file.sync().map_err(self.failed("sync", &temporary))?;
-        self.disk
-            .rename(&temporary, &name)
-            .map_err(self.failed("rename", &temporary))?;
-        self.disk
-            .sync()
-            .map_err(self.failed("sync the directory of", &name))?;
+        self.disk.rename(&temporary, &name).map_err(self.failed("rename", &temporary))?;
+        self.disk.sync().map_err(self.failed("sync the directory of", &name))?;
         let mut kept = slots;
         kept.insert(slot);
         while kept.len() > KEPT {
             let oldest = kept.pop_first().expect("more than two are there");
             let old = self::name(group, oldest);
-            self.disk
-                .remove(&old)
-                .map_err(self.failed("remove old", &old))?;
+            self.disk.remove(&old).map_err(self.failed("remove old", &old))?;
         }
         Ok(())
     }
@@ -225,11 +195,7 @@ impl Checkpoints {
                     if let Some(why) = &fallen_back {
                         tracing::error!(%group, %slot, %why, "newest checkpoint is damaged; falling back to the one before");
                     }
-                    return Ok(Some(Checkpoint {
-                        slot,
-                        bytes,
-                        fallen_back,
-                    }));
+                    return Ok(Some(Checkpoint { slot, bytes, fallen_back }));
                 }
                 Err(why) => damaged.push(format!("{name}: {why}")),
             }
@@ -237,11 +203,7 @@ impl Checkpoints {
         if damaged.is_empty() {
             return Ok(None);
         }
-        Err(CheckpointError::Damaged {
-            group,
-            directory: self.disk.path(),
-            details: damaged.join("; "),
-        })
+        Err(CheckpointError::Damaged { group, directory: self.disk.path(), details: damaged.join("; ") })
     }
 
     /// The slot of the older of the two kept checkpoints (of the only one, if there is one): the log must still reach
@@ -258,12 +220,8 @@ impl Checkpoints {
     /// # Errors
     /// The directory cannot be listed.
     pub fn groups(&self) -> Result<Vec<GroupId>, CheckpointError> {
-        let groups: BTreeSet<GroupId> = self
-            .names()?
-            .iter()
-            .filter_map(|name| parse(name))
-            .map(|(group, _)| group)
-            .collect();
+        let groups: BTreeSet<GroupId> =
+            self.names()?.iter().filter_map(|name| parse(name)).map(|(group, _)| group).collect();
         Ok(groups.into_iter().collect())
     }
 
@@ -272,28 +230,18 @@ impl Checkpoints {
     /// # Errors
     /// The file system refused.
     pub fn remove_group(&self, group: GroupId) -> Result<(), CheckpointError> {
-        let _one_at_a_time = self
-            .writing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         for slot in self.slots(group)? {
             let name = name(group, slot);
-            self.disk
-                .remove(&name)
-                .map_err(self.failed("remove", &name))?;
+            self.disk.remove(&name).map_err(self.failed("remove", &name))?;
         }
-        self.disk
-            .sync()
-            .map_err(self.failed("sync the directory of", "*"))
+        self.disk.sync().map_err(self.failed("sync the directory of", "*"))
     }
 
     fn slots(&self, group: GroupId) -> Result<BTreeSet<Slot>, CheckpointError> {
         let files = self.names()?;
         let parsed = files.iter().filter_map(|name| parse(name));
-        Ok(parsed
-            .filter(|(of, _)| *of == group)
-            .map(|(_, slot)| slot)
-            .collect())
+        Ok(parsed.filter(|(of, _)| *of == group).map(|(_, slot)| slot).collect())
     }
 
     fn names(&self) -> Result<Vec<String>, CheckpointError> {
@@ -313,12 +261,7 @@ impl Checkpoints {
     }
 
     /// The outer error stops everything, the inner one is damage of this file.
-    fn read(
-        &self,
-        group: GroupId,
-        slot: Slot,
-        name: &str,
-    ) -> Result<Result<Vec<u8>, &'static str>, CheckpointError> {
+    fn read(&self, group: GroupId, slot: Slot, name: &str) -> Result<Result<Vec<u8>, &'static str>, CheckpointError> {
         let file = self.disk.open(name).map_err(self.failed("open", name))?;
         let file_bytes = file.bytes().map_err(self.failed("look at", name))?;
         let content_bytes = match file_bytes.checked_sub(HEADER_BYTES as u64 + 4) {
@@ -326,8 +269,7 @@ impl Checkpoints {
             _ => return Ok(Err("its length is impossible")),
         };
         let mut bytes = vec![0u8; usize::try_from(file_bytes).expect("bounded above")];
-        file.read_at(0, &mut bytes)
-            .map_err(self.failed("read", name))?;
+        file.read_at(0, &mut bytes).map_err(self.failed("read", name))?;
         let checksum = BytesReader::new(&bytes[bytes.len() - 4..]).u32();
         bytes.truncate(bytes.len() - 4);
         if crc32c::crc32c(&bytes) != checksum {
@@ -338,11 +280,7 @@ impl Checkpoints {
         }
         let found = BytesReader::new(&bytes[8..12]).u32();
         if found != VERSION {
-            return Err(CheckpointError::UnknownVersion {
-                name: name.to_string(),
-                directory: self.disk.path(),
-                found,
-            });
+            return Err(CheckpointError::UnknownVersion { name: name.to_string(), directory: self.disk.path(), found });
         }
         if bytes[..HEADER_BYTES] != self.header(group, slot, content_bytes) {
             return Ok(Err("it is another node's, group's or slot's"));
@@ -353,12 +291,7 @@ impl Checkpoints {
 
     fn failed(&self, what: &'static str, name: &str) -> impl FnOnce(io::Error) -> CheckpointError {
         let (name, directory) = (name.to_string(), self.disk.path());
-        move |source| CheckpointError::Io {
-            what,
-            name,
-            directory,
-            source,
-        }
+        move |source| CheckpointError::Io { what, name, directory, source }
     }
 }
 
@@ -371,19 +304,12 @@ fn parse(name: &str) -> Option<(GroupId, Slot)> {
     if group.len() != 32 || slot.len() != 16 {
         return None;
     }
-    Some((
-        GroupId(u128::from_str_radix(group, 16).ok()?),
-        Slot(u64::from_str_radix(slot, 16).ok()?),
-    ))
+    Some((GroupId(u128::from_str_radix(group, 16).ok()?), Slot(u64::from_str_radix(slot, 16).ok()?)))
 }
 
 /// One line per file, for `describe`. Contents are verified too.
 pub(crate) fn inspect(disk: Arc<dyn Disk>, node: NodeId) -> Result<Vec<String>, CheckpointError> {
-    let checkpoints = Checkpoints {
-        disk,
-        node,
-        writing: Arc::new(Mutex::new(())),
-    };
+    let checkpoints = Checkpoints { disk, node, writing: Arc::new(Mutex::new(())) };
     let mut lines = Vec::new();
     for name in checkpoints.names()? {
         let Some((group, slot)) = parse(&name) else {
@@ -393,9 +319,7 @@ pub(crate) fn inspect(disk: Arc<dyn Disk>, node: NodeId) -> Result<Vec<String>, 
             Ok(bytes) => format!("{} bytes, whole", bytes.len()),
             Err(why) => format!("damaged: {why}"),
         };
-        lines.push(format!(
-            "checkpoint of group {group} at slot {slot}: {state}"
-        ));
+        lines.push(format!("checkpoint of group {group} at slot {slot}: {state}"));
     }
     lines.sort();
     Ok(lines)

@@ -74,11 +74,7 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
             header.bytes, header.start, header.first_batch
         )?;
         if header.opened_at_start && header.cut_segment > 0 {
-            write!(
-                out,
-                "; segment {} ends before batch {}",
-                header.cut_segment, header.cut_batch
-            )?;
+            write!(out, "; segment {} ends before batch {}", header.cut_segment, header.cut_batch)?;
         }
         writeln!(out)?;
         let mut buffer = vec![0u8; usize::try_from(header.bytes).unwrap_or(0)];
@@ -86,11 +82,7 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
         let mut expected = 0;
         for record in scan(&Bytes::from(buffer), header) {
             if record.identity.number != expected {
-                writeln!(
-                    out,
-                    "  MISSING: records {expected} to {} before the next",
-                    record.identity.number - 1
-                )?;
+                writeln!(out, "  MISSING: records {expected} to {} before the next", record.identity.number - 1)?;
             }
             expected = record.identity.number + 1;
             writeln!(out, "  {}", line(&record))?;
@@ -104,26 +96,11 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
 
 fn line(record: &FoundRecord) -> String {
     let identity = &record.identity;
-    let RecordIdentity {
-        number,
-        batch,
-        position,
-        slot,
-        ..
-    } = *identity;
-    let start = format!(
-        "{number} at {} batch {batch} {}: ",
-        identity.offset(),
-        Sequence(position)
-    );
+    let RecordIdentity { number, batch, position, slot, .. } = *identity;
+    let start = format!("{number} at {} batch {batch} {}: ", identity.offset(), Sequence(position));
     let (group, log) = (GroupId(identity.group), LogId(identity.log));
     let (epoch, round) = (Epoch(identity.epoch), identity.round);
-    let ballot = Ballot {
-        epoch,
-        round,
-        node: NodeId(identity.node),
-        start: Start(identity.start),
-    };
+    let ballot = Ballot { epoch, round, node: NodeId(identity.node), start: Start(identity.start) };
     let Some(kind) = FrameKind::of(identity.kind) else {
         return format!("{start}UNKNOWN KIND {}", identity.kind);
     };
@@ -138,12 +115,7 @@ fn line(record: &FoundRecord) -> String {
         FrameKind::Chosen => format!("{group} {log} chosen up to slot {slot}"),
         FrameKind::Installed => format!("{group} {log} state installed at slot {slot}"),
         FrameKind::Trimmed => format!("{group} {log} trimmed up to slot {slot}"),
-        FrameKind::PeerSeen => format!(
-            "{} seen in start {} at {}",
-            ballot.node,
-            ballot.start,
-            Sequence(slot)
-        ),
+        FrameKind::PeerSeen => format!("{} seen in start {} at {}", ballot.node, ballot.start, Sequence(slot)),
         FrameKind::VotingBarred => format!("{group} barred from voting since epoch {epoch}"),
         FrameKind::Forgotten => format!("{group} forgotten"),
         FrameKind::Lost => format!("{group} {log} slot {slot} under {ballot} was damaged"),
@@ -153,16 +125,9 @@ fn line(record: &FoundRecord) -> String {
     };
     let extent = match content {
         FrameContent::Entries(entries) if kind != FrameKind::Lost => {
-            let damaged = entries
-                .iter()
-                .filter(|entry| !matches!(entry, Some((_, Some(_)))))
-                .count();
+            let damaged = entries.iter().filter(|entry| !matches!(entry, Some((_, Some(_))))).count();
             let bytes = identity.value_bytes;
-            let note = if damaged > 0 {
-                format!(", {damaged} DAMAGED")
-            } else {
-                String::new()
-            };
+            let note = if damaged > 0 { format!(", {damaged} DAMAGED") } else { String::new() };
             format!(", {} entries, {bytes} bytes{note}", entries.len())
         }
         FrameContent::Configuration(configuration) => format!(" {configuration:?}"),

@@ -64,18 +64,12 @@ impl RealDisk {
     /// Makes the directory if it is missing, readable by its owner only: it holds users' data.
     pub fn open(directory: &Path) -> io::Result<RealDisk> {
         make_private_directory(directory)?;
-        Ok(RealDisk {
-            directory: directory.to_path_buf(),
-            read_only: false,
-        })
+        Ok(RealDisk { directory: directory.to_path_buf(), read_only: false })
     }
 
     /// A directory that must exist already, whose files are only read: for inspection.
     pub fn read_only(directory: &Path) -> RealDisk {
-        RealDisk {
-            directory: directory.to_path_buf(),
-            read_only: true,
-        }
+        RealDisk { directory: directory.to_path_buf(), read_only: true }
     }
 
     fn join(&self, name: &str) -> PathBuf {
@@ -93,10 +87,7 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
         return Ok(());
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     match directory.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
         _ => File::open(".")?.sync_all(),
@@ -105,27 +96,16 @@ fn make_private_directory(directory: &Path) -> io::Result<()> {
 
 impl Disk for RealDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(!self.read_only)
-            .open(self.join(name))?;
+        let file = OpenOptions::new().read(true).write(!self.read_only).open(self.join(name))?;
         Ok(Arc::new(RealFile { file }))
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(self.join(name))?;
-        let zeroes =
-            vec![0u8; ZERO_PIECE_BYTES.min(usize::try_from(bytes).unwrap_or(ZERO_PIECE_BYTES))];
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(self.join(name))?;
+        let zeroes = vec![0u8; ZERO_PIECE_BYTES.min(usize::try_from(bytes).unwrap_or(ZERO_PIECE_BYTES))];
         let mut offset = 0;
         while offset < bytes {
-            let piece = zeroes
-                .len()
-                .min(usize::try_from(bytes - offset).unwrap_or(usize::MAX));
+            let piece = zeroes.len().min(usize::try_from(bytes - offset).unwrap_or(usize::MAX));
             file.write_all_at(&zeroes[..piece], offset)?;
             offset += piece as u64;
         }
@@ -193,8 +173,7 @@ impl DiskFile for RealFile {
                 for slice in group {
                     let skip = written.min(slice.len());
                     written -= skip;
-                    self.file
-                        .write_all_at(&slice[skip..], start + skip as u64)?;
+                    self.file.write_all_at(&slice[skip..], start + skip as u64)?;
                     start += slice.len() as u64;
                 }
             }

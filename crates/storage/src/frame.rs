@@ -9,9 +9,7 @@ use crate::bytes_reader::BytesReader;
 use crate::log_state::Hole;
 use crate::record_identity::{RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
 use bytes::Bytes;
-use consensus::{
-    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Record, Sequence, Slot, Start,
-};
+use consensus::{Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Record, Sequence, Slot, Start};
 use std::sync::Arc;
 
 /// One directory row: length and checksum, four bytes each.
@@ -66,10 +64,7 @@ impl FrameKind {
     /// Whether it still holds although a record before it in the same unfinished batch is missing. A promise, an
     /// acceptance or a fence only ever makes the node stricter; the others speak about what came before them.
     pub(crate) fn stands_alone(self) -> bool {
-        !matches!(
-            self,
-            FrameKind::Chosen | FrameKind::Trimmed | FrameKind::Installed | FrameKind::Forgotten
-        )
+        !matches!(self, FrameKind::Chosen | FrameKind::Trimmed | FrameKind::Installed | FrameKind::Forgotten)
     }
 }
 
@@ -167,11 +162,7 @@ impl Frame {
     }
 
     /// An entry whose content is gone while its slot and ballot are known.
-    pub(crate) fn lost(
-        position: Sequence,
-        (group, log): (GroupId, LogId),
-        (slot, ballot): (Slot, Ballot),
-    ) -> Frame {
+    pub(crate) fn lost(position: Sequence, (group, log): (GroupId, LogId), (slot, ballot): (Slot, Ballot)) -> Frame {
         let mut frame = Frame::bare(FrameKind::Lost, position, group, log, slot, ballot);
         frame.entries = 1;
         frame
@@ -179,55 +170,19 @@ impl Frame {
 
     /// Says that an earlier recovery saw these records missing.
     pub(crate) fn damage_noted(position: Sequence, hole: &Hole) -> Frame {
-        let ballot = Ballot {
-            epoch: Epoch(0),
-            round: hole.first,
-            node: NodeId(0),
-            start: Start(hole.end),
-        };
-        Frame::bare(
-            FrameKind::DamageNoted,
-            position,
-            GroupId(0),
-            LogId(0),
-            Slot(u64::from(hole.segment)),
-            ballot,
-        )
+        let ballot = Ballot { epoch: Epoch(0), round: hole.first, node: NodeId(0), start: Start(hole.end) };
+        Frame::bare(FrameKind::DamageNoted, position, GroupId(0), LogId(0), Slot(u64::from(hole.segment)), ballot)
     }
 
     /// Proof that the batch before was synced.
     pub(crate) fn confirmed(position: Sequence) -> Frame {
-        Frame::bare(
-            FrameKind::Confirmed,
-            position,
-            GroupId(0),
-            LogId(0),
-            Slot::ZERO,
-            Ballot::ZERO,
-        )
+        Frame::bare(FrameKind::Confirmed, position, GroupId(0), LogId(0), Slot::ZERO, Ballot::ZERO)
     }
 
     /// Another node's position.
-    pub(crate) fn peer_seen(
-        position: Sequence,
-        node: NodeId,
-        start: Start,
-        seen: Sequence,
-    ) -> Frame {
-        let ballot = Ballot {
-            epoch: Epoch(0),
-            round: 0,
-            node,
-            start,
-        };
-        Frame::bare(
-            FrameKind::PeerSeen,
-            position,
-            GroupId(0),
-            LogId(0),
-            Slot(seen.0),
-            ballot,
-        )
+    pub(crate) fn peer_seen(position: Sequence, node: NodeId, start: Start, seen: Sequence) -> Frame {
+        let ballot = Ballot { epoch: Epoch(0), round: 0, node, start };
+        Frame::bare(FrameKind::PeerSeen, position, GroupId(0), LogId(0), Slot(seen.0), ballot)
     }
 
     /// Appends the frames of a record. Only learnt entries of different ballots make more than one.
@@ -237,27 +192,14 @@ impl Frame {
         };
         frames.push(match record {
             Record::Configured { configuration } => Frame::configured(position, configuration),
-            Record::Promised { group, log, ballot } => {
-                bare(FrameKind::Promised, group, log, &Slot::ZERO, *ballot)
-            }
-            Record::Accepted {
-                group,
-                log,
-                ballot,
-                first,
-                entries,
-            } => Frame::entries(
+            Record::Promised { group, log, ballot } => bare(FrameKind::Promised, group, log, &Slot::ZERO, *ballot),
+            Record::Accepted { group, log, ballot, first, entries } => Frame::entries(
                 (FrameKind::Accepted, position),
                 (*group, *log),
                 (*first, *ballot),
                 &mut entries.iter().map(checked),
             ),
-            Record::Learnt {
-                group,
-                log,
-                first,
-                entries,
-            } => {
+            Record::Learnt { group, log, first, entries } => {
                 let mut slot = *first;
                 for run in entries.chunk_by(|(left, _), (right, _)| left == right) {
                     frames.push(Frame::entries(
@@ -270,34 +212,16 @@ impl Frame {
                 }
                 return;
             }
-            Record::Chosen { group, log, up_to } => {
-                bare(FrameKind::Chosen, group, log, up_to, Ballot::ZERO)
+            Record::Chosen { group, log, up_to } => bare(FrameKind::Chosen, group, log, up_to, Ballot::ZERO),
+            Record::Installed { group, log, slot } => bare(FrameKind::Installed, group, log, slot, Ballot::ZERO),
+            Record::Trimmed { group, log, up_to } => bare(FrameKind::Trimmed, group, log, up_to, Ballot::ZERO),
+            Record::PeerSeen { node, start, position: seen } => Frame::peer_seen(position, *node, *start, *seen),
+            Record::VotingBarred { group, since } => {
+                bare(FrameKind::VotingBarred, group, &LogId::CONTROL, &Slot::ZERO, Ballot::floor(*since))
             }
-            Record::Installed { group, log, slot } => {
-                bare(FrameKind::Installed, group, log, slot, Ballot::ZERO)
+            Record::Forgotten { group } => {
+                bare(FrameKind::Forgotten, group, &LogId::CONTROL, &Slot::ZERO, Ballot::ZERO)
             }
-            Record::Trimmed { group, log, up_to } => {
-                bare(FrameKind::Trimmed, group, log, up_to, Ballot::ZERO)
-            }
-            Record::PeerSeen {
-                node,
-                start,
-                position: seen,
-            } => Frame::peer_seen(position, *node, *start, *seen),
-            Record::VotingBarred { group, since } => bare(
-                FrameKind::VotingBarred,
-                group,
-                &LogId::CONTROL,
-                &Slot::ZERO,
-                Ballot::floor(*since),
-            ),
-            Record::Forgotten { group } => bare(
-                FrameKind::Forgotten,
-                group,
-                &LogId::CONTROL,
-                &Slot::ZERO,
-                Ballot::ZERO,
-            ),
         });
     }
 
@@ -307,13 +231,7 @@ impl Frame {
     }
 
     /// The identity with its place filled in.
-    pub(crate) fn identity(
-        &self,
-        batch: u64,
-        number: u32,
-        following: u32,
-        offset: u64,
-    ) -> RecordIdentity {
+    pub(crate) fn identity(&self, batch: u64, number: u32, following: u32, offset: u64) -> RecordIdentity {
         assert!(offset.is_multiple_of(ALIGNMENT), "records are aligned");
         RecordIdentity {
             kind: self.kind as u8,
@@ -367,11 +285,7 @@ pub(crate) fn directory_rows(directory: &[u8]) -> Vec<EntryPlace> {
         .chunks_exact(ROW_BYTES)
         .map(|row| {
             let mut reader = BytesReader::new(row);
-            let place = EntryPlace {
-                offset,
-                bytes: reader.u32(),
-                checksum: reader.u32(),
-            };
+            let place = EntryPlace { offset, bytes: reader.u32(), checksum: reader.u32() };
             offset += u64::from(place.bytes);
             place
         })
@@ -397,30 +311,20 @@ pub(crate) enum FrameContent {
 
 /// Verifies and decodes the value that should follow this identity. `value` may be shorter than it should be, or
 /// anything at all; that is damage, never a panic.
-pub(crate) fn read_content(
-    kind: FrameKind,
-    identity: &RecordIdentity,
-    value: &Bytes,
-) -> FrameContent {
+pub(crate) fn read_content(kind: FrameKind, identity: &RecordIdentity, value: &Bytes) -> FrameContent {
     match kind {
         FrameKind::Configured => {
-            if value.len() != identity.value_bytes as usize
-                || crc32c::crc32c(value) != identity.value_checksum
-            {
+            if value.len() != identity.value_bytes as usize || crc32c::crc32c(value) != identity.value_checksum {
                 return FrameContent::Damaged;
             }
             match postcard::from_bytes::<Configuration>(value) {
-                Ok(configuration)
-                    if configuration.check().is_ok() && configuration.group.0 == identity.group =>
-                {
+                Ok(configuration) if configuration.check().is_ok() && configuration.group.0 == identity.group => {
                     FrameContent::Configuration(Arc::new(configuration))
                 }
                 _ => FrameContent::Damaged,
             }
         }
-        FrameKind::Accepted | FrameKind::Learnt => {
-            FrameContent::Entries(read_entries(identity, value))
-        }
+        FrameKind::Accepted | FrameKind::Learnt => FrameContent::Entries(read_entries(identity, value)),
         FrameKind::Lost => FrameContent::Entries(vec![None; bounded_entries(identity)]),
         _ => FrameContent::Bare,
     }
@@ -435,10 +339,7 @@ fn bounded_entries(identity: &RecordIdentity) -> usize {
     (identity.entries as usize).min(identity.value_bytes as usize / ROW_BYTES)
 }
 
-fn read_entries(
-    identity: &RecordIdentity,
-    value: &Bytes,
-) -> Vec<Option<(EntryPlace, Option<Entry>)>> {
+fn read_entries(identity: &RecordIdentity, value: &Bytes) -> Vec<Option<(EntryPlace, Option<Entry>)>> {
     let count = bounded_entries(identity);
     let directory_bytes = count * ROW_BYTES;
     let Some(directory) = value.get(..directory_bytes) else {
@@ -452,14 +353,8 @@ fn read_entries(
         .map(|place| {
             let from = place.offset as usize - IDENTITY_BYTES;
             let range = from..from.saturating_add(place.bytes as usize);
-            let whole = value
-                .get(range.clone())
-                .is_some_and(|bytes| crc32c::crc32c(bytes) == place.checksum);
-            let entry = if whole {
-                Entry::from_bytes(value.slice(range)).ok()
-            } else {
-                None
-            };
+            let whole = value.get(range.clone()).is_some_and(|bytes| crc32c::crc32c(bytes) == place.checksum);
+            let entry = if whole { Entry::from_bytes(value.slice(range)).ok() } else { None };
             Some((place, entry))
         })
         .collect()

@@ -111,15 +111,8 @@ impl Log {
         completion: CompletionCallback,
     ) -> Result<(Log, Recovered), RecoveryError> {
         let path = directory.path().join("log");
-        let disk = RealDisk::open(&path)
-            .map_err(|source| RecoveryError::io("make directory", &path, source))?;
-        Log::open_on(
-            Arc::new(disk),
-            directory.node(),
-            directory.start(),
-            options,
-            completion,
-        )
+        let disk = RealDisk::open(&path).map_err(|source| RecoveryError::io("make directory", &path, source))?;
+        Log::open_on(Arc::new(disk), directory.node(), directory.start(), options, completion)
     }
 
     /// The same on any disk; for tests and simulations.
@@ -136,13 +129,7 @@ impl Log {
         let (segmented, recovered) = recovery::open(disk, node, start, options)?;
         let shared = Arc::new(Shared::new(options, segmented.state(), recovered.position));
         let writer = Writer::spawn(shared.clone(), segmented, completion)?;
-        Ok((
-            Log {
-                shared,
-                writer: Some(writer),
-            },
-            recovered,
-        ))
+        Ok((Log { shared, writer: Some(writer) }, recovered))
     }
 
     /// Hands records to the writer thread, in the order of their sequences, which must follow those submitted before.

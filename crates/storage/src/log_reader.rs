@@ -89,11 +89,7 @@ impl LogReader {
             slot = slot.next();
         }
         if found.is_empty() {
-            return Err(ReadError::Missing {
-                group,
-                log,
-                slot: from,
-            });
+            return Err(ReadError::Missing { group, log, slot: from });
         }
         Ok(found)
     }
@@ -108,22 +104,13 @@ impl LogReader {
                 return Err(ReadError::Missing { group, log, slot });
             };
             if place.is_damaged() || earlier == Some(place) {
-                return Err(ReadError::Damaged {
-                    group,
-                    log,
-                    slot,
-                    ballot,
-                });
+                return Err(ReadError::Damaged { group, log, slot, ballot });
             }
             let mut buffer = vec![0u8; place.bytes as usize];
             file.read_at(u64::from(place.offset), &mut buffer)?;
             if crc32c::crc32c(&buffer) == place.checksum {
                 if let Ok(entry) = Entry::from_bytes(Bytes::from(buffer)) {
-                    return Ok(StoredEntry {
-                        slot,
-                        ballot,
-                        entry,
-                    });
+                    return Ok(StoredEntry { slot, ballot, entry });
                 }
             }
             earlier = Some(place);

@@ -62,13 +62,8 @@ pub(crate) struct LandedEntry {
 impl LandedEntry {
     /// An entry of the frame that starts at `frame` of its segment.
     pub(crate) fn at(frame: u64, place: &EntryPlace) -> LandedEntry {
-        let offset =
-            u32::try_from(frame + place.offset).expect("segments are no larger than 4 GiB");
-        LandedEntry {
-            offset,
-            bytes: place.bytes,
-            checksum: place.checksum,
-        }
+        let offset = u32::try_from(frame + place.offset).expect("segments are no larger than 4 GiB");
+        LandedEntry { offset, bytes: place.bytes, checksum: place.checksum }
     }
 }
 
@@ -168,43 +163,22 @@ impl LogState {
         let (group, segment) = (landed.group, landed.segment);
         match landed.kind {
             FrameKind::Configured => self.configured(landed),
-            FrameKind::Promised => Kept::raise(
-                &mut self.log(group, landed.log).promised,
-                landed.ballot,
-                segment,
-            ),
+            FrameKind::Promised => Kept::raise(&mut self.log(group, landed.log).promised, landed.ballot, segment),
             FrameKind::Accepted => {
-                Kept::raise(
-                    &mut self.log(group, landed.log).promised,
-                    landed.ballot,
-                    segment,
-                );
+                Kept::raise(&mut self.log(group, landed.log).promised, landed.ballot, segment);
                 self.insert_entries(landed);
             }
             FrameKind::Learnt | FrameKind::Lost => self.insert_entries(landed),
-            FrameKind::Chosen => Kept::raise(
-                &mut self.log(group, landed.log).closed,
-                landed.slot,
-                segment,
-            ),
+            FrameKind::Chosen => Kept::raise(&mut self.log(group, landed.log).closed, landed.slot, segment),
             FrameKind::Installed => {
-                Kept::raise(
-                    &mut self.log(group, landed.log).closed,
-                    landed.slot,
-                    segment,
-                );
+                Kept::raise(&mut self.log(group, landed.log).closed, landed.slot, segment);
                 self.trim(landed);
             }
             FrameKind::Trimmed => self.trim(landed),
             FrameKind::PeerSeen => {
                 let mut kept = self.peers.get(&landed.ballot.node).copied();
-                Kept::raise(
-                    &mut kept,
-                    (landed.ballot.start, Sequence(landed.slot.0)),
-                    segment,
-                );
-                self.peers
-                    .insert(landed.ballot.node, kept.expect("just raised"));
+                Kept::raise(&mut kept, (landed.ballot.start, Sequence(landed.slot.0)), segment);
+                self.peers.insert(landed.ballot.node, kept.expect("just raised"));
             }
             FrameKind::VotingBarred => {
                 let state = self.groups.entry(group).or_default();
@@ -212,16 +186,10 @@ impl LogState {
                 state.promises_lost = None;
             }
             FrameKind::Forgotten => self.forget(group),
-            FrameKind::PromisesLost => {
-                self.groups.entry(group).or_default().promises_lost = Some(segment)
-            }
+            FrameKind::PromisesLost => self.groups.entry(group).or_default().promises_lost = Some(segment),
             FrameKind::DamageNoted => {
                 let of = SegmentSequence::try_from(landed.slot.0).unwrap_or(SegmentSequence::MAX);
-                let hole = Hole {
-                    segment: of,
-                    first: landed.ballot.round,
-                    end: landed.ballot.start.0,
-                };
+                let hole = Hole { segment: of, first: landed.ballot.round, end: landed.ballot.start.0 };
                 self.noted.insert(hole, segment);
             }
             FrameKind::Confirmed => {}
@@ -229,12 +197,7 @@ impl LogState {
     }
 
     fn log(&mut self, group: GroupId, log: LogId) -> &mut OneLogState {
-        self.groups
-            .entry(group)
-            .or_default()
-            .logs
-            .entry(log)
-            .or_default()
+        self.groups.entry(group).or_default().logs.entry(log).or_default()
     }
 
     fn configured(&mut self, landed: &Landed<'_>) {
@@ -244,30 +207,16 @@ impl LogState {
             state.promises_lost = Some(landed.segment);
             return;
         };
-        if state
-            .configuration
-            .as_ref()
-            .is_none_or(|(known, _)| known.epoch <= configuration.epoch)
-        {
+        if state.configuration.as_ref().is_none_or(|(known, _)| known.epoch <= configuration.epoch) {
             state.configuration = Some((configuration.clone(), landed.segment));
         }
         let control = self.log(landed.group, LogId::CONTROL);
-        Kept::raise(
-            &mut control.closed,
-            configuration.epoch.slot(),
-            landed.segment,
-        );
+        Kept::raise(&mut control.closed, configuration.epoch.slot(), landed.segment);
     }
 
     fn insert_entries(&mut self, landed: &Landed<'_>) {
         let learnt = landed.kind == FrameKind::Learnt;
-        let state = self
-            .groups
-            .entry(landed.group)
-            .or_default()
-            .logs
-            .entry(landed.log)
-            .or_default();
+        let state = self.groups.entry(landed.group).or_default().logs.entry(landed.log).or_default();
         let ballot = state.ballot_index(landed.ballot);
         let trimmed = state.trimmed.map_or(Slot::ZERO, |kept| kept.value);
         let segments = &mut self.segments;
@@ -280,9 +229,7 @@ impl LogState {
                     Some(old) => {
                         let known = state.ballots[old.ballot as usize];
                         // A whole copy heals a damaged one; a damaged one never replaces its equal.
-                        known < landed.ballot
-                            || old.is_damaged()
-                            || (known == landed.ballot && entry.is_some())
+                        known < landed.ballot || old.is_damaged() || (known == landed.ballot && entry.is_some())
                     }
                 };
             if !keep {
@@ -292,23 +239,9 @@ impl LogState {
             if entry.is_none() {
                 flags |= DAMAGED;
             }
-            let LandedEntry {
-                offset,
-                bytes,
-                checksum,
-            } = entry.unwrap_or(LandedEntry {
-                offset: 0,
-                bytes: 0,
-                checksum: 0,
-            });
-            let place = Place {
-                segment: landed.segment,
-                offset,
-                bytes,
-                checksum,
-                ballot,
-                flags,
-            };
+            let LandedEntry { offset, bytes, checksum } =
+                entry.unwrap_or(LandedEntry { offset: 0, bytes: 0, checksum: 0 });
+            let place = Place { segment: landed.segment, offset, bytes, checksum, ballot, flags };
             let replaced = state.entries.insert(slot, place);
             release(segments, replaced);
             if let Some(segment) = segments.get_mut(&landed.segment) {
@@ -320,13 +253,7 @@ impl LogState {
     }
 
     fn trim(&mut self, landed: &Landed<'_>) {
-        let state = self
-            .groups
-            .entry(landed.group)
-            .or_default()
-            .logs
-            .entry(landed.log)
-            .or_default();
+        let state = self.groups.entry(landed.group).or_default().logs.entry(landed.log).or_default();
         Kept::raise(&mut state.trimmed, landed.slot, landed.segment);
         let kept = state.entries.split_off(&landed.slot.plus(1));
         for place in std::mem::replace(&mut state.entries, kept).into_values() {
@@ -341,11 +268,7 @@ impl LogState {
         let Some(state) = self.groups.remove(&group) else {
             return;
         };
-        for place in state
-            .logs
-            .into_values()
-            .flat_map(|log| log.entries.into_values())
-        {
+        for place in state.logs.into_values().flat_map(|log| log.entries.into_values()) {
             release(&mut self.segments, Some(place));
         }
     }
@@ -353,11 +276,7 @@ impl LogState {
     /// Takes closed slots that stand in segments up to `segment` out of the index: a record that replaced them may have
     /// been lost there, so they no longer prove what was chosen. They are fetched from peers instead.
     pub(crate) fn distrust_closed(&mut self, segment: SegmentSequence) {
-        for log in self
-            .groups
-            .values_mut()
-            .flat_map(|group| group.logs.values_mut())
-        {
+        for log in self.groups.values_mut().flat_map(|group| group.logs.values_mut()) {
             let closed = log.closed.map_or(Slot::ZERO, |kept| kept.value);
             let distrusted: Vec<Slot> = log
                 .entries
@@ -373,12 +292,7 @@ impl LogState {
     }
 
     /// Where an entry stands, under which ballot, and in which file.
-    pub(crate) fn place(
-        &self,
-        group: GroupId,
-        log: LogId,
-        slot: Slot,
-    ) -> Option<(Place, Ballot, Arc<dyn DiskFile>)> {
+    pub(crate) fn place(&self, group: GroupId, log: LogId, slot: Slot) -> Option<(Place, Ballot, Arc<dyn DiskFile>)> {
         let log = self.groups.get(&group)?.logs.get(&log)?;
         let place = *log.entries.get(&slot)?;
         let file = self.segments.get(&place.segment)?.file.clone();
@@ -387,11 +301,7 @@ impl LogState {
 
     /// The oldest segment.
     pub(crate) fn oldest(&self) -> SegmentSequence {
-        *self
-            .segments
-            .keys()
-            .next()
-            .expect("the segment in use is always there")
+        *self.segments.keys().next().expect("the segment in use is always there")
     }
 
     /// Bytes of all segments that belong to the log.
@@ -401,19 +311,12 @@ impl LogState {
 
     /// Bytes used from the oldest segment that must stay to the end of the log.
     pub(crate) fn oldest_kept_bytes(&self) -> u64 {
-        self.segments
-            .values()
-            .skip_while(|segment| segment.live_entries == 0)
-            .map(|segment| segment.used_bytes)
-            .sum()
+        self.segments.values().skip_while(|segment| segment.live_entries == 0).map(|segment| segment.used_bytes).sum()
     }
 
     /// Bytes of entries that are kept.
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.segments
-            .values()
-            .map(|segment| segment.live_bytes)
-            .sum()
+        self.segments.values().map(|segment| segment.live_bytes).sum()
     }
 
     /// Whether the segment must stay: some record in it is the only durable one that says what it says.
@@ -427,26 +330,12 @@ impl LogState {
     }
 
     /// Writes again whatever of promises, fences, positions and the like has its current record in this segment.
-    pub(crate) fn carry_small(
-        &self,
-        segment: SegmentSequence,
-        position: Sequence,
-        frames: &mut Vec<Frame>,
-    ) {
+    pub(crate) fn carry_small(&self, segment: SegmentSequence, position: Sequence, frames: &mut Vec<Frame>) {
         for (group, state) in &self.groups {
             state.carry_small(*group, segment, position, frames);
         }
-        for (node, kept) in self
-            .peers
-            .iter()
-            .filter(|(_, kept)| kept.segment == segment)
-        {
-            frames.push(Frame::peer_seen(
-                position,
-                *node,
-                kept.value.0,
-                kept.value.1,
-            ));
+        for (node, kept) in self.peers.iter().filter(|(_, kept)| kept.segment == segment) {
+            frames.push(Frame::peer_seen(position, *node, kept.value.0, kept.value.1));
         }
         let noted = self.noted.iter().filter(|(_, of)| **of == segment);
         frames.extend(noted.map(|(hole, _)| Frame::damage_noted(position, hole)));
@@ -459,18 +348,12 @@ impl LogState {
             return live;
         };
         for run in &segment.runs {
-            let Some(log) = self
-                .groups
-                .get(&run.group)
-                .and_then(|group| group.logs.get(&run.log))
-            else {
+            let Some(log) = self.groups.get(&run.group).and_then(|group| group.logs.get(&run.log)) else {
                 continue;
             };
             let slots = log.entries.range(run.first..run.first.plus(run.count));
             live.extend(
-                slots
-                    .filter(|(_, place)| place.segment == sequence)
-                    .map(|(slot, _)| (run.group, run.log, *slot)),
+                slots.filter(|(_, place)| place.segment == sequence).map(|(slot, _)| (run.group, run.log, *slot)),
             );
         }
         live
@@ -478,35 +361,17 @@ impl LogState {
 }
 
 impl GroupState {
-    fn carry_small(
-        &self,
-        group: GroupId,
-        segment: SegmentSequence,
-        position: Sequence,
-        frames: &mut Vec<Frame>,
-    ) {
-        if let Some((configuration, _)) =
-            self.configuration.as_ref().filter(|(_, of)| *of == segment)
-        {
+    fn carry_small(&self, group: GroupId, segment: SegmentSequence, position: Sequence, frames: &mut Vec<Frame>) {
+        if let Some((configuration, _)) = self.configuration.as_ref().filter(|(_, of)| *of == segment) {
             frames.push(Frame::configured(position, configuration));
         }
         let barred = self.barred.filter(|kept| kept.segment == segment);
         if let Some(kept) = barred {
             let floor = Ballot::floor(kept.value);
-            frames.push(Frame::bare(
-                FrameKind::VotingBarred,
-                position,
-                group,
-                LogId::CONTROL,
-                Slot::ZERO,
-                floor,
-            ));
+            frames.push(Frame::bare(FrameKind::VotingBarred, position, group, LogId::CONTROL, Slot::ZERO, floor));
         }
         // A bar ends the suspicion before it, so one that is later must be written again behind it.
-        if self
-            .promises_lost
-            .is_some_and(|of| of == segment || barred.is_some())
-        {
+        if self.promises_lost.is_some_and(|of| of == segment || barred.is_some()) {
             frames.push(Frame::bare(
                 FrameKind::PromisesLost,
                 position,
@@ -517,9 +382,7 @@ impl GroupState {
             ));
         }
         for (log, state) in &self.logs {
-            let mut carry = |kind, slot, ballot| {
-                frames.push(Frame::bare(kind, position, group, *log, slot, ballot))
-            };
+            let mut carry = |kind, slot, ballot| frames.push(Frame::bare(kind, position, group, *log, slot, ballot));
             if let Some(kept) = state.promised.filter(|kept| kept.segment == segment) {
                 carry(FrameKind::Promised, Slot::ZERO, kept.value);
             }
@@ -536,14 +399,10 @@ impl GroupState {
 impl OneLogState {
     /// Ballots change rarely, so entries refer to them by number.
     fn ballot_index(&mut self, ballot: Ballot) -> u32 {
-        let index = self
-            .ballots
-            .iter()
-            .rposition(|known| *known == ballot)
-            .unwrap_or_else(|| {
-                self.ballots.push(ballot);
-                self.ballots.len() - 1
-            });
+        let index = self.ballots.iter().rposition(|known| *known == ballot).unwrap_or_else(|| {
+            self.ballots.push(ballot);
+            self.ballots.len() - 1
+        });
         u32::try_from(index).expect("fewer ballots than entries")
     }
 }
@@ -556,12 +415,7 @@ impl Segment {
                 return;
             }
         }
-        self.runs.push(Run {
-            group,
-            log,
-            first: slot,
-            count: 1,
-        });
+        self.runs.push(Run { group, log, first: slot, count: 1 });
     }
 }
 

@@ -54,9 +54,7 @@ pub enum DirectoryError {
         source: io::Error,
     },
     /// Another process has it open.
-    #[error(
-        "directory {path} is in use by another live process of this node; stop that one first"
-    )]
+    #[error("directory {path} is in use by another live process of this node; stop that one first")]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -136,19 +134,12 @@ impl NodeDirectory {
         let first_start = found.is_none();
         let mut identity = match found {
             Some(identity) => {
-                check(
-                    path,
-                    &identity,
-                    (metadata.dev(), metadata.ino()),
-                    environment,
-                )?;
+                check(path, &identity, (metadata.dev(), metadata.ino()), environment)?;
                 identity
             }
             None => {
                 if path.join("log").exists() {
-                    return Err(DirectoryError::Incomplete {
-                        path: path.to_path_buf(),
-                    });
+                    return Err(DirectoryError::Incomplete { path: path.to_path_buf() });
                 }
                 Identity {
                     node: random_node(path)?,
@@ -199,7 +190,8 @@ impl NodeDirectory {
 pub(crate) fn inspect(path: &Path) -> Result<Option<(NodeId, String)>, DirectoryError> {
     Ok(read_identity(path)?.map(|identity| {
         let Identity { node, start, device, inode, environment } = identity;
-        let line = format!("node {node}, start {start}, on device {device} as inode {inode}, environment {environment:?}");
+        let line =
+            format!("node {node}, start {start}, on device {device} as inode {inode}, environment {environment:?}");
         (node, line)
     }))
 }
@@ -220,9 +212,7 @@ fn lock(path: &Path) -> Result<File, DirectoryError> {
         .map_err(failed("open lock file in", path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DirectoryError::Locked {
-            path: path.to_path_buf(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(DirectoryError::Locked { path: path.to_path_buf() }),
         Err(TryLockError::Error(source)) => Err(failed("lock", path)(source)),
     }
 }
@@ -237,30 +227,18 @@ fn random_node(path: &Path) -> Result<NodeId, DirectoryError> {
     Ok(NodeId(node))
 }
 
-fn check(
-    path: &Path,
-    found: &Identity,
-    place: (u64, u64),
-    environment: &str,
-) -> Result<(), DirectoryError> {
+fn check(path: &Path, found: &Identity, place: (u64, u64), environment: &str) -> Result<(), DirectoryError> {
     let difference = if (found.device, found.inode) != place {
         format!(
             "stood on device {} as inode {} when that identity was made and now stands on device {} as inode {}",
             found.device, found.inode, place.0, place.1
         )
     } else if found.environment != environment {
-        format!(
-            "that identity was made with {:?} and now there is {:?}",
-            found.environment, environment
-        )
+        format!("that identity was made with {:?} and now there is {:?}", found.environment, environment)
     } else {
         return Ok(());
     };
-    Err(DirectoryError::Moved {
-        path: path.to_path_buf(),
-        node: found.node,
-        difference,
-    })
+    Err(DirectoryError::Moved { path: path.to_path_buf(), node: found.node, difference })
 }
 
 fn read_identity(path: &Path) -> Result<Option<Identity>, DirectoryError> {
@@ -272,10 +250,7 @@ fn read_identity(path: &Path) -> Result<Option<Identity>, DirectoryError> {
     };
     match decode(&bytes) {
         Ok(identity) => Ok(Some(identity)),
-        Err(Undecodable::Version(found)) => Err(DirectoryError::UnknownVersion {
-            path: path.to_path_buf(),
-            found,
-        }),
+        Err(Undecodable::Version(found)) => Err(DirectoryError::UnknownVersion { path: path.to_path_buf(), found }),
         Err(Undecodable::Damaged(why)) => Err(DirectoryError::Damaged { path: file, why }),
     }
 }
@@ -326,9 +301,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, Undecodable> {
         return Err(Undecodable::Damaged("its checksum does not fit"));
     }
     if content[..8] != MAGIC {
-        return Err(Undecodable::Damaged(
-            "it does not start as an identity file does",
-        ));
+        return Err(Undecodable::Damaged("it does not start as an identity file does"));
     }
     let mut reader = BytesReader::new(&content[8..]);
     let version = reader.u32();
@@ -345,8 +318,7 @@ fn decode(bytes: &[u8]) -> Result<Identity, Undecodable> {
         start: Start(reader.u64()),
         device: reader.u64(),
         inode: reader.u64(),
-        environment: String::from_utf8(text.to_vec())
-            .map_err(|_| Undecodable::Damaged("its text is not UTF-8"))?,
+        environment: String::from_utf8(text.to_vec()).map_err(|_| Undecodable::Damaged("its text is not UTF-8"))?,
     })
 }
 
@@ -376,10 +348,7 @@ mod tests {
         let error = NodeDirectory::open(directory.path(), "").unwrap_err();
         assert!(matches!(error, DirectoryError::Locked { .. }), "{error}");
         drop(first);
-        assert_eq!(
-            NodeDirectory::open(directory.path(), "").unwrap().start(),
-            Start(2)
-        );
+        assert_eq!(NodeDirectory::open(directory.path(), "").unwrap().start(), Start(2));
     }
 
     #[test]
@@ -414,10 +383,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("log")).unwrap();
         let error = NodeDirectory::open(directory.path(), "").unwrap_err();
-        assert!(
-            matches!(error, DirectoryError::Incomplete { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, DirectoryError::Incomplete { .. }), "{error}");
     }
 
     #[test]
@@ -440,10 +406,7 @@ mod tests {
         put(&mut newer, end, &checksum.to_le_bytes());
         std::fs::write(&file, &newer).unwrap();
         let error = NodeDirectory::open(directory.path(), "x").unwrap_err();
-        assert!(
-            matches!(error, DirectoryError::UnknownVersion { found: 7, .. }),
-            "{error}"
-        );
+        assert!(matches!(error, DirectoryError::UnknownVersion { found: 7, .. }), "{error}");
     }
 
     proptest! {

@@ -54,12 +54,7 @@ pub(crate) struct RecordIdentity {
 impl RecordIdentity {
     /// Encodes the copy that will stand at `offset` of the segment with this id. Seeding the checksum with both means
     /// that a block of an earlier life of the file, or one that the disk put in the wrong place, never verifies.
-    pub(crate) fn encode(
-        &self,
-        copy: IdentityCopy,
-        segment_id: u64,
-        offset: u64,
-    ) -> [u8; IDENTITY_BYTES] {
+    pub(crate) fn encode(&self, copy: IdentityCopy, segment_id: u64, offset: u64) -> [u8; IDENTITY_BYTES] {
         let mut bytes = [0u8; IDENTITY_BYTES];
         put(&mut bytes, 4, &[self.kind, copy as u8]);
         // 6..8 is zero.
@@ -84,12 +79,7 @@ impl RecordIdentity {
     }
 
     /// Decodes a copy that stands at `offset`; `None` if it is anything but a whole one. Never panics.
-    pub(crate) fn decode(
-        bytes: &[u8],
-        copy: IdentityCopy,
-        segment_id: u64,
-        offset: u64,
-    ) -> Option<RecordIdentity> {
+    pub(crate) fn decode(bytes: &[u8], copy: IdentityCopy, segment_id: u64, offset: u64) -> Option<RecordIdentity> {
         let bytes = bytes.get(..IDENTITY_BYTES)?;
         // The cheap test first: recovery looks at every possible place of a damaged region.
         if bytes[5] != copy as u8 {

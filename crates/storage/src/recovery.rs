@@ -54,7 +54,9 @@ pub enum RecoveryError {
         kind: u8,
     },
     /// Another node's log.
-    #[error("log segment {path} belongs to node {found}, not to this node {node}; it was copied here and must not be used")]
+    #[error(
+        "log segment {path} belongs to node {found}, not to this node {node}; it was copied here and must not be used"
+    )]
     Foreign {
         /// The segment.
         path: PathBuf,
@@ -89,11 +91,7 @@ pub enum RecoveryError {
 
 impl RecoveryError {
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> RecoveryError {
-        RecoveryError::Io {
-            what,
-            path: path.to_path_buf(),
-            source,
-        }
+        RecoveryError::Io { what, path: path.to_path_buf(), source }
     }
 }
 
@@ -119,16 +117,9 @@ pub(crate) fn open(
         return Err(RecoveryError::SegmentBytes(options.segment_bytes));
     }
     let mut files = find_segments(&*disk, Some(node))?;
-    let pool = Arc::new(SegmentPool::new(
-        disk.clone(),
-        options.segment_bytes,
-        files.highest_number,
-    ));
-    let begun = disk
-        .list()
-        .map_err(|source| RecoveryError::io("list", &disk.path(), source))?
-        .iter()
-        .any(|name| name == BEGUN);
+    let pool = Arc::new(SegmentPool::new(disk.clone(), options.segment_bytes, files.highest_number));
+    let begun =
+        disk.list().map_err(|source| RecoveryError::io("list", &disk.path(), source))?.iter().any(|name| name == BEGUN);
     if begun && files.live.is_empty() {
         return Err(RecoveryError::Gone { path: disk.path() });
     }
@@ -138,27 +129,14 @@ pub(crate) fn open(
     replay.read_all(&*disk, files, !damaged.is_empty())?;
     let (continuation, state, mut recovered) = replay.finish();
     let state = SharedState::new(state);
-    let log = SegmentedLog::continue_after(
-        &disk,
-        (node, start),
-        options,
-        pool.clone(),
-        state.clone(),
-        continuation,
-    )?;
+    let log = SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), state.clone(), continuation)?;
     if !begun {
-        disk.create(BEGUN, 0)
-            .map_err(|source| RecoveryError::io("create", &disk.path().join(BEGUN), source))?;
+        disk.create(BEGUN, 0).map_err(|source| RecoveryError::io("create", &disk.path().join(BEGUN), source))?;
     }
     // What the fresh segment took in counts from now on.
     let lost: Vec<GroupId> = {
         let state = state.lock();
-        state
-            .groups
-            .iter()
-            .filter(|(_, group)| group.promises_lost.is_some())
-            .map(|(id, _)| *id)
-            .collect()
+        state.groups.iter().filter(|(_, group)| group.promises_lost.is_some()).map(|(id, _)| *id).collect()
     };
     for group in lost {
         recovered.groups.entry(group).or_default().promises_lost = true;
@@ -166,14 +144,12 @@ pub(crate) fn open(
     // Only now does a durable header say that these are no part of the log.
     for file in spare {
         let path = disk.path().join(&file.name);
-        pool.give_back(file)
-            .map_err(|source| RecoveryError::io("remove", &path, source))?;
+        pool.give_back(file).map_err(|source| RecoveryError::io("remove", &path, source))?;
     }
     for name in damaged {
         tracing::error!(%name, "log segment with two unreadable headers: kept aside");
         let path = disk.path().join(&name);
-        disk.rename(&name, &format!("damaged-{name}"))
-            .map_err(|source| RecoveryError::io("rename", &path, source))?;
+        disk.rename(&name, &format!("damaged-{name}")).map_err(|source| RecoveryError::io("rename", &path, source))?;
     }
     Ok((log, recovered))
 }

@@ -10,9 +10,7 @@ use crate::segment_scan::{scan, FoundRecord};
 use crate::segmented_log::Continuation;
 use crate::stored_record::StoredRecord;
 use bytes::Bytes;
-use consensus::{
-    Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, Sequence, Slot,
-};
+use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, Sequence, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything read so far.
@@ -53,18 +51,10 @@ impl Replay {
         any_damaged: bool,
     ) -> Result<(), RecoveryError> {
         let newest = files.live.keys().next_back().copied();
-        let headers: BTreeMap<SegmentSequence, SegmentHeader> = files
-            .live
-            .iter()
-            .map(|(sequence, file)| (*sequence, file.header))
-            .collect();
-        let hole = |segment| Hole {
-            segment,
-            first: 0,
-            end: u64::MAX,
-        };
-        self.holes
-            .extend(files.missing.iter().map(|segment| hole(*segment)));
+        let headers: BTreeMap<SegmentSequence, SegmentHeader> =
+            files.live.iter().map(|(sequence, file)| (*sequence, file.header)).collect();
+        let hole = |segment| Hole { segment, first: 0, end: u64::MAX };
+        self.holes.extend(files.missing.iter().map(|segment| hole(*segment)));
         if any_damaged {
             // It may have been the newest: nobody can tell.
             self.holes.push(hole(newest.map_or(1, |newest| newest + 1)));
@@ -73,18 +63,10 @@ impl Replay {
             let path = disk.path().join(&file.name);
             let bytes = usize::try_from(file.header.bytes).expect("64-bit machines only");
             let mut buffer = vec![0u8; bytes];
-            file.file
-                .read_at(0, &mut buffer)
-                .map_err(|source| RecoveryError::io("read", &path, source))?;
+            file.file.read_at(0, &mut buffer).map_err(|source| RecoveryError::io("read", &path, source))?;
             let found = scan(&Bytes::from(buffer), &file.header);
-            if let Some(bad) = found
-                .iter()
-                .find(|record| FrameKind::of(record.identity.kind).is_none())
-            {
-                return Err(RecoveryError::UnknownKind {
-                    path,
-                    kind: bad.identity.kind,
-                });
+            if let Some(bad) = found.iter().find(|record| FrameKind::of(record.identity.kind).is_none()) {
+                return Err(RecoveryError::UnknownKind { path, kind: bad.identity.kind });
             }
             self.state.segments.insert(
                 sequence,
@@ -98,9 +80,7 @@ impl Replay {
                     runs: Vec::new(),
                 },
             );
-            let end = (Some(sequence) != newest)
-                .then(|| end_batch(&headers, sequence))
-                .flatten();
+            let end = (Some(sequence) != newest).then(|| end_batch(&headers, sequence)).flatten();
             self.read_segment(sequence, &file.header, found, end, Some(sequence) == newest);
         }
         self.last_segment = newest.unwrap_or(0);
@@ -120,42 +100,21 @@ impl Replay {
         end: Option<u64>,
         newest: bool,
     ) {
-        let counted: Vec<FoundRecord> = found
-            .into_iter()
-            .filter(|record| end.is_none_or(|end| record.identity.batch < end))
-            .collect();
-        let last_batch = counted
-            .iter()
-            .map(|record| record.identity.batch)
-            .max()
-            .unwrap_or(header.first_batch - 1);
+        let counted: Vec<FoundRecord> =
+            found.into_iter().filter(|record| end.is_none_or(|end| record.identity.batch < end)).collect();
+        let last_batch = counted.iter().map(|record| record.identity.batch).max().unwrap_or(header.first_batch - 1);
         // What a recovery writes is synced before the header of its segment is.
         let proven = header.first_batch - u64::from(!header.opened_at_start);
-        let gaps = gaps(
-            header.first_batch,
-            &counted,
-            end.unwrap_or(last_batch.max(proven) + 1),
-        );
+        let gaps = gaps(header.first_batch, &counted, end.unwrap_or(last_batch.max(proven) + 1));
         // Only the last batch of the newest segment can be unfinished.
         let unproven = newest && last_batch > proven;
-        let (torn, damage): (Vec<Gap>, Vec<Gap>) = gaps
-            .into_iter()
-            .partition(|gap| unproven && gap.only_of(last_batch));
-        self.holes.extend(damage.iter().map(|gap| Hole {
-            segment: sequence,
-            first: gap.first,
-            end: gap.end,
-        }));
+        let (torn, damage): (Vec<Gap>, Vec<Gap>) =
+            gaps.into_iter().partition(|gap| unproven && gap.only_of(last_batch));
+        self.holes.extend(damage.iter().map(|gap| Hole { segment: sequence, first: gap.first, end: gap.end }));
         let of_last = |record: &&FoundRecord| unproven && record.identity.batch == last_batch;
-        let torn_fences = counted
-            .iter()
-            .filter(of_last)
-            .filter(|record| is_damaged_fence(record));
-        let first_torn = torn
-            .iter()
-            .map(|gap| gap.first)
-            .chain(torn_fences.map(|record| u64::from(record.identity.number)))
-            .min();
+        let torn_fences = counted.iter().filter(of_last).filter(|record| is_damaged_fence(record));
+        let first_torn =
+            torn.iter().map(|gap| gap.first).chain(torn_fences.map(|record| u64::from(record.identity.number))).min();
         for record in &counted {
             let unfinished = first_torn.is_some() && record.identity.batch == last_batch;
             let behind = first_torn.is_some_and(|first| u64::from(record.identity.number) >= first);
@@ -163,21 +122,11 @@ impl Replay {
         }
         if newest {
             self.next_batch = last_batch.max(proven) + 1;
-            self.cut_batch = if first_torn.is_some() {
-                last_batch
-            } else {
-                self.next_batch
-            };
+            self.cut_batch = if first_torn.is_some() { last_batch } else { self.next_batch };
         }
     }
 
-    fn read_record(
-        &mut self,
-        segment: SegmentSequence,
-        record: &FoundRecord,
-        unfinished: bool,
-        behind: bool,
-    ) {
+    fn read_record(&mut self, segment: SegmentSequence, record: &FoundRecord, unfinished: bool, behind: bool) {
         let identity = &record.identity;
         let kind = FrameKind::of(identity.kind).expect("checked for the whole segment");
         if unfinished && ((behind && !kind.stands_alone()) || is_damaged_fence(record)) {
@@ -213,18 +162,10 @@ impl Replay {
 
     /// Gives the record to the consensus crate's own fold.
     fn fold(&mut self, decoded: &StoredRecord) {
-        let StoredRecord {
-            group,
-            log,
-            slot,
-            ballot,
-            ..
-        } = *decoded;
+        let StoredRecord { group, log, slot, ballot, .. } = *decoded;
         let record = match decoded.kind {
             FrameKind::Configured => match &decoded.configuration {
-                Some(configuration) => Record::Configured {
-                    configuration: configuration.clone(),
-                },
+                Some(configuration) => Record::Configured { configuration: configuration.clone() },
                 // The state remembers that a fence is lost, until the group is barred.
                 None => return,
             },
@@ -237,26 +178,13 @@ impl Replay {
                 self.fold_entries(decoded);
                 return;
             }
-            FrameKind::Chosen => Record::Chosen {
-                group,
-                log,
-                up_to: slot,
-            },
+            FrameKind::Chosen => Record::Chosen { group, log, up_to: slot },
             FrameKind::Installed => Record::Installed { group, log, slot },
-            FrameKind::Trimmed => Record::Trimmed {
-                group,
-                log,
-                up_to: slot,
-            },
-            FrameKind::PeerSeen => Record::PeerSeen {
-                node: ballot.node,
-                start: ballot.start,
-                position: Sequence(slot.0),
-            },
-            FrameKind::VotingBarred => Record::VotingBarred {
-                group,
-                since: ballot.epoch,
-            },
+            FrameKind::Trimmed => Record::Trimmed { group, log, up_to: slot },
+            FrameKind::PeerSeen => {
+                Record::PeerSeen { node: ballot.node, start: ballot.start, position: Sequence(slot.0) }
+            }
+            FrameKind::VotingBarred => Record::VotingBarred { group, since: ballot.epoch },
             FrameKind::Forgotten => Record::Forgotten { group },
         };
         // Records that recovery or recycling wrote again share a position, so the fold counts for itself.
@@ -269,12 +197,7 @@ impl Replay {
         if decoded.entries.is_empty() {
             return;
         }
-        let log = self
-            .recovered
-            .groups
-            .entry(decoded.group)
-            .or_default()
-            .log(decoded.log);
+        let log = self.recovered.groups.entry(decoded.group).or_default().log(decoded.log);
         for (distance, entry) in (0..).zip(&decoded.entries) {
             let entry = entry.as_ref().and_then(|(_, entry)| entry.clone());
             log.accept(decoded.slot.plus(distance), decoded.ballot, entry);
@@ -302,14 +225,7 @@ impl Replay {
             let groups: BTreeSet<GroupId> = known.copied().collect();
             for group in groups {
                 let lost = FrameKind::PromisesLost;
-                frames.push(Frame::bare(
-                    lost,
-                    self.position,
-                    group,
-                    LogId::CONTROL,
-                    Slot::ZERO,
-                    Ballot::ZERO,
-                ));
+                frames.push(Frame::bare(lost, self.position, group, LogId::CONTROL, Slot::ZERO, Ballot::ZERO));
             }
         }
         frames.push(Frame::confirmed(self.position));
@@ -331,10 +247,7 @@ impl Replay {
 
 /// Entries so far are slices of whole segments; give each its own memory.
 fn detach(recovered: &mut Recovered) {
-    let logs = recovered
-        .groups
-        .values_mut()
-        .flat_map(|group| group.logs.values_mut());
+    let logs = recovered.groups.values_mut().flat_map(|group| group.logs.values_mut());
     for RecoveredEntry { entry, .. } in logs.flat_map(|log| log.accepted.values_mut()) {
         if let Some(whole) = entry {
             let copied = Entry::from_bytes(Bytes::copy_from_slice(whole.bytes()));
@@ -344,27 +257,15 @@ fn detach(recovered: &mut Recovered) {
 }
 
 /// The first batch of a segment that no longer counts, as the next segment's header tells.
-fn end_batch(
-    headers: &BTreeMap<SegmentSequence, SegmentHeader>,
-    sequence: SegmentSequence,
-) -> Option<u64> {
+fn end_batch(headers: &BTreeMap<SegmentSequence, SegmentHeader>, sequence: SegmentSequence) -> Option<u64> {
     let next = headers.get(&(sequence + 1))?;
     let cut = next.cut_segment == u64::from(sequence);
-    Some(if cut {
-        next.cut_batch
-    } else {
-        next.first_batch
-    })
+    Some(if cut { next.cut_batch } else { next.first_batch })
 }
 
 fn used_bytes(found: &[FoundRecord]) -> u64 {
-    let records: u64 = found
-        .iter()
-        .map(|record| crate::frame::frame_bytes(record.identity.value_bytes))
-        .sum();
-    records
-        + found.len() as u64 * crate::record_identity::IDENTITY_BYTES as u64
-        + 2 * HEADER_BLOCK_BYTES
+    let records: u64 = found.iter().map(|record| crate::frame::frame_bytes(record.identity.value_bytes)).sum();
+    records + found.len() as u64 * crate::record_identity::IDENTITY_BYTES as u64 + 2 * HEADER_BLOCK_BYTES
 }
 
 /// A configuration without its content. In the last batch it was never acknowledged, because a fence is acknowledged
@@ -372,8 +273,7 @@ fn used_bytes(found: &[FoundRecord]) -> u64 {
 fn is_damaged_fence(record: &FoundRecord) -> bool {
     let kind = FrameKind::of(record.identity.kind);
     kind == Some(FrameKind::Configured)
-        && read_content(FrameKind::Configured, &record.identity, &record.value)
-            == FrameContent::Damaged
+        && read_content(FrameKind::Configured, &record.identity, &record.value) == FrameContent::Damaged
 }
 
 /// Record numbers `first..end` that are missing, and the batches to which they can belong.
@@ -400,27 +300,13 @@ fn gaps(first_batch: u64, found: &[FoundRecord], end_batch: u64) -> Vec<Gap> {
         let identity = &record.identity;
         let here = u64::from(identity.number);
         if here > number || identity.batch != batch {
-            gaps.push(Gap {
-                first: number,
-                end: here,
-                first_batch: batch,
-                last_batch: identity.batch,
-            });
+            gaps.push(Gap { first: number, end: here, first_batch: batch, last_batch: identity.batch });
         }
         number = here + 1;
-        batch = if identity.following == 0 {
-            identity.batch + 1
-        } else {
-            identity.batch
-        };
+        batch = if identity.following == 0 { identity.batch + 1 } else { identity.batch };
     }
     if batch < end_batch {
-        gaps.push(Gap {
-            first: number,
-            end: u64::MAX,
-            first_batch: batch,
-            last_batch: end_batch - 1,
-        });
+        gaps.push(Gap { first: number, end: u64::MAX, first_batch: batch, last_batch: end_batch - 1 });
     }
     gaps
 }

@@ -33,66 +33,40 @@ pub(crate) struct SegmentFiles {
 }
 
 /// Reads the headers of all files and sorts them.
-pub(crate) fn find_segments(
-    disk: &dyn Disk,
-    node: Option<NodeId>,
-) -> Result<SegmentFiles, RecoveryError> {
+pub(crate) fn find_segments(disk: &dyn Disk, node: Option<NodeId>) -> Result<SegmentFiles, RecoveryError> {
     let mut files = SegmentFiles::default();
     let mut used: BTreeMap<u64, SegmentFile> = BTreeMap::new();
-    let names = disk
-        .list()
-        .map_err(|source| RecoveryError::io("list", &disk.path(), source))?;
+    let names = disk.list().map_err(|source| RecoveryError::io("list", &disk.path(), source))?;
     for name in names {
         let Some(number) = segment_number(&name) else {
             continue;
         };
         files.highest_number = files.highest_number.max(number);
         let path = disk.path().join(&name);
-        let file = disk
-            .open(&name)
-            .map_err(|source| RecoveryError::io("open", &path, source))?;
-        let bytes = file
-            .bytes()
-            .map_err(|source| RecoveryError::io("look at", &path, source))?;
-        let blocks = read_headers(&*file, bytes)
-            .map_err(|source| RecoveryError::io("read", &path, source))?;
+        let file = disk.open(&name).map_err(|source| RecoveryError::io("open", &path, source))?;
+        let bytes = file.bytes().map_err(|source| RecoveryError::io("look at", &path, source))?;
+        let blocks = read_headers(&*file, bytes).map_err(|source| RecoveryError::io("read", &path, source))?;
         let newest = blocks.iter().filter_map(|block| match block {
             HeaderBlock::Valid(header) => Some(*header),
             _ => None,
         });
         if let Some(header) = newest.max_by_key(|header| header.sequence) {
             if let Some(node) = node.filter(|node| node.0 != header.node) {
-                return Err(RecoveryError::Foreign {
-                    path,
-                    found: NodeId(header.node),
-                    node,
-                });
+                return Err(RecoveryError::Foreign { path, found: NodeId(header.node), node });
             }
             let sequence = header.sequence;
             if let Some(other) = used.insert(sequence, SegmentFile { name, file, header }) {
-                return Err(RecoveryError::Twice {
-                    path,
-                    other: other.name,
-                    sequence,
-                });
+                return Err(RecoveryError::Twice { path, other: other.name, sequence });
             }
             continue;
         }
         for block in &blocks {
             if let HeaderBlock::UnknownVersion(found) = block {
-                return Err(RecoveryError::UnknownVersion {
-                    path,
-                    found: *found,
-                });
+                return Err(RecoveryError::UnknownVersion { path, found: *found });
             }
         }
         if blocks.iter().all(|block| *block == HeaderBlock::Zero) {
-            files.spare.push(SpareSegment {
-                name,
-                file,
-                bytes,
-                left_log_at: 0,
-            });
+            files.spare.push(SpareSegment { name, file, bytes, left_log_at: 0 });
         } else {
             files.damaged.push(name);
         }
@@ -110,22 +84,11 @@ fn sort_out(mut used: BTreeMap<u64, SegmentFile>, files: &mut SegmentFiles) {
     let current = used.split_off(&oldest);
     for file in used.into_values() {
         let SegmentFile { name, file, header } = file;
-        files.spare.push(SpareSegment {
-            name,
-            file,
-            bytes: header.bytes,
-            left_log_at: header.sequence,
-        });
+        files.spare.push(SpareSegment { name, file, bytes: header.bytes, left_log_at: header.sequence });
     }
     let place = |sequence: u64| SegmentSequence::try_from(sequence).unwrap_or(SegmentSequence::MAX);
-    files.missing = (oldest..=newest)
-        .filter(|sequence| !current.contains_key(sequence))
-        .map(place)
-        .collect();
-    files.live = current
-        .into_iter()
-        .map(|(sequence, file)| (place(sequence), file))
-        .collect();
+    files.missing = (oldest..=newest).filter(|sequence| !current.contains_key(sequence)).map(place).collect();
+    files.live = current.into_iter().map(|(sequence, file)| (place(sequence), file)).collect();
 }
 
 fn read_headers(file: &dyn DiskFile, bytes: u64) -> io::Result<[HeaderBlock; 2]> {

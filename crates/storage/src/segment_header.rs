@@ -63,11 +63,7 @@ impl SegmentHeader {
         let mut bytes = [0u8; HEADER_BYTES];
         put(&mut bytes, 0, &MAGIC);
         put(&mut bytes, 8, &VERSION.to_le_bytes());
-        put(
-            &mut bytes,
-            12,
-            &u32::from(self.opened_at_start).to_le_bytes(),
-        );
+        put(&mut bytes, 12, &u32::from(self.opened_at_start).to_le_bytes());
         put(&mut bytes, 16, &self.bytes.to_le_bytes());
         put(&mut bytes, 24, &self.sequence.to_le_bytes());
         put(&mut bytes, 32, &self.id.to_le_bytes());
@@ -142,10 +138,7 @@ mod tests {
 
     #[test]
     fn a_header_comes_back_as_it_was() {
-        assert_eq!(
-            SegmentHeader::decode(&header().encode()),
-            HeaderBlock::Valid(header())
-        );
+        assert_eq!(SegmentHeader::decode(&header().encode()), HeaderBlock::Valid(header()));
     }
 
     #[test]
@@ -154,11 +147,7 @@ mod tests {
         for bit in 0..HEADER_BYTES * 8 {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(
-                SegmentHeader::decode(&bad),
-                HeaderBlock::Damaged,
-                "bit {bit}"
-            );
+            assert_eq!(SegmentHeader::decode(&bad), HeaderBlock::Damaged, "bit {bit}");
         }
     }
 
@@ -168,9 +157,6 @@ mod tests {
         put(&mut bytes, 8, &2u32.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
         put(&mut bytes, HEADER_BYTES - 4, &checksum.to_le_bytes());
-        assert_eq!(
-            SegmentHeader::decode(&bytes),
-            HeaderBlock::UnknownVersion(2)
-        );
+        assert_eq!(SegmentHeader::decode(&bytes), HeaderBlock::UnknownVersion(2));
     }
 }

@@ -37,17 +37,8 @@ pub(crate) fn segment_number(name: &str) -> Option<u64> {
 
 impl SegmentPool {
     pub(crate) fn new(disk: Arc<dyn Disk>, segment_bytes: u64, next_number: u64) -> SegmentPool {
-        let inner = Inner {
-            spares: Vec::new(),
-            next_number,
-            closed: false,
-        };
-        SegmentPool {
-            disk,
-            segment_bytes,
-            inner: Mutex::new(inner),
-            wake: Condvar::new(),
-        }
+        let inner = Inner { spares: Vec::new(), next_number, closed: false };
+        SegmentPool { disk, segment_bytes, inner: Mutex::new(inner), wake: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -87,10 +78,7 @@ impl SegmentPool {
     /// Bytes and number of the files that are ready.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let inner = self.lock();
-        (
-            inner.spares.iter().map(|spare| spare.bytes).sum(),
-            inner.spares.len() as u64,
-        )
+        (inner.spares.iter().map(|spare| spare.bytes).sum(), inner.spares.len() as u64)
     }
 
     /// Keeps one file ready until the pool is closed. Runs on its own thread.
@@ -98,10 +86,7 @@ impl SegmentPool {
         loop {
             let mut inner = self.lock();
             while !inner.closed && !inner.spares.is_empty() {
-                inner = self
-                    .wake
-                    .wait(inner)
-                    .unwrap_or_else(PoisonError::into_inner);
+                inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
             }
             if inner.closed {
                 return;
@@ -115,9 +100,7 @@ impl SegmentPool {
                     let inner = self.lock();
                     if !inner.closed {
                         drop(
-                            self.wake
-                                .wait_timeout(inner, bounds::SPARE_RETRY)
-                                .unwrap_or_else(PoisonError::into_inner),
+                            self.wake.wait_timeout(inner, bounds::SPARE_RETRY).unwrap_or_else(PoisonError::into_inner),
                         );
                     }
                 }
@@ -139,12 +122,7 @@ impl SegmentPool {
         };
         let name = format!("{PREFIX}{number:08}");
         match self.disk.create(&name, bytes) {
-            Ok(file) => Ok(SpareSegment {
-                name,
-                file,
-                bytes,
-                left_log_at: 0,
-            }),
+            Ok(file) => Ok(SpareSegment { name, file, bytes, left_log_at: 0 }),
             Err(error) => {
                 // Half a file would only take room, most likely on a full disk.
                 let _ = self.disk.remove(&name);

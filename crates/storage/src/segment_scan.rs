@@ -20,9 +20,7 @@ pub(crate) struct FoundRecord {
 /// Where the second copy of record `number` stands in a segment of this size.
 pub(crate) fn apart_offset(segment_bytes: u64, number: u32) -> Option<u64> {
     let from_end = HEADER_BLOCK_BYTES + (u64::from(number) + 1) * IDENTITY_BYTES as u64;
-    segment_bytes
-        .checked_sub(from_end)
-        .filter(|offset| *offset >= HEADER_BLOCK_BYTES)
+    segment_bytes.checked_sub(from_end).filter(|offset| *offset >= HEADER_BLOCK_BYTES)
 }
 
 /// Every record of the segment, in order of its number. `bytes` is the whole file.
@@ -44,27 +42,19 @@ pub(crate) fn scan(bytes: &Bytes, header: &SegmentHeader) -> Vec<FoundRecord> {
                 }
             }
         };
-        offset = (identity.offset() + IDENTITY_BYTES as u64 + u64::from(identity.value_bytes))
-            .next_multiple_of(ALIGNMENT);
+        offset =
+            (identity.offset() + IDENTITY_BYTES as u64 + u64::from(identity.value_bytes)).next_multiple_of(ALIGNMENT);
         let Some(next) = identity.number.checked_add(1) else {
             return found;
         };
         number = next;
-        found.push(FoundRecord {
-            value: value(bytes, &identity),
-            identity,
-        });
+        found.push(FoundRecord { value: value(bytes, &identity), identity });
     }
 }
 
 fn at_record(bytes: &Bytes, header: &SegmentHeader, offset: u64) -> Option<RecordIdentity> {
     let from = usize::try_from(offset).ok()?;
-    RecordIdentity::decode(
-        bytes.get(from..)?,
-        IdentityCopy::AtRecord,
-        header.id,
-        offset,
-    )
+    RecordIdentity::decode(bytes.get(from..)?, IdentityCopy::AtRecord, header.id, offset)
 }
 
 fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIdentity> {
@@ -74,9 +64,7 @@ fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIden
             break;
         };
         let block = &bytes[offset as usize..offset as usize + IDENTITY_BYTES];
-        if let Some(identity) =
-            RecordIdentity::decode(block, IdentityCopy::Apart, header.id, offset)
-        {
+        if let Some(identity) = RecordIdentity::decode(block, IdentityCopy::Apart, header.id, offset) {
             if identity.number == number && identity.offset() >= HEADER_BLOCK_BYTES {
                 apart.insert(number, identity);
             }
@@ -86,18 +74,10 @@ fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIden
 }
 
 /// The first whole identity between two offsets of a record not before `number`.
-fn search(
-    bytes: &Bytes,
-    header: &SegmentHeader,
-    from: u64,
-    limit: u64,
-    number: u32,
-) -> Option<RecordIdentity> {
+fn search(bytes: &Bytes, header: &SegmentHeader, from: u64, limit: u64, number: u32) -> Option<RecordIdentity> {
     let mut offset = from;
     while offset < limit {
-        if let Some(identity) =
-            at_record(bytes, header, offset).filter(|identity| identity.number >= number)
-        {
+        if let Some(identity) = at_record(bytes, header, offset).filter(|identity| identity.number >= number) {
             return Some(identity);
         }
         offset += ALIGNMENT;

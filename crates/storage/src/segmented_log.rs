@@ -76,16 +76,10 @@ impl SegmentedLog {
     ) -> Result<SegmentedLog, WriteError> {
         let failed = |what| {
             let directory = disk.path().display().to_string();
-            move |source| WriteError {
-                what,
-                directory,
-                source,
-            }
+            move |source| WriteError { what, directory, source }
         };
         let needed = segment_bytes_for(&found.frames);
-        let spare = pool
-            .take(needed.max(options.segment_bytes))
-            .map_err(failed("make a segment"))?;
+        let spare = pool.take(needed.max(options.segment_bytes)).map_err(failed("make a segment"))?;
         let sequence = found.last_segment + 1;
         let header = SegmentHeader {
             bytes: spare.bytes,
@@ -119,20 +113,11 @@ impl SegmentedLog {
             position: found.position,
             cooling: Vec::new(),
         };
-        log.write_frames(&found.frames)
-            .map_err(failed("write what recovery kept"))?;
+        log.write_frames(&found.frames).map_err(failed("write what recovery kept"))?;
         log.land(&found.frames, HEADER_BLOCK_BYTES);
-        log.current
-            .write_header()
-            .map_err(failed("write a segment's header"))?;
-        log.current
-            .file
-            .sync()
-            .map_err(failed("sync a segment's header"))?;
-        log.state
-            .lock()
-            .noted
-            .retain(|hole, _| hole.segment >= found.oldest.unwrap_or(sequence));
+        log.current.write_header().map_err(failed("write a segment's header"))?;
+        log.current.file.sync().map_err(failed("sync a segment's header"))?;
+        log.state.lock().noted.retain(|hole, _| hole.segment >= found.oldest.unwrap_or(sequence));
         Ok(log)
     }
 
@@ -147,15 +132,9 @@ impl SegmentedLog {
         if frames.is_empty() {
             return Ok(0);
         }
-        let written = frames
-            .iter()
-            .map(|frame| frame.bytes() + IDENTITY_BYTES as u64)
-            .sum();
+        let written = frames.iter().map(|frame| frame.bytes() + IDENTITY_BYTES as u64).sum();
         self.append_frames(&frames)?;
-        if frames
-            .iter()
-            .any(|frame| frame.kind == FrameKind::Configured)
-        {
+        if frames.iter().any(|frame| frame.kind == FrameKind::Configured) {
             // A fence whose content is damaged must never be taken for one that was never finished, or the other way
             // round: nobody is told of it before a later batch proves that it was synced. Fences are rare.
             self.append_frames(&[Frame::confirmed(self.position)])?;
@@ -169,8 +148,7 @@ impl SegmentedLog {
             self.roll(frames)?;
         }
         let front = self.current.front;
-        self.write_frames(frames)
-            .map_err(|source| self.failed("write or sync a batch", source))?;
+        self.write_frames(frames).map_err(|source| self.failed("write or sync a batch", source))?;
         self.land(frames, front);
         Ok(())
     }
@@ -181,21 +159,13 @@ impl SegmentedLog {
     }
 
     fn failed(&self, what: &'static str, source: io::Error) -> WriteError {
-        WriteError {
-            what,
-            directory: self.pool.directory(),
-            source,
-        }
+        WriteError { what, directory: self.pool.directory(), source }
     }
 
     fn roll(&mut self, frames: &[Frame]) -> Result<(), WriteError> {
         let needed = segment_bytes_for(frames).max(self.options.segment_bytes);
-        let spare = self
-            .pool
-            .take(needed)
-            .map_err(|source| self.failed("make a segment", source))?;
-        let id =
-            random_id().map_err(|source| self.failed("get random bytes for a segment", source))?;
+        let spare = self.pool.take(needed).map_err(|source| self.failed("make a segment", source))?;
+        let id = random_id().map_err(|source| self.failed("get random bytes for a segment", source))?;
         let mut state = self.state.lock();
         let sequence = self.current.sequence() + 1;
         let header = SegmentHeader {
@@ -212,13 +182,8 @@ impl SegmentedLog {
         };
         state.segments.insert(sequence, segment_of(&spare));
         drop(state);
-        self.current = CurrentSegment {
-            file: spare.file,
-            header,
-            header_written: false,
-            front: HEADER_BLOCK_BYTES,
-            number: 0,
-        };
+        self.current =
+            CurrentSegment { file: spare.file, header, header_written: false, front: HEADER_BLOCK_BYTES, number: 0 };
         Ok(())
     }
 
@@ -241,11 +206,7 @@ impl SegmentedLog {
         for frame in frames {
             let entries: Vec<Option<LandedEntry>> = match frame.kind {
                 FrameKind::Lost => vec![None],
-                _ => frame
-                    .entry_places()
-                    .iter()
-                    .map(|place| Some(LandedEntry::at(front, place)))
-                    .collect(),
+                _ => frame.entry_places().iter().map(|place| Some(LandedEntry::at(front, place))).collect(),
             };
             state.land(&Landed {
                 kind: frame.kind,
@@ -260,10 +221,7 @@ impl SegmentedLog {
             front += frame.bytes();
         }
         assert_eq!(front, self.current.front, "frames lie one after the other");
-        let segment = state
-            .segments
-            .get_mut(&sequence)
-            .expect("the current segment is in the log");
+        let segment = state.segments.get_mut(&sequence).expect("the current segment is in the log");
         segment.used_bytes = self.current.used_bytes();
     }
 
@@ -276,9 +234,7 @@ impl SegmentedLog {
             .partition(|spare: &SpareSegment| spare.left_log_at < durable_oldest);
         self.cooling = cooling;
         for spare in ready {
-            self.pool
-                .give_back(spare)
-                .map_err(|source| self.failed("remove an old segment", source))?;
+            self.pool.give_back(spare).map_err(|source| self.failed("remove an old segment", source))?;
         }
         let mut state = self.state.lock();
         loop {
@@ -288,15 +244,8 @@ impl SegmentedLog {
             }
             let segment = state.segments.remove(&oldest).expect("the oldest is there");
             state.noted.retain(|hole, _| hole.segment > oldest);
-            let Segment {
-                file, name, bytes, ..
-            } = segment;
-            self.cooling.push(SpareSegment {
-                name,
-                file,
-                bytes,
-                left_log_at: u64::from(oldest),
-            });
+            let Segment { file, name, bytes, .. } = segment;
+            self.cooling.push(SpareSegment { name, file, bytes, left_log_at: u64::from(oldest) });
         }
     }
 
@@ -330,11 +279,7 @@ impl SegmentedLog {
         }
         drop(state);
         for (group, log, slot, place, ballot, file) in wanted {
-            let kind = if place.is_learnt() {
-                FrameKind::Learnt
-            } else {
-                FrameKind::Accepted
-            };
+            let kind = if place.is_learnt() { FrameKind::Learnt } else { FrameKind::Accepted };
             let mut content = vec![0u8; place.bytes as usize];
             if !place.is_damaged() {
                 file.read_at(u64::from(place.offset), &mut content)
@@ -360,10 +305,7 @@ impl SegmentedLog {
         let state = self.state.lock();
         let (spare_bytes, spares) = self.pool.usage();
         let cooling: u64 = self.cooling.iter().map(|spare| spare.bytes).sum();
-        (
-            state.bytes() + spare_bytes + cooling,
-            state.segments.len() as u64 + spares + self.cooling.len() as u64,
-        )
+        (state.bytes() + spare_bytes + cooling, state.segments.len() as u64 + spares + self.cooling.len() as u64)
     }
 }
 
@@ -387,10 +329,7 @@ impl CurrentSegment {
     fn write_header(&self) -> io::Result<()> {
         let header = self.header.encode();
         self.file.write_at(0, &[IoSlice::new(&header)])?;
-        self.file.write_at(
-            self.header.bytes - HEADER_BLOCK_BYTES,
-            &[IoSlice::new(&header)],
-        )
+        self.file.write_at(self.header.bytes - HEADER_BLOCK_BYTES, &[IoSlice::new(&header)])
     }
 
     /// The records in one write, the copies of their identities in another, at the segment's other end.
@@ -399,8 +338,7 @@ impl CurrentSegment {
         let count = u32::try_from(frames.len()).expect("batches are bounded");
         let mut records = Pieces::default();
         let mut apart = vec![0u8; frames.len() * IDENTITY_BYTES];
-        let apart_end =
-            self.header.bytes - HEADER_BLOCK_BYTES - u64::from(self.number) * IDENTITY_BYTES as u64;
+        let apart_end = self.header.bytes - HEADER_BLOCK_BYTES - u64::from(self.number) * IDENTITY_BYTES as u64;
         let mut offset = self.front;
         for (index, frame) in (0u32..).zip(frames) {
             let identity = frame.identity(batch, self.number + index, count - index - 1, offset);
@@ -410,18 +348,13 @@ impl CurrentSegment {
             records.copy(&[0u8; 8][..padding as usize]);
             // Higher numbers stand at lower offsets.
             let from_end = (index as usize + 1) * IDENTITY_BYTES;
-            let copy = identity.encode(
-                IdentityCopy::Apart,
-                self.header.id,
-                apart_end - from_end as u64,
-            );
+            let copy = identity.encode(IdentityCopy::Apart, self.header.id, apart_end - from_end as u64);
             let at = apart.len() - from_end;
             apart[at..at + IDENTITY_BYTES].copy_from_slice(&copy);
             offset += frame.bytes();
         }
         records.write(&*self.file, self.front)?;
-        self.file
-            .write_at(apart_end - apart.len() as u64, &[IoSlice::new(&apart)])?;
+        self.file.write_at(apart_end - apart.len() as u64, &[IoSlice::new(&apart)])?;
         self.front = offset;
         self.number += count;
         Ok(())
@@ -486,17 +419,11 @@ fn segment_of(spare: &SpareSegment) -> Segment {
 
 /// The size of a segment that these frames fit into, in whole pages.
 fn segment_bytes_for(frames: &[Frame]) -> u64 {
-    let records: u64 = frames
-        .iter()
-        .map(|frame| frame.bytes() + IDENTITY_BYTES as u64)
-        .sum();
+    let records: u64 = frames.iter().map(|frame| frame.bytes() + IDENTITY_BYTES as u64).sum();
     let parts = bounds::SEPARATION_PART;
     let bytes = ((records + 2 * HEADER_BLOCK_BYTES) * parts).div_ceil(parts - 1) + parts;
     let bytes = bytes.next_multiple_of(4096);
-    assert!(
-        bytes <= bounds::SEGMENT_BYTES_MAX,
-        "batches are bounded far below the largest segment"
-    );
+    assert!(bytes <= bounds::SEGMENT_BYTES_MAX, "batches are bounded far below the largest segment");
     bytes
 }
 

@@ -2,9 +2,7 @@
 
 use crate::frame::{EntryPlace, Frame, FrameContent, FrameKind};
 use crate::record_identity::RecordIdentity;
-use consensus::{
-    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Sequence, Slot, Start,
-};
+use consensus::{Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, Sequence, Slot, Start};
 use std::sync::Arc;
 
 /// A record with its meaning.
@@ -20,11 +18,7 @@ pub(crate) struct StoredRecord {
 }
 
 impl StoredRecord {
-    pub(crate) fn of(
-        kind: FrameKind,
-        identity: &RecordIdentity,
-        content: FrameContent,
-    ) -> StoredRecord {
+    pub(crate) fn of(kind: FrameKind, identity: &RecordIdentity, content: FrameContent) -> StoredRecord {
         let (configuration, entries) = match content {
             FrameContent::Configuration(configuration) => (Some(configuration), Vec::new()),
             FrameContent::Entries(entries) => (None, entries),
@@ -48,8 +42,7 @@ impl StoredRecord {
 
     /// The same, to be written again.
     pub(crate) fn frames(&self, position: Sequence) -> Vec<Frame> {
-        let bare =
-            |kind, slot| Frame::bare(kind, position, self.group, self.log, slot, self.ballot);
+        let bare = |kind, slot| Frame::bare(kind, position, self.group, self.log, slot, self.ballot);
         match self.kind {
             FrameKind::Configured => match &self.configuration {
                 Some(configuration) => vec![Frame::configured(position, configuration)],

@@ -49,12 +49,7 @@ impl Shared {
             bytes_in_flight: 0,
             figures: Usage::default(),
         };
-        Shared {
-            options,
-            state,
-            queue: Mutex::new(queue),
-            wake: Condvar::new(),
-        }
+        Shared { options, state, queue: Mutex::new(queue), wake: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -62,17 +57,9 @@ impl Shared {
     }
 
     pub(crate) fn submit(&self, records: Vec<(Sequence, Record)>) -> Result<(), SubmitError> {
-        let bytes: u64 = records
-            .iter()
-            .map(|(_, record)| record.size_hint() as u64)
-            .sum();
-        let urgent = records
-            .iter()
-            .filter(|(_, record)| !record.is_lazy())
-            .count();
-        let lasting = records
-            .iter()
-            .any(|(_, record)| !matches!(record, Record::PeerSeen { .. }));
+        let bytes: u64 = records.iter().map(|(_, record)| record.size_hint() as u64).sum();
+        let urgent = records.iter().filter(|(_, record)| !record.is_lazy()).count();
+        let lasting = records.iter().any(|(_, record)| !matches!(record, Record::PeerSeen { .. }));
         let mut queue = self.lock();
         if let Some(why) = &queue.failed {
             return Err(SubmitError::Failed(why.clone()));
@@ -112,10 +99,7 @@ impl Shared {
     pub(crate) fn usage(&self) -> Usage {
         let mut usage = {
             let queue = self.lock();
-            Usage {
-                queued_bytes: queue.bytes + queue.bytes_in_flight,
-                ..queue.figures
-            }
+            Usage { queued_bytes: queue.bytes + queue.bytes_in_flight, ..queue.figures }
         };
         let state = self.state.lock();
         usage.live_bytes = state.live_bytes();
@@ -144,15 +128,9 @@ impl Shared {
             queue = match waited {
                 Some(waited) => {
                     let rest = self.options.lazy_wait.saturating_sub(waited);
-                    self.wake
-                        .wait_timeout(queue, rest)
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
+                    self.wake.wait_timeout(queue, rest).unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self
-                    .wake
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }
@@ -213,11 +191,7 @@ impl Writer {
                 move || pool.keep_filled()
             })
             .map_err(|error| RecoveryError::Write(error.to_string()))?;
-        let mut writer = Writer {
-            shared,
-            log,
-            completion,
-        };
+        let mut writer = Writer { shared, log, completion };
         writer.publish_files();
         std::thread::Builder::new()
             .name("log writer".to_string())

@@ -52,26 +52,14 @@ pub struct Failure {
 
 impl Failure {
     /// `what` failed, because of `why`; `remedy` is what to do about it.
-    pub fn new(
-        reason: Reason,
-        what: impl Into<String>,
-        why: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Failure {
-        Failure {
-            reason,
-            what: what.into(),
-            why: why.into(),
-            remedy: remedy.into(),
-        }
+    pub fn new(reason: Reason, what: impl Into<String>, why: impl Into<String>, remedy: impl Into<String>) -> Failure {
+        Failure { reason, what: what.into(), why: why.into(), remedy: remedy.into() }
     }
 
     /// A failed system call for which there is no better advice than what the system says.
     pub fn system(what: impl Into<String>, error: std::io::Error) -> Failure {
         let remedy = match error.kind() {
-            std::io::ErrorKind::PermissionDenied => {
-                "run it as the user who started the cluster, or as root"
-            }
+            std::io::ErrorKind::PermissionDenied => "run it as the user who started the cluster, or as root",
             std::io::ErrorKind::StorageFull => "make room on that disk and run it again",
             _ => "see to that and run it again: every step can be repeated",
         };
@@ -100,10 +88,7 @@ mod tests {
     #[test]
     fn a_failure_says_what_why_and_what_to_do() {
         let failure = Failure::new(Reason::PortTaken, "a", "b\nc", "d");
-        assert_eq!(
-            failure.to_string(),
-            "synod: a\n  why: b\n    c\n  what to do: d\n"
-        );
+        assert_eq!(failure.to_string(), "synod: a\n  why: b\n    c\n  what to do: d\n");
     }
 
     #[test]

@@ -27,8 +27,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         return Err(failed("it is no directory".to_string()));
     }
     let mut out = BufWriter::new(io::stdout().lock());
-    let described = storage::describe(&arguments.directory, &mut out)
-        .and_then(|()| out.flush().map_err(DescribeError::from));
+    let described =
+        storage::describe(&arguments.directory, &mut out).and_then(|()| out.flush().map_err(DescribeError::from));
     match described {
         Ok(()) => Ok(()),
         // Whoever reads, as `head` does, has seen enough.

@@ -22,8 +22,8 @@ use Relation::{Conflict, Follows, Free};
 /// Rows: the earlier touch; columns: the later one; both in the order Reference, Update, Exclusive.
 const MATRIX: [[Relation; 3]; 3] = [
     // later:   Reference  Update    Exclusive
-    /* Reference */ [Free,     Follows,  Conflict],
-    /* Update    */ [Follows,  Conflict, Conflict],
+    /* Reference */ [Free, Follows, Conflict],
+    /* Update    */ [Follows, Conflict, Conflict],
     /* Exclusive */ [Conflict, Conflict, Conflict],
 ];
 

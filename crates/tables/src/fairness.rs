@@ -72,9 +72,7 @@ impl Fairness {
         let equal_share = f64::from(accepted) / self.tallies.len().max(1) as f64;
         let own = self.tallies.get(&self.own).map_or(0.0, |tally| f64::from(tally.accepted));
         let somebody_is_behind = self.tallies.iter().any(|(node, tally)| {
-            *node != self.own
-                && tally.rejected >= REJECTIONS_MIN
-                && f64::from(tally.accepted) < BEHIND * equal_share
+            *node != self.own && tally.rejected >= REJECTIONS_MIN && f64::from(tally.accepted) < BEHIND * equal_share
         });
         if !somebody_is_behind || own <= equal_share {
             return Duration::ZERO;

@@ -161,11 +161,9 @@ impl Operation {
     pub(crate) fn decode(reader: &mut Reader) -> Result<Operation, DecodeError> {
         match reader.u8("an operation's kind")? {
             INSERT => Ok(Operation::Insert { table: read_table(reader)?, new: read_row(reader)? }),
-            UPDATE => Ok(Operation::Update {
-                table: read_table(reader)?,
-                old: read_row(reader)?,
-                new: read_row(reader)?,
-            }),
+            UPDATE => {
+                Ok(Operation::Update { table: read_table(reader)?, old: read_row(reader)?, new: read_row(reader)? })
+            }
             DELETE => Ok(Operation::Delete { table: read_table(reader)?, old: read_row(reader)? }),
             REPLICATE_TABLE => Ok(Operation::ReplicateTable {
                 table: read_table(reader)?,

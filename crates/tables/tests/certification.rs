@@ -109,9 +109,10 @@ fn verdict_by_hand(accepted: &[(u64, Vec<Key>)], floor: u64, keys: &[Key]) -> bo
     keys.iter().all(|key| {
         key.position.0 >= floor
             && accepted.iter().filter(|(slot, _)| *slot > key.position.0).all(|(_, earlier)| {
-                earlier.iter().filter(|earlier| earlier.hash == key.hash).all(|earlier| {
-                    tables::relation(earlier.strength, key.strength) != tables::Relation::Conflict
-                })
+                earlier
+                    .iter()
+                    .filter(|earlier| earlier.hash == key.hash)
+                    .all(|earlier| tables::relation(earlier.strength, key.strength) != tables::Relation::Conflict)
             })
     })
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use consensus::Slot;
 use proptest::prelude::*;
 use tables::{
-    Change, ColumnDefinition, DecodeError, GrantDefinition, IndexId, Key, KeyHash, NetEffect, NetEffectError, Operation, Row, RowBuilder,
-    RowVersion, Strength, TableDefinition, TableId, Value, WriteSet,
+    Change, ColumnDefinition, DecodeError, GrantDefinition, IndexId, Key, KeyHash, NetEffect, NetEffectError,
+    Operation, Row, RowBuilder, RowVersion, Strength, TableDefinition, TableId, Value, WriteSet,
 };
 
 const TABLE: TableId = TableId(1);
@@ -62,7 +62,8 @@ fn every_operation() -> Vec<Operation> {
 }
 
 fn write_set() -> WriteSet {
-    let key = Key { table: TABLE, index: IndexId::ROW, hash: KeyHash(3), strength: Strength::Update, position: Slot(9) };
+    let key =
+        Key { table: TABLE, index: IndexId::ROW, hash: KeyHash(3), strength: Strength::Update, position: Slot(9) };
     WriteSet::new([key, Key::of_table(TABLE, Strength::Reference, Slot(9))], every_operation())
 }
 
@@ -76,7 +77,8 @@ fn a_write_set_survives_its_encoding() {
 #[test]
 fn the_format_is_what_other_nodes_and_older_logs_expect() {
     // Changing these bytes breaks every log on disk: raise the version instead.
-    let key = Key { table: TABLE, index: IndexId::ROW, hash: KeyHash(3), strength: Strength::Update, position: Slot(9) };
+    let key =
+        Key { table: TABLE, index: IndexId::ROW, hash: KeyHash(3), strength: Strength::Update, position: Slot(9) };
     let operations = vec![Operation::Delete { table: TABLE, old: row(&[number(7), Value::Unchanged]) }];
     let bytes = WriteSet::new([key], operations).encode();
     let expected = [
@@ -90,7 +92,8 @@ fn the_format_is_what_other_nodes_and_older_logs_expect() {
 
 #[test]
 fn a_key_touched_twice_keeps_its_first_position_and_greatest_strength() {
-    let early = Key { table: TABLE, index: IndexId::ROW, hash: KeyHash(3), strength: Strength::Update, position: Slot(4) };
+    let early =
+        Key { table: TABLE, index: IndexId::ROW, hash: KeyHash(3), strength: Strength::Update, position: Slot(4) };
     let late = Key { strength: Strength::Exclusive, position: Slot(9), ..early };
     let keys = WriteSet::new([late, early, late], Vec::new()).keys;
     assert_eq!(keys, [Key { strength: Strength::Exclusive, position: Slot(4), ..early }]);

@@ -140,7 +140,14 @@ fn size(held: &Held) -> usize {
 
 impl Log {
     /// Phase 1. A promise covers every slot of the log that is not closed.
-    pub(super) fn on_prepare(&mut self, context: &mut Context, scope: &Scope, from: NodeId, ballot: Ballot, closed: Slot) {
+    pub(super) fn on_prepare(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        ballot: Ballot,
+        closed: Slot,
+    ) {
         if !scope.may_vote() {
             return;
         }
@@ -169,7 +176,8 @@ impl Log {
         for (slot, held) in self.acceptor.above(above) {
             let length = held.entry.as_ref().map_or(0, Entry::len);
             let part = parts.last().expect("there is one part at least");
-            if !part.is_empty() && (bytes + length > bounds::BATCH_BYTES_MAX || part.len() >= bounds::BATCH_ENTRIES_MAX) {
+            if !part.is_empty() && (bytes + length > bounds::BATCH_BYTES_MAX || part.len() >= bounds::BATCH_ENTRIES_MAX)
+            {
                 parts.push(Vec::new());
                 bytes = 0;
             }
@@ -201,7 +209,15 @@ impl Log {
     }
 
     /// Phase 2. Slots that are closed here are not accepted again; if they hold the same ballot they count, as they did.
-    pub(super) fn on_accept(&mut self, context: &mut Context, scope: &Scope, ballot: Ballot, first: Slot, entries: &Arc<[Entry]>, answer_to: NodeId) {
+    pub(super) fn on_accept(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        ballot: Ballot,
+        first: Slot,
+        entries: &Arc<[Entry]>,
+        answer_to: NodeId,
+    ) {
         if !scope.may_accept() {
             return;
         }
@@ -245,7 +261,15 @@ impl Log {
         if fresh {
             self.accept(context, scope, ballot, first, entries);
         }
-        let body = GroupMessage::Accepted { log: self.id, ballot, first, last, closed: self.learner.closed, start: context.start, position: context.required() };
+        let body = GroupMessage::Accepted {
+            log: self.id,
+            ballot,
+            first,
+            last,
+            closed: self.learner.closed,
+            start: context.start,
+            position: context.required(),
+        };
         context.send_when_durable(scope, answer_to, body);
     }
 
@@ -262,7 +286,13 @@ impl Log {
         };
         assert!(ballot >= self.acceptor.promise(scope), "nothing is accepted below the promise");
         assert!(first > closed, "nothing is accepted at or below closed-up-to");
-        let sequence = context.persist(Record::Accepted { group: scope.group, log: self.id, ballot, first, entries: entries.clone() });
+        let sequence = context.persist(Record::Accepted {
+            group: scope.group,
+            log: self.id,
+            ballot,
+            first,
+            entries: entries.clone(),
+        });
         for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
             self.acceptor.put(slot, ballot, entry.clone());
         }
@@ -289,12 +319,20 @@ impl Log {
     }
 
     /// What was accepted here, chosen or not, for a member that finishes it.
-    pub(super) fn on_ask_accepted(&mut self, context: &mut Context, scope: &Scope, from: NodeId, first: Slot, up_to: Slot) {
+    pub(super) fn on_ask_accepted(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        first: Slot,
+        up_to: Slot,
+    ) {
         let mut accepted = Vec::new();
         let mut bytes = 0;
         for (slot, held) in self.acceptor.between(first.max(self.learner.closed.next()), up_to) {
             bytes += held.entry.as_ref().map_or(0, Entry::len);
-            if !accepted.is_empty() && (bytes > bounds::BATCH_BYTES_MAX || accepted.len() >= bounds::BATCH_ENTRIES_MAX) {
+            if !accepted.is_empty() && (bytes > bounds::BATCH_BYTES_MAX || accepted.len() >= bounds::BATCH_ENTRIES_MAX)
+            {
                 break;
             }
             accepted.push(Accepted { slot, ballot: held.ballot, entry: held.entry.clone() });

@@ -43,7 +43,10 @@ enum Place {
     Unrouted,
     /// In this node's proposer, queued or in flight.
     Here,
-    Forwarded { to: NodeId, again_at: Time },
+    Forwarded {
+        to: NodeId,
+        again_at: Time,
+    },
 }
 
 impl Admission {
@@ -205,8 +208,11 @@ impl Log {
             }
             pending.sent = true;
             let entry = pending.entry.clone();
-            pending.place = Place::Forwarded { to, again_at: now + timeout + context.options.transfer_time(entry.len()) };
-            if !entries.is_empty() && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || entries.len() >= bounds::BATCH_ENTRIES_MAX) {
+            pending.place =
+                Place::Forwarded { to, again_at: now + timeout + context.options.transfer_time(entry.len()) };
+            if !entries.is_empty()
+                && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || entries.len() >= bounds::BATCH_ENTRIES_MAX)
+            {
                 send(context, self, std::mem::take(&mut entries));
                 bytes = 0;
             }
@@ -266,7 +272,14 @@ impl Log {
     }
 
     /// A peer asks to have these proposed; none at all means: finish what is open.
-    pub(super) fn on_forward(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>, origin: NodeId, hops: u8) {
+    pub(super) fn on_forward(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        entries: Vec<Entry>,
+        origin: NodeId,
+        hops: u8,
+    ) {
         let ids = |entries: &[Entry]| entries.iter().map(Entry::id).collect::<Vec<_>>();
         let hint = self.hint(context, scope);
         let ballot = self.ownership.highest;
@@ -280,9 +293,11 @@ impl Log {
             if entries.is_empty() && matches!(self.proposer.stage, Stage::Idle) {
                 self.ownership.must_try = true;
             }
-            let refused: Vec<Entry> = entries.into_iter().filter(|entry| !self.proposer.enqueue(entry.clone())).collect();
+            let refused: Vec<Entry> =
+                entries.into_iter().filter(|entry| !self.proposer.enqueue(entry.clone())).collect();
             if !refused.is_empty() {
-                let body = GroupMessage::NotProposed { log: self.id, ids: ids(&refused), reason: NotProposed::Full, ballot };
+                let body =
+                    GroupMessage::NotProposed { log: self.id, ids: ids(&refused), reason: NotProposed::Full, ballot };
                 context.send(scope, [origin], body);
             }
             return;
@@ -290,12 +305,21 @@ impl Log {
         if to != context.node && to != origin && hops < bounds::FORWARD_HOPS_MAX {
             context.send(scope, [to], GroupMessage::Forward { log: self.id, entries, origin, hops: hops + 1 });
         } else {
-            let body = GroupMessage::NotProposed { log: self.id, ids: ids(&entries), reason: NotProposed::NotOwner, ballot };
+            let body =
+                GroupMessage::NotProposed { log: self.id, ids: ids(&entries), reason: NotProposed::NotOwner, ballot };
             context.send(scope, [origin], body);
         }
     }
 
-    pub(super) fn on_not_proposed(&mut self, context: &mut Context, scope: &Scope, from: NodeId, ids: &[OperationId], reason: NotProposed, ballot: Ballot) {
+    pub(super) fn on_not_proposed(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        ids: &[OperationId],
+        reason: NotProposed,
+        ballot: Ballot,
+    ) {
         self.saw_ballot(context, scope, ballot);
         if reason == NotProposed::NotOwner && ballot == self.ownership.highest && ballot.node == from {
             self.ownership.disown(ballot);
@@ -309,7 +333,8 @@ impl Log {
             // Not at once: two members that know equally little would pass it to and fro.
             pending.place = Place::Forwarded { to: from, again_at: context.now + pause };
         }
-        self.admission.resend_at = Some(self.admission.resend_at.map_or(context.now + pause, |at| at.min(context.now + pause)));
+        self.admission.resend_at =
+            Some(self.admission.resend_at.map_or(context.now + pause, |at| at.min(context.now + pause)));
         self.wake(context, scope);
     }
 }

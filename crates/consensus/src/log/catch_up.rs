@@ -83,7 +83,11 @@ impl CatchUp {
     }
 
     pub(super) fn next_deadline(&self) -> Time {
-        if self.wanting { self.not_before } else { Time::NEVER }
+        if self.wanting {
+            self.not_before
+        } else {
+            Time::NEVER
+        }
     }
 }
 
@@ -110,8 +114,11 @@ impl Log {
             .map(|member| member.node)
             .filter(|node| *node != context.node && context.peers.hears(*node, context.now))
             .collect();
-        let useful: Vec<NodeId> =
-            heard.iter().copied().filter(|node| !self.catch_up.trimmed_at.contains(node) && self.known_closed(*node) >= first).collect();
+        let useful: Vec<NodeId> = heard
+            .iter()
+            .copied()
+            .filter(|node| !self.catch_up.trimmed_at.contains(node) && self.known_closed(*node) >= first)
+            .collect();
         let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
         self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
         if useful.is_empty() {
@@ -172,16 +179,40 @@ impl Log {
             // What is in memory may not be on the disk yet, where an entry that lost can still stand in its slot.
             let in_memory = self.acceptor.between(first, up_to).next().map(|(slot, _)| slot.previous());
             let up_to = in_memory.unwrap_or(up_to);
-            context.effect(Effect::ReadEntries { token, group: scope.group, log: self.id, from: first, up_to, bytes_max });
+            context.effect(Effect::ReadEntries {
+                token,
+                group: scope.group,
+                log: self.id,
+                from: first,
+                up_to,
+                bytes_max,
+            });
         }
     }
 
-    fn answer_fetch(&mut self, context: &mut Context, scope: &Scope, to: NodeId, first: Slot, entries: Vec<(Ballot, Entry)>) {
+    fn answer_fetch(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        to: NodeId,
+        first: Slot,
+        entries: Vec<(Ballot, Entry)>,
+    ) {
         let (closed, trimmed) = (self.learner.closed, self.learner.trimmed);
-        context.send(scope, [to], GroupMessage::Fetched { log: self.id, first, entries: entries.into(), closed, trimmed });
+        context.send(
+            scope,
+            [to],
+            GroupMessage::Fetched { log: self.id, first, entries: entries.into(), closed, trimmed },
+        );
     }
 
-    pub(super) fn answer_fetch_read(&mut self, context: &mut Context, scope: &Scope, token: Token, mut entries: Vec<(Ballot, Entry)>) {
+    pub(super) fn answer_fetch_read(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        token: Token,
+        mut entries: Vec<(Ballot, Entry)>,
+    ) {
         let Some((to, first)) = self.catch_up.peer_reads.remove(&token) else { return };
         entries.truncate(bounds::BATCH_ENTRIES_MAX);
         self.answer_fetch(context, scope, to, first, entries);
@@ -259,7 +290,12 @@ impl Log {
             }
         }
         if !known {
-            context.persist(Record::Learnt { group: scope.group, log: self.id, first: closed.next(), entries: fresh.into() });
+            context.persist(Record::Learnt {
+                group: scope.group,
+                log: self.id,
+                first: closed.next(),
+                entries: fresh.into(),
+            });
             for (slot, (ballot, entry)) in (closed.next().0..).map(Slot).zip(fresh) {
                 self.acceptor.put(slot, *ballot, entry.clone());
             }

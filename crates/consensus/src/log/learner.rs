@@ -119,7 +119,10 @@ impl Log {
     }
 
     fn deliver_one(&mut self, context: &mut Context, scope: &Scope, slot: Slot, entry: Entry) {
-        assert!(slot == self.learner.delivered.next() && slot <= self.learner.closed, "slots are delivered in order, chosen ones only");
+        assert!(
+            slot == self.learner.delivered.next() && slot <= self.learner.closed,
+            "slots are delivered in order, chosen ones only"
+        );
         self.learner.delivered = slot;
         self.learner.bytes += entry.len() as u64;
         let sampled = self.learner.samples.last_key_value().map_or(0, |(_, bytes)| *bytes);
@@ -142,7 +145,13 @@ impl Log {
     }
 
     /// The disk's answer, to a delivery or to a member that fetches.
-    pub(super) fn on_entries_read(&mut self, context: &mut Context, scope: &Scope, token: Token, entries: Vec<(Ballot, Entry)>) {
+    pub(super) fn on_entries_read(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        token: Token,
+        entries: Vec<(Ballot, Entry)>,
+    ) {
         match self.learner.reading {
             Some((expected, from)) if expected == token => {
                 self.learner.reading = None;
@@ -203,7 +212,12 @@ impl Log {
             .unwrap_or(Slot::LARGEST);
         let kept_entries = Slot(learner.delivered.0.saturating_sub(context.options.log_keep_entries));
         let oldest_bytes = learner.bytes.saturating_sub(context.options.log_keep_bytes);
-        let kept_bytes = learner.samples.iter().take_while(|(_, bytes)| **bytes <= oldest_bytes).last().map_or(Slot::ZERO, |(slot, _)| *slot);
+        let kept_bytes = learner
+            .samples
+            .iter()
+            .take_while(|(_, bytes)| **bytes <= oldest_bytes)
+            .last()
+            .map_or(Slot::ZERO, |(slot, _)| *slot);
         let up_to = laggard.max(kept_entries).max(kept_bytes).min(learner.held);
         if up_to > learner.trimmed {
             learner.trimmed = up_to;
@@ -239,7 +253,8 @@ impl Log {
     pub(super) fn record_closed(&mut self, context: &mut Context, scope: &Scope) {
         if self.learner.closed > self.learner.recorded {
             self.learner.recorded = self.learner.closed;
-            let sequence = context.persist(Record::Chosen { group: scope.group, log: self.id, up_to: self.learner.closed });
+            let sequence =
+                context.persist(Record::Chosen { group: scope.group, log: self.id, up_to: self.learner.closed });
             self.learner.not_durable.push_back((sequence, self.learner.closed));
         }
     }

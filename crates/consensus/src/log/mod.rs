@@ -74,7 +74,9 @@ impl Log {
                 context.peers.saw_position(from, start, position);
                 self.on_promise(context, scope, from, ballot, closed, (above, part, last), accepted);
             }
-            GroupMessage::Refused { ballot, promised, closed, .. } => self.on_refused(context, scope, from, ballot, promised, closed),
+            GroupMessage::Refused { ballot, promised, closed, .. } => {
+                self.on_refused(context, scope, from, ballot, promised, closed)
+            }
             GroupMessage::Accept { ballot, first, entries, chosen, answer_to, .. } => {
                 self.on_accept(context, scope, ballot, first, &entries, answer_to);
                 if let Some(range) = chosen {
@@ -88,8 +90,12 @@ impl Log {
                 self.on_finish_accepted(context, scope, from, ballot, first, last);
             }
             GroupMessage::Chosen { range, .. } => self.on_chosen(context, scope, from, range),
-            GroupMessage::Forward { entries, origin, hops, .. } => self.on_forward(context, scope, entries, origin, hops),
-            GroupMessage::NotProposed { ids, reason, ballot, .. } => self.on_not_proposed(context, scope, from, &ids, reason, ballot),
+            GroupMessage::Forward { entries, origin, hops, .. } => {
+                self.on_forward(context, scope, entries, origin, hops)
+            }
+            GroupMessage::NotProposed { ids, reason, ballot, .. } => {
+                self.on_not_proposed(context, scope, from, &ids, reason, ballot)
+            }
             GroupMessage::ReadAsk { round, .. } => self.on_read_ask(context, scope, from, round),
             GroupMessage::ReadAnswer { round, closed, highest, promised, .. } => {
                 self.saw_closed(from, closed);
@@ -100,7 +106,9 @@ impl Log {
                 self.saw_closed(from, closed);
                 self.on_fetched(context, scope, from, first, &entries, closed, trimmed);
             }
-            GroupMessage::AskAccepted { from: first, up_to, .. } => self.on_ask_accepted(context, scope, from, first, up_to),
+            GroupMessage::AskAccepted { from: first, up_to, .. } => {
+                self.on_ask_accepted(context, scope, from, first, up_to)
+            }
             GroupMessage::HasAccepted { closed, accepted, .. } => {
                 self.saw_closed(from, closed);
                 self.on_has_accepted(context, scope, from, closed, accepted);
@@ -192,7 +200,13 @@ impl Log {
     }
 
     pub(crate) fn position(&self, scope: &Scope) -> LogPosition {
-        LogPosition { group: scope.group, epoch: scope.epoch(), log: self.id, ballot: self.ownership.highest, closed: self.learner.closed }
+        LogPosition {
+            group: scope.group,
+            epoch: scope.epoch(),
+            log: self.id,
+            ballot: self.ownership.highest,
+            closed: self.learner.closed,
+        }
     }
 
     pub(crate) fn is_busy(&self, now: Time, within: std::time::Duration) -> bool {
@@ -216,7 +230,13 @@ impl Log {
         self.member_closed.get(&node).copied().unwrap_or_default()
     }
 
-    pub(crate) fn entries_read(&mut self, context: &mut Context, scope: &Scope, token: Token, entries: Vec<(Ballot, Entry)>) {
+    pub(crate) fn entries_read(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        token: Token,
+        entries: Vec<(Ballot, Entry)>,
+    ) {
         self.on_entries_read(context, scope, token, entries);
         self.wake(context, scope);
     }

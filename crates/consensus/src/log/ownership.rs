@@ -43,7 +43,15 @@ pub(super) enum Hint {
 
 impl Ownership {
     pub(super) fn new(highest: Ballot) -> Ownership {
-        Ownership { highest, must_try: false, turn_at: None, not_before: Time(0), attempts: 0, disowned: None, waiting: false }
+        Ownership {
+            highest,
+            must_try: false,
+            turn_at: None,
+            not_before: Time(0),
+            attempts: 0,
+            disowned: None,
+            waiting: false,
+        }
     }
 
     pub(super) fn won(&mut self) {
@@ -175,10 +183,14 @@ impl Log {
             return at;
         }
         let lost = self.ownership.highest.node;
-        let eligible: Vec<NodeId> = scope.configuration.all_voters().into_iter().filter(|node| scope.is_eligible(*node)).collect();
+        let eligible: Vec<NodeId> =
+            scope.configuration.all_voters().into_iter().filter(|node| scope.is_eligible(*node)).collect();
         let split = eligible.partition_point(|node| *node <= lost);
         let order = eligible[split..].iter().chain(&eligible[..split]);
-        let ahead = order.take_while(|node| **node != context.node).filter(|node| context.peers.is_live(**node, context.now)).count();
+        let ahead = order
+            .take_while(|node| **node != context.node)
+            .filter(|node| context.peers.is_live(**node, context.now))
+            .count();
         let step = context.options.failure_timeout / 10;
         let jitter = context.random.delay(step / 4);
         let rank = u32::try_from(ahead).expect("members are bounded");
@@ -187,7 +199,15 @@ impl Log {
         at
     }
 
-    pub(super) fn on_refused(&mut self, context: &mut Context, scope: &Scope, from: NodeId, ballot: Ballot, promised: Ballot, closed: Slot) {
+    pub(super) fn on_refused(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        ballot: Ballot,
+        promised: Ballot,
+        closed: Slot,
+    ) {
         self.saw_closed(from, closed);
         if closed > self.learner.closed {
             self.catch_up.aim(closed);

@@ -147,7 +147,8 @@ impl Proposer {
         if id != OperationId::NONE && self.known_ids.contains(&id) {
             return true;
         }
-        if self.queue.len() >= bounds::PENDING_ENTRIES_MAX || self.queue_bytes + entry.len() > bounds::PENDING_BYTES_MAX {
+        if self.queue.len() >= bounds::PENDING_ENTRIES_MAX || self.queue_bytes + entry.len() > bounds::PENDING_BYTES_MAX
+        {
             return false;
         }
         if id != OperationId::NONE {
@@ -273,9 +274,14 @@ impl Log {
     }
 
     fn findings(&self, scope: &Scope, preparing: &Preparing) -> Findings {
-        let complete: BTreeMap<NodeId, &Answer> =
-            preparing.answers.iter().filter(|(_, answer)| answer.is_complete()).map(|(node, answer)| (*node, answer)).collect();
-        let quorum = |counted: &BTreeMap<NodeId, &Answer>| is_quorum(scope, scope.configuration.set_of(counted.keys().copied()));
+        let complete: BTreeMap<NodeId, &Answer> = preparing
+            .answers
+            .iter()
+            .filter(|(_, answer)| answer.is_complete())
+            .map(|(node, answer)| (*node, answer))
+            .collect();
+        let quorum =
+            |counted: &BTreeMap<NodeId, &Answer>| is_quorum(scope, scope.configuration.set_of(counted.keys().copied()));
         if !quorum(&complete) {
             return Findings::Wait;
         }
@@ -307,11 +313,14 @@ impl Log {
                     *known = if lower { (*known).min(*ballot) } else { (*known).max(*ballot) };
                 }
             }
-            let Some((slot, ballot)) = highest.iter().find(|(slot, ballot)| !found.contains_key(&(**slot, **ballot))) else {
+            let Some((slot, ballot)) = highest.iter().find(|(slot, ballot)| !found.contains_key(&(**slot, **ballot)))
+            else {
                 return Findings::Free(fill_gaps(closed, &highest, &found));
             };
             // Damaged, and no intact copy: such answers do not count until a higher ballot is found or the copy is.
-            counted.retain(|_, answer| !answer.accepted.get(slot).is_some_and(|(theirs, entry)| theirs == ballot && entry.is_none()));
+            counted.retain(|_, answer| {
+                !answer.accepted.get(slot).is_some_and(|(theirs, entry)| theirs == ballot && entry.is_none())
+            });
             if !quorum(&counted) {
                 return Findings::Wait;
             }
@@ -336,7 +345,9 @@ impl Log {
         let mut batch = Vec::new();
         let mut bytes = 0;
         for (_, entry) in values {
-            if !batch.is_empty() && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX) {
+            if !batch.is_empty()
+                && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX)
+            {
                 self.send_batch(context, scope, std::mem::take(&mut batch));
                 bytes = 0;
             }
@@ -351,7 +362,8 @@ impl Log {
         }
         let Proposer { stage: Stage::Owning(owning), queue, queue_bytes, .. } = &mut self.proposer else { return };
         // What phase 1 found needs no second slot.
-        let carried: BTreeSet<OperationId> = owning.batches.iter().flat_map(|batch| batch.entries.iter().map(Entry::id)).collect();
+        let carried: BTreeSet<OperationId> =
+            owning.batches.iter().flat_map(|batch| batch.entries.iter().map(Entry::id)).collect();
         queue.retain(|entry| !carried.contains(&entry.id()) || entry.id() == OperationId::NONE);
         *queue_bytes = queue.iter().map(Entry::len).sum();
         self.wake(context, scope);
@@ -367,9 +379,11 @@ impl Log {
             if owning.yielding_until.is_some_and(|until| context.now < until) || !has_quorum {
                 break;
             }
-            let full = owning.batches.len() >= bounds::IN_FLIGHT_BATCHES_MAX || owning.slots >= bounds::IN_FLIGHT_SLOTS_MAX;
+            let full =
+                owning.batches.len() >= bounds::IN_FLIGHT_BATCHES_MAX || owning.slots >= bounds::IN_FLIGHT_SLOTS_MAX;
             let Some(next) = self.proposer.queue.front() else { break };
-            let small = self.proposer.queue.len() < bounds::BATCH_ENTRIES_MAX && self.proposer.queue_bytes < bounds::BATCH_BYTES_MAX;
+            let small = self.proposer.queue.len() < bounds::BATCH_ENTRIES_MAX
+                && self.proposer.queue_bytes < bounds::BATCH_BYTES_MAX;
             let gathering = owning.gathers_until(scope, context).filter(|until| small && context.now < *until);
             if gathering.is_some() {
                 self.proposer.gathering_until = gathering;
@@ -381,7 +395,8 @@ impl Log {
             let mut batch = Vec::new();
             let mut bytes = 0;
             while let Some(entry) = self.proposer.queue.front() {
-                let too_much = bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX;
+                let too_much =
+                    bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX;
                 if !batch.is_empty() && too_much {
                     break;
                 }
@@ -415,7 +430,15 @@ impl Log {
             owning.again_at = context.now + context.options.retry_interval();
         }
         let acks = MemberSet::EMPTY;
-        owning.batches.push_back(Batch { first, last, entries: entries.clone(), bytes, acks, chosen: false, sent_at: context.now });
+        owning.batches.push_back(Batch {
+            first,
+            last,
+            entries: entries.clone(),
+            bytes,
+            acks,
+            chosen: false,
+            sent_at: context.now,
+        });
         let ballot = owning.ballot;
         let to = self.audience(context, scope);
         self.proposer.notice_due = false;
@@ -429,7 +452,15 @@ impl Log {
         scope.configuration.members.iter().map(|member| member.node).filter(heard).collect()
     }
 
-    pub(super) fn on_accepted(&mut self, context: &mut Context, scope: &Scope, from: NodeId, ballot: Ballot, first: Slot, last: Slot) {
+    pub(super) fn on_accepted(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        ballot: Ballot,
+        first: Slot,
+        last: Slot,
+    ) {
         let Some(index) = scope.configuration.index(from) else { return };
         let Stage::Owning(owning) = &mut self.proposer.stage else { return };
         if owning.ballot != ballot {
@@ -499,7 +530,8 @@ impl Log {
             if batch.chosen || context.now - batch.sent_at < pause + context.options.transfer_time(ahead) {
                 continue;
             }
-            let missing = |node: &NodeId| scope.configuration.index(*node).is_some_and(|index| !batch.acks.contains(index));
+            let missing =
+                |node: &NodeId| scope.configuration.index(*node).is_some_and(|index| !batch.acks.contains(index));
             let to: Vec<NodeId> = audience.iter().copied().filter(missing).collect();
             batch.sent_at = context.now;
             let body = GroupMessage::Accept {
@@ -534,7 +566,8 @@ impl Log {
             Stage::Idle => false,
             Stage::Preparing(_) => true,
             Stage::Owning(owning) => {
-                let entries: Vec<Entry> = owning.batches.iter().flat_map(|batch| batch.entries.iter().cloned()).collect();
+                let entries: Vec<Entry> =
+                    owning.batches.iter().flat_map(|batch| batch.entries.iter().cloned()).collect();
                 let busy = !entries.is_empty();
                 for entry in entries.into_iter().rev().filter(|entry| entry.id() != OperationId::NONE) {
                     self.proposer.queue_bytes += entry.len();
@@ -569,11 +602,14 @@ impl Log {
         self.proposer.stage = Stage::Idle;
         self.proposer.notice_due = false;
     }
-
 }
 
 /// Every slot from closed-up-to to the highest accepted: the highest ballot's value, no-ops between (rule 2).
-fn fill_gaps(closed: Slot, highest: &BTreeMap<Slot, Ballot>, found: &BTreeMap<(Slot, Ballot), Entry>) -> Vec<(Slot, Entry)> {
+fn fill_gaps(
+    closed: Slot,
+    highest: &BTreeMap<Slot, Ballot>,
+    found: &BTreeMap<(Slot, Ballot), Entry>,
+) -> Vec<(Slot, Entry)> {
     let last = highest.last_key_value().map_or(closed, |(slot, _)| *slot);
     (closed.next().0..=last.0)
         .map(Slot)

@@ -98,7 +98,10 @@ impl Log {
     /// Accepted slots that stay open without anybody asking: a read of this node's own has them finished.
     pub(super) fn settle_open_slots(&mut self, context: &mut Context, scope: &Scope) {
         let timeout = context.options.failure_timeout;
-        if self.acceptor.highest() <= self.learner.closed || self.proposer.owned_ballot().is_some() || !scope.is_member() {
+        if self.acceptor.highest() <= self.learner.closed
+            || self.proposer.owned_ballot().is_some()
+            || !scope.is_member()
+        {
             self.acceptor.settle_at = Time::NEVER;
             return;
         }
@@ -131,7 +134,12 @@ impl Log {
         let first = if is_planted(SeededBug::ReadRoundsBeginAgain) { 0 } else { context.start.0 << 32 };
         self.reader.last_round = self.reader.last_round.max(first) + 1;
         let number = self.reader.last_round;
-        let round = Round { readers: self.reader.waiting.drain(..).collect(), answers: BTreeMap::new(), again_at: context.now, quorum_at: None };
+        let round = Round {
+            readers: self.reader.waiting.drain(..).collect(),
+            answers: BTreeMap::new(),
+            again_at: context.now,
+            quorum_at: None,
+        };
         self.reader.rounds.insert(number, round);
     }
 
@@ -161,11 +169,19 @@ impl Log {
         self.note_durable(context);
         let (highest, ballot) = self.acceptor.durable_highest();
         let promised = self.acceptor.promise(scope);
-        let body = GroupMessage::ReadAnswer { log: self.id, round, closed: self.learner.closed, highest, ballot, promised };
+        let body =
+            GroupMessage::ReadAnswer { log: self.id, round, closed: self.learner.closed, highest, ballot, promised };
         context.send(scope, [from], body);
     }
 
-    pub(super) fn on_read_answer(&mut self, context: &mut Context, scope: &Scope, from: NodeId, round: u64, answer: Answer) {
+    pub(super) fn on_read_answer(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        round: u64,
+        answer: Answer,
+    ) {
         if answer.closed > self.learner.closed {
             self.catch_up.aim(answer.closed);
         }
@@ -184,7 +200,8 @@ impl Log {
         for (number, round) in &mut self.reader.rounds {
             let Some(barrier) = barrier(scope, &round.answers) else { continue };
             round.quorum_at.get_or_insert(context.now);
-            let known = round.answers.values().map(|answer| answer.closed).max().unwrap_or_default().max(self.learner.closed);
+            let known =
+                round.answers.values().map(|answer| answer.closed).max().unwrap_or_default().max(self.learner.closed);
             if barrier <= known {
                 done.push((*number, barrier));
             }
@@ -251,7 +268,13 @@ impl Log {
     fn finish_late_barriers(&mut self, context: &mut Context, scope: &Scope) {
         let patience = context.options.retry_interval();
         let late = |round: &Round| round.quorum_at.is_some_and(|at| context.now - at >= patience);
-        let up_to = self.reader.rounds.values().filter(|round| late(round)).filter_map(|round| barrier(scope, &round.answers)).max();
+        let up_to = self
+            .reader
+            .rounds
+            .values()
+            .filter(|round| late(round))
+            .filter_map(|round| barrier(scope, &round.answers))
+            .max();
         let waiting = self.reader.rounds.values().any(|round| round.quorum_at.is_some());
         if waiting && self.reader.finish.again_at.is_none() {
             self.reader.finish.again_at = Some(context.now + patience);
@@ -282,7 +305,11 @@ impl Log {
         let voters = scope.configuration.all_voters();
         self.reader.finish.asked = true;
         self.reader.finish.sent = false;
-        context.send(scope, voters, GroupMessage::AskAccepted { log: self.id, from: self.learner.closed.next(), up_to });
+        context.send(
+            scope,
+            voters,
+            GroupMessage::AskAccepted { log: self.id, from: self.learner.closed.next(), up_to },
+        );
         self.send_finish(context, scope);
     }
 
@@ -296,7 +323,14 @@ impl Log {
         self.wake(context, scope);
     }
 
-    pub(super) fn on_has_accepted(&mut self, context: &mut Context, scope: &Scope, _from: NodeId, closed: Slot, accepted: Vec<Accepted>) {
+    pub(super) fn on_has_accepted(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        _from: NodeId,
+        closed: Slot,
+        accepted: Vec<Accepted>,
+    ) {
         if closed > self.learner.closed {
             self.catch_up.aim(closed);
         }
@@ -337,7 +371,14 @@ impl Log {
             }
             finish.acks.insert(*slot, (*ballot, MemberSet::EMPTY));
             let entries = vec![entry.clone()].into();
-            let body = GroupMessage::Accept { log: self.id, ballot: *ballot, first: *slot, entries, chosen: None, answer_to: context.node };
+            let body = GroupMessage::Accept {
+                log: self.id,
+                ballot: *ballot,
+                first: *slot,
+                entries,
+                chosen: None,
+                answer_to: context.node,
+            };
             context.send(scope, voters.iter().copied(), body);
         }
         finish.sent = true;
@@ -351,7 +392,15 @@ impl Log {
     }
 
     /// Acceptances count per slot and ballot (rule 1); the lowest open slots are told to all as they are chosen.
-    pub(super) fn on_finish_accepted(&mut self, context: &mut Context, scope: &Scope, from: NodeId, ballot: Ballot, first: Slot, last: Slot) {
+    pub(super) fn on_finish_accepted(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        ballot: Ballot,
+        first: Slot,
+        last: Slot,
+    ) {
         let Some(index) = scope.configuration.index(from) else { return };
         for (_, (sent, acks)) in self.reader.finish.acks.range_mut(first..=last.max(first)) {
             if *sent == ballot {
@@ -366,7 +415,13 @@ impl Log {
             }
             let range = ChosenRange { first: slot, last: slot, ballot };
             self.take_chosen(context, scope, range);
-            let others = scope.configuration.members.iter().map(|member| member.node).filter(|node| *node != context.node).collect::<Vec<_>>();
+            let others = scope
+                .configuration
+                .members
+                .iter()
+                .map(|member| member.node)
+                .filter(|node| *node != context.node)
+                .collect::<Vec<_>>();
             context.send(scope, others, GroupMessage::Chosen { log: self.id, range });
             if self.learner.closed < slot {
                 self.catch_up.aim(slot);
@@ -393,7 +448,8 @@ fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
     candidates.sort_unstable();
     candidates.reverse();
     let contains_quorum = |slot: Slot| {
-        let mut set = configuration.set_of(configuration.members.iter().map(|member| member.node).filter(|node| !answers.contains_key(node)));
+        let mut set = configuration
+            .set_of(configuration.members.iter().map(|member| member.node).filter(|node| !answers.contains_key(node)));
         for (node, _) in answers.iter().filter(|(_, answer)| reach(answer) >= slot) {
             set.insert(configuration.index(*node).expect("only members answer"));
         }
@@ -401,4 +457,3 @@ fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
     };
     Some(candidates.into_iter().find(|slot| contains_quorum(*slot)).unwrap_or(Slot::ZERO))
 }
-

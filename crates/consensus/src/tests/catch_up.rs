@@ -109,7 +109,9 @@ fn the_face_may_hold_more_than_the_log_knew_closed() {
     }
     for number in 1..=3 {
         let state = cluster.nodes.get_mut(&node(number)).expect("it exists");
-        state.disk.retain(|(_, record)| !matches!(record, crate::Record::Chosen { .. } | crate::Record::PeerSeen { .. }));
+        state
+            .disk
+            .retain(|(_, record)| !matches!(record, crate::Record::Chosen { .. } | crate::Record::PeerSeen { .. }));
         state.applied = Slot(20);
         cluster.kill(number);
     }

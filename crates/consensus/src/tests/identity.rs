@@ -17,7 +17,11 @@ fn a_node_whose_log_went_back_is_refused_and_stops() {
     cluster.nodes.get_mut(&node(2)).expect("it exists").disk = copy;
     cluster.restart(2);
     cluster.run(Duration::from_secs(1));
-    assert!(matches!(cluster.state(2).stopped, Some(StopReason::Impostor(Impostor::LogWentBack { .. }))), "{:?}", cluster.state(2).stopped);
+    assert!(
+        matches!(cluster.state(2).stopped, Some(StopReason::Impostor(Impostor::LogWentBack { .. }))),
+        "{:?}",
+        cluster.state(2).stopped
+    );
 }
 
 #[test]

@@ -38,7 +38,8 @@ fn a_take_over() {
         n2 -> n3: accepted 1.2.3.1 3..3
         n3 -> n2: chosen 2..2 under 1.2.3.1
         n3 -> n2: chosen 2..3 under 1.2.3.1
-    "#]].assert_eq(&cluster.take_transcript());
+    "#]]
+    .assert_eq(&cluster.take_transcript());
 }
 
 #[test]
@@ -130,5 +131,6 @@ fn a_second_member() {
         n1 -> n2: accept 4.1.1.1 2: [1.1.4="two"]
         n2 -> n1: accepted 4.1.1.1 2..2
         n1 -> n2: chosen 2..2 under 4.1.1.1
-    "#]].assert_eq(&cluster.take_transcript());
+    "#]]
+    .assert_eq(&cluster.take_transcript());
 }

@@ -88,7 +88,11 @@ fn a_dead_member_is_removed_and_refused_when_it_comes_back() {
     cluster.run(Duration::from_secs(2));
     let refused = cluster.propose(3, "three");
     cluster.run(Duration::from_secs(1));
-    assert!(matches!(cluster.state(3).outcomes[&refused], ProposalOutcome::Failed(Refusal::Removed(_))), "{:?}", cluster.state(3).outcomes);
+    assert!(
+        matches!(cluster.state(3).outcomes[&refused], ProposalOutcome::Failed(Refusal::Removed(_))),
+        "{:?}",
+        cluster.state(3).outcomes
+    );
     assert_eq!(cluster.bodies(1), ["one", "two"]);
 }
 
@@ -120,7 +124,8 @@ fn any_member_resumes_a_change_whose_driver_died() {
     cluster.change(1, Change::Remove(node(4)));
     // The joint epoch is chosen, then its driver dies.
     for _ in 0..1000 {
-        let joint = (2..=3).any(|number| cluster.state(number).core.status(cluster.now).groups[0].configuration.is_joint());
+        let joint =
+            (2..=3).any(|number| cluster.state(number).core.status(cluster.now).groups[0].configuration.is_joint());
         if joint {
             break;
         }

@@ -131,7 +131,12 @@ fn nothing_is_promised_or_accepted_before_it_is_durable() {
     cluster.sync(2);
     cluster.settle();
     let transcript = cluster.take_transcript();
-    assert!(transcript.contains("n2 -> n1: promise") && transcript.contains("accept ") && !transcript.contains(": accepted "), "{transcript}");
+    assert!(
+        transcript.contains("n2 -> n1: promise")
+            && transcript.contains("accept ")
+            && !transcript.contains(": accepted "),
+        "{transcript}"
+    );
     assert!(!cluster.state(1).outcomes.contains_key(&id));
     cluster.sync(2);
     cluster.settle();
@@ -172,7 +177,11 @@ fn withdrawing_is_definite_only_before_anything_was_sent() {
     cluster.settle();
     cluster.input(node(1), withdraw(sent));
     cluster.settle();
-    assert_eq!(cluster.state(1).outcomes[&sent], ProposalOutcome::Failed(Refusal::Withdrawn), "the first write still waited for promises");
+    assert_eq!(
+        cluster.state(1).outcomes[&sent],
+        ProposalOutcome::Failed(Refusal::Withdrawn),
+        "the first write still waited for promises"
+    );
     cluster.heal();
     cluster.propose(1, "z");
     cluster.run(Duration::from_secs(2));

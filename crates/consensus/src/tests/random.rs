@@ -57,9 +57,17 @@ fn schedule(seed: u64, count: u128) {
     let last = cluster.propose(1, "last");
     cluster.run(Duration::from_secs(4));
     check_agreement(&cluster, seed, &mut decided);
-    assert!(matches!(cluster.state(1).outcomes.get(&last), Some(ProposalOutcome::Chosen(_))), "seed {seed}: no progress: {:?}", cluster.state(1).outcomes.get(&last));
+    assert!(
+        matches!(cluster.state(1).outcomes.get(&last), Some(ProposalOutcome::Chosen(_))),
+        "seed {seed}: no progress: {:?}",
+        cluster.state(1).outcomes.get(&last)
+    );
     for number in 1..=count {
-        assert_eq!(cluster.main_status(number).delivered, cluster.main_status(1).delivered, "seed {seed}: {number} lags");
+        assert_eq!(
+            cluster.main_status(number).delivered,
+            cluster.main_status(1).delivered,
+            "seed {seed}: {number} lags"
+        );
     }
 }
 

@@ -73,7 +73,8 @@ fn three_nodes_first_write_then_fast_path() {
         n3 -> n1: accepted 1.1.1.1 3..3
         n1 -> n2: chosen 1..3 under 1.1.1.1
         n1 -> n3: chosen 1..3 under 1.1.1.1
-    "#]].assert_eq(&cluster.take_transcript());
+    "#]]
+    .assert_eq(&cluster.take_transcript());
     for number in 1..=3 {
         assert_eq!(cluster.bodies(number), ["first", "second", "third"]);
     }

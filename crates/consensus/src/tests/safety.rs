@@ -2,8 +2,8 @@
 
 use crate::cluster::{configuration, node, Cluster, GROUP};
 use crate::{
-    Ballot, ChosenRange, Entry, Epoch, GroupMessage, Input, LogId, Message, OperationId, ProposalOutcome, Record, RecoveredEntry, Sequence,
-    Slot, Start, StopReason,
+    Ballot, ChosenRange, Entry, Epoch, GroupMessage, Input, LogId, Message, OperationId, ProposalOutcome, Record,
+    RecoveredEntry, Sequence, Slot, Start, StopReason,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,13 @@ fn value(text: &str) -> Entry {
 
 fn accepted(round: u64, proposer: u128, first: u64, values: &[&str]) -> Record {
     let entries: Vec<Entry> = values.iter().map(|text| value(text)).collect();
-    Record::Accepted { group: GROUP, log: LogId::MAIN, ballot: ballot(round, proposer), first: Slot(first), entries: entries.into() }
+    Record::Accepted {
+        group: GROUP,
+        log: LogId::MAIN,
+        ballot: ballot(round, proposer),
+        first: Slot(first),
+        entries: entries.into(),
+    }
 }
 
 /// Three nodes whose disks hold these records beside the configuration.
@@ -27,7 +33,12 @@ fn with_disks(disks: [Vec<Record>; 3]) -> Cluster {
     let mut cluster = Cluster::empty();
     for (number, records) in (1..).zip(disks) {
         let configured = Record::Configured { configuration: Arc::new(configuration(1, &[1, 2, 3])) };
-        let disk = [configured].into_iter().chain(records).zip(1..).map(|(record, sequence)| (Sequence(sequence), record)).collect();
+        let disk = [configured]
+            .into_iter()
+            .chain(records)
+            .zip(1..)
+            .map(|(record, sequence)| (Sequence(sequence), record))
+            .collect();
         cluster.add(number, disk);
     }
     cluster
@@ -36,7 +47,8 @@ fn with_disks(disks: [Vec<Record>; 3]) -> Cluster {
 /// pg_paxos, defect 1: V@1 on node 1, W@2 on node 3, V@3 on node 2. "A majority reports V" proves nothing.
 #[test]
 fn equal_values_under_different_ballots_are_not_chosen() {
-    let mut cluster = with_disks([vec![accepted(1, 1, 1, &["V"])], vec![accepted(3, 2, 1, &["V"])], vec![accepted(2, 3, 1, &["W"])]]);
+    let mut cluster =
+        with_disks([vec![accepted(1, 1, 1, &["V"])], vec![accepted(3, 2, 1, &["V"])], vec![accepted(2, 3, 1, &["W"])]]);
     cluster.kill(3);
     let token = cluster.read(1);
     cluster.run(Duration::from_secs(3));
@@ -61,7 +73,8 @@ fn equal_values_under_different_ballots_are_not_chosen() {
 #[test]
 fn a_chosen_value_survives_a_rival_with_the_same_round() {
     // "b" was chosen by nodes 2 and 3 under round 1 of node 2; node 1 accepted "z" under round 1 of its own, a lower ballot.
-    let mut cluster = with_disks([vec![accepted(1, 1, 1, &["z"])], vec![accepted(1, 2, 1, &["b"])], vec![accepted(1, 2, 1, &["b"])]]);
+    let mut cluster =
+        with_disks([vec![accepted(1, 1, 1, &["z"])], vec![accepted(1, 2, 1, &["b"])], vec![accepted(1, 2, 1, &["b"])]]);
     cluster.kill(3);
     let id = cluster.propose(1, "next");
     cluster.run(Duration::from_secs(4));
@@ -85,7 +98,10 @@ fn a_notice_counts_only_for_the_ballot_it_names() {
     cluster.settle();
     let range = ChosenRange { first: Slot(1), last: Slot(1), ballot: ballot(2, 3) };
     let body = GroupMessage::Chosen { log: LogId::MAIN, range };
-    cluster.input(node(2), Input::Message { from: node(3), message: Message::Group { group: GROUP, epoch: Epoch(1), body } });
+    cluster.input(
+        node(2),
+        Input::Message { from: node(3), message: Message::Group { group: GROUP, epoch: Epoch(1), body } },
+    );
     cluster.take_transcript();
     cluster.settle();
     assert!(cluster.bodies(2).is_empty(), "accepted under another ballot: not known chosen");
@@ -97,8 +113,18 @@ fn two_values_under_one_ballot_stop_the_acceptor() {
     let mut cluster = with_disks([vec![], vec![accepted(1, 1, 1, &["a"])], vec![]]);
     cluster.settle();
     let entries = vec![value("b")].into();
-    let body = GroupMessage::Accept { log: LogId::MAIN, ballot: ballot(1, 1), first: Slot(1), entries, chosen: None, answer_to: node(1) };
-    cluster.input(node(2), Input::Message { from: node(1), message: Message::Group { group: GROUP, epoch: Epoch(1), body } });
+    let body = GroupMessage::Accept {
+        log: LogId::MAIN,
+        ballot: ballot(1, 1),
+        first: Slot(1),
+        entries,
+        chosen: None,
+        answer_to: node(1),
+    };
+    cluster.input(
+        node(2),
+        Input::Message { from: node(1), message: Message::Group { group: GROUP, epoch: Epoch(1), body } },
+    );
     cluster.settle();
     assert!(matches!(cluster.state(2).stopped, Some(StopReason::TwoValues { slot: Slot(1), .. })));
 }
@@ -163,9 +189,21 @@ fn parts_of_different_promises_stay_apart() {
     cluster.settle();
     let prepared = ballot(1, 1);
     let promise = |above: u64, closed: u64, part: u32, last: bool, slots: std::ops::RangeInclusive<u64>| {
-        let accepted = slots.map(|slot| crate::Accepted { slot: Slot(slot), ballot: ballot(0, 0), entry: Some(value("v")) }).collect();
+        let accepted = slots
+            .map(|slot| crate::Accepted { slot: Slot(slot), ballot: ballot(0, 0), entry: Some(value("v")) })
+            .collect();
         let position = Sequence(1);
-        let body = GroupMessage::Promise { log: LogId::MAIN, ballot: prepared, closed: Slot(closed), above: Slot(above), part, last, accepted, start: Start(1), position };
+        let body = GroupMessage::Promise {
+            log: LogId::MAIN,
+            ballot: prepared,
+            closed: Slot(closed),
+            above: Slot(above),
+            part,
+            last,
+            accepted,
+            start: Start(1),
+            position,
+        };
         Input::Message { from: node(2), message: Message::Group { group: GROUP, epoch: Epoch(1), body } }
     };
     cluster.input(node(1), promise(0, 0, 0, false, 1..=10));

@@ -26,5 +26,8 @@ fn speed_of_one_owner_and_two_followers() {
         });
     }
     let seconds = began.elapsed().as_secs_f64();
-    println!("{:.0} entries/s through three cores on one thread, messages encoded and decoded", f64::from(rounds * batch) / seconds);
+    println!(
+        "{:.0} entries/s through three cores on one thread, messages encoded and decoded",
+        f64::from(rounds * batch) / seconds
+    );
 }

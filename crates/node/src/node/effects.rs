@@ -7,9 +7,7 @@ use crate::waiting::{Proposal, ProposalWaiter};
 use crate::EngineFailure;
 use bytes::Bytes;
 use client::{Answer, Outcome, Refusal, RefusalReason, Response, Settled, Slot, Verdict};
-use consensus::{
-    Effect, Entry, GroupId, Input, LogId, Occurrence, OperationId, ProposalOutcome, Token,
-};
+use consensus::{Effect, Entry, GroupId, Input, LogId, Occurrence, OperationId, ProposalOutcome, Token};
 use tracing::warn;
 
 impl Node {
@@ -34,35 +32,21 @@ impl Node {
                 }
             }
             deliver @ Effect::Deliver { .. } => {
-                if matches!(
-                    deliver,
-                    Effect::Deliver {
-                        log: LogId::MAIN,
-                        ..
-                    }
-                ) {
+                if matches!(deliver, Effect::Deliver { log: LogId::MAIN, .. }) {
                     self.deliveries.push_back(deliver);
                 }
             }
             Effect::Proposed { id, outcome, .. } => self.proposed(id, outcome),
             Effect::Barrier { token, result } => self.barrier(token, result),
-            Effect::ReadEntries {
-                token,
-                group,
-                log,
-                from,
-                up_to,
-                bytes_max,
-            } => self.read_entries(token, group, log, from, up_to, bytes_max),
-            Effect::NeedState {
-                group,
-                from,
-                donors,
-                ..
-            } => {
+            Effect::ReadEntries { token, group, log, from, up_to, bytes_max } => {
+                self.read_entries(token, group, log, from, up_to, bytes_max)
+            }
+            Effect::NeedState { group, from, donors, .. } => {
                 if let Some(replica) = self.replicas.get_mut(&group) {
                     if replica.needs_state.is_none() {
-                        warn!("group {group} needs a state copy: no log reaches back to slot {from}; donors {donors:?}");
+                        warn!(
+                            "group {group} needs a state copy: no log reaches back to slot {from}; donors {donors:?}"
+                        );
                     }
                     replica.needs_state = Some(from);
                 }
@@ -97,27 +81,19 @@ impl Node {
         // A log that reaches back has turned up after all.
         replica.needs_state = None;
         let proposals = &self.waiting.proposals;
-        let delivered = replica.deliver(slot, entry, |id| {
-            proposals.get(&id).and_then(ProposalWaiter::origin)
-        });
+        let delivered = replica.deliver(slot, entry, |id| proposals.get(&id).and_then(ProposalWaiter::origin));
         replica.capture_if_due(self.limits.checkpoint_every_bytes);
         match delivered {
             Delivered::Nothing => {}
             Delivered::Operation { id, slot, outcome } => self.decided(id, slot, outcome),
             Delivered::Expired { id } => {
                 if let Some(waiter) = self.waiting.proposals.remove(&id) {
-                    let refusal = Refusal::unknown(
-                        RefusalReason::Expired,
-                        "the operation's id is older than the window of ids",
-                    );
+                    let refusal =
+                        Refusal::unknown(RefusalReason::Expired, "the operation's id is older than the window of ids");
                     self.clients.refuse(waiter.to, refusal.about(id));
                 }
             }
-            Delivered::Closed {
-                id,
-                target,
-                occurrence,
-            } => {
+            Delivered::Closed { id, target, occurrence } => {
                 if let Some(waiter) = self.waiting.proposals.remove(&id) {
                     let settled = settled(target, occurrence).expect("a closed id is used up");
                     self.clients.answer(waiter.to, &Response::Settled(settled));
@@ -149,17 +125,10 @@ impl Node {
         } else {
             self.metrics.proposals_rejected += 1;
         }
-        let silent = verdict.is_accepted()
-            && matches!(
-                waiter.proposal,
-                Proposal::Operation {
-                    answer: Answer::OnRefusal,
-                    ..
-                }
-            );
+        let silent =
+            verdict.is_accepted() && matches!(waiter.proposal, Proposal::Operation { answer: Answer::OnRefusal, .. });
         if !silent {
-            self.clients
-                .answer(waiter.to, &Response::Outcome(Outcome { id, slot, verdict }));
+            self.clients.answer(waiter.to, &Response::Outcome(Outcome { id, slot, verdict }));
         }
     }
 
@@ -182,10 +151,7 @@ impl Node {
         let Some(waiter) = self.waiting.proposals.remove(&id) else {
             return;
         };
-        let configuration = self
-            .replicas
-            .get(&waiter.group)
-            .map(|replica| &*replica.configuration);
+        let configuration = self.replicas.get(&waiter.group).map(|replica| &*replica.configuration);
         let refusal = match refusal {
             Some(refusal) => refusals::from_core(refusal, configuration),
             None => refusals::outcome_unknown(),
@@ -201,35 +167,20 @@ impl Node {
             Ok(slot) => self.clients.answer(reader.to, &Response::Barrier { slot }),
             Err(refusal) => {
                 self.metrics.barriers_refused += 1;
-                let configuration = self
-                    .replicas
-                    .get(&reader.group)
-                    .map(|replica| &*replica.configuration);
-                self.clients
-                    .refuse(reader.to, refusals::from_core(refusal, configuration));
+                let configuration = self.replicas.get(&reader.group).map(|replica| &*replica.configuration);
+                self.clients.refuse(reader.to, refusals::from_core(refusal, configuration));
             }
         }
     }
 
     /// Reads log entries for the core, on another thread.
-    fn read_entries(
-        &mut self,
-        token: Token,
-        group: GroupId,
-        log: LogId,
-        from: Slot,
-        up_to: Slot,
-        bytes_max: usize,
-    ) {
+    fn read_entries(&mut self, token: Token, group: GroupId, log: LogId, from: Slot, up_to: Slot, bytes_max: usize) {
         let reader = self.reader.clone();
         self.in_background(
             move || reader.read_entries(group, log, from, up_to, bytes_max),
             move |node, result| {
                 let entries = match result {
-                    Ok(entries) => entries
-                        .into_iter()
-                        .map(|stored| (stored.ballot, stored.entry))
-                        .collect(),
+                    Ok(entries) => entries.into_iter().map(|stored| (stored.ballot, stored.entry)).collect(),
                     Err(error) => {
                         // The core fetches from a peer what this disk does not give.
                         warn!("cannot read slot {from} of group {group} from the log: {error}");
@@ -248,9 +199,7 @@ pub(super) fn settled(id: OperationId, occurrence: Occurrence) -> Option<Settled
     match occurrence {
         Occurrence::First => None,
         Occurrence::Expired => Some(Settled::Expired),
-        Occurrence::Repeated(slot, consensus::Outcome::Applied(_)) => {
-            Some(decided(slot, Verdict::Accepted))
-        }
+        Occurrence::Repeated(slot, consensus::Outcome::Applied(_)) => Some(decided(slot, Verdict::Accepted)),
         Occurrence::Repeated(slot, consensus::Outcome::Rejected(detail)) => {
             Some(decided(slot, Verdict::Rejected(detail.into())))
         }

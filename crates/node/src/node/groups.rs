@@ -7,9 +7,7 @@ use crate::limits::{FAREWELL, WAITERS_MAX};
 use crate::replica::Replica;
 use crate::waiting::{ChangeKind, ChangeWaiter};
 use crate::{refusals, FaceContext};
-use client::{
-    GroupDescription, GroupId, NewMember, NodeId, Progress, Refusal, RefusalReason, Response,
-};
+use client::{GroupDescription, GroupId, NewMember, NodeId, Progress, Refusal, RefusalReason, Response};
 use consensus::{Change, Configuration, Input, Member, Role, Token};
 use network::{Peer, PublicKey};
 use std::collections::BTreeMap;
@@ -24,11 +22,7 @@ impl Node {
             return Ok(());
         }
         let addresses = self.listen_address.clone();
-        for address in addresses
-            .split(',')
-            .map(str::trim)
-            .filter(|address| !address.is_empty())
-        {
+        for address in addresses.split(',').map(str::trim).filter(|address| !address.is_empty()) {
             let bound = self.links.listen(address).await.map_err(|error| {
                 Refusal::definite(RefusalReason::Invalid, error.to_string())
                     .with_hint("Set another listen address or port for the engine.")
@@ -62,10 +56,7 @@ impl Node {
     ) -> Result<(), Refusal> {
         check_texts(&[&name, &kind, &label, &database])?;
         if name.is_empty() {
-            return Err(Refusal::definite(
-                RefusalReason::Invalid,
-                "a group needs a name",
-            ));
+            return Err(Refusal::definite(RefusalReason::Invalid, "a group needs a name"));
         }
         if !self.faces.knows(&kind) {
             return Err(Refusal::definite(
@@ -83,31 +74,16 @@ impl Node {
             label: member_text(&label, &database),
         };
         let mut random = [0; 16];
-        getrandom::fill(&mut random).map_err(|error| {
-            Refusal::definite(
-                RefusalReason::Invalid,
-                format!("cannot draw a group id: {error}"),
-            )
-        })?;
+        getrandom::fill(&mut random)
+            .map_err(|error| Refusal::definite(RefusalReason::Invalid, format!("cannot draw a group id: {error}")))?;
         let group = GroupId(u128::from_le_bytes(random));
         let token = self.wait_for_change(to, group, ChangeKind::Create)?;
-        self.input(Input::CreateGroup {
-            token,
-            group,
-            name,
-            kind,
-            detail: database,
-            member,
-        });
+        self.input(Input::CreateGroup { token, group, name, kind, detail: database, member });
         Ok(())
     }
 
     fn refuse_name(&self, name: &str) -> Result<(), Refusal> {
-        if self
-            .replicas
-            .values()
-            .any(|replica| replica.configuration.name == name)
-        {
+        if self.replicas.values().any(|replica| replica.configuration.name == name) {
             return Err(Refusal::definite(
                 RefusalReason::GroupExists,
                 format!("group \"{name}\" exists on this node already"),
@@ -116,31 +92,16 @@ impl Node {
         Ok(())
     }
 
-    fn wait_for_change(
-        &mut self,
-        to: ReplyTo,
-        group: GroupId,
-        kind: ChangeKind,
-    ) -> Result<Token, Refusal> {
+    fn wait_for_change(&mut self, to: ReplyTo, group: GroupId, kind: ChangeKind) -> Result<Token, Refusal> {
         if self.waiting.changes.len() >= WAITERS_MAX {
-            return Err(
-                Refusal::definite(RefusalReason::Full, "too many changes wait")
-                    .with_hint("Try again later."),
-            );
+            return Err(Refusal::definite(RefusalReason::Full, "too many changes wait").with_hint("Try again later."));
         }
         let token = self.waiting.token();
-        self.waiting
-            .changes
-            .insert(token, ChangeWaiter { to, group, kind });
+        self.waiting.changes.insert(token, ChangeWaiter { to, group, kind });
         Ok(token)
     }
 
-    pub(super) async fn learn_group(
-        &mut self,
-        to: ReplyTo,
-        group: GroupDescription,
-        await_state: bool,
-    ) {
+    pub(super) async fn learn_group(&mut self, to: ReplyTo, group: GroupDescription, await_state: bool) {
         if let Err(refusal) = self.try_learn_group(to, group, await_state).await {
             self.clients.refuse(to, refusal);
         }
@@ -153,17 +114,11 @@ impl Node {
         await_state: bool,
     ) -> Result<(), Refusal> {
         let configuration = description::configuration(&group).map_err(|why| {
-            Refusal::definite(
-                RefusalReason::Invalid,
-                format!("the group's configuration is invalid: {why}"),
-            )
+            Refusal::definite(RefusalReason::Invalid, format!("the group's configuration is invalid: {why}"))
         })?;
         let own = configuration.member(self.node).ok_or_else(|| {
-            Refusal::definite(
-                RefusalReason::NotAMember,
-                "this node is not among the members of the group",
-            )
-            .with_hint("Ask a member to add it first.")
+            Refusal::definite(RefusalReason::NotAMember, "this node is not among the members of the group")
+                .with_hint("Ask a member to add it first.")
         })?;
         if own.public_key != self.public_key {
             return Err(Refusal::definite(
@@ -175,10 +130,7 @@ impl Node {
         if !self.faces.knows(&configuration.kind) {
             return Err(Refusal::definite(
                 RefusalReason::Invalid,
-                format!(
-                    "this node cannot serve groups of kind \"{}\"",
-                    configuration.kind
-                ),
+                format!("this node cannot serve groups of kind \"{}\"", configuration.kind),
             ));
         }
         let configuration = Arc::new(configuration);
@@ -204,10 +156,7 @@ impl Node {
             return Ok(());
         }
         let token = self.wait_for_change(to, configuration.group, ChangeKind::Learn)?;
-        self.input(Input::LearnGroup {
-            token,
-            configuration,
-        });
+        self.input(Input::LearnGroup { token, configuration });
         Ok(())
     }
 
@@ -222,45 +171,27 @@ impl Node {
         let replica = self.replica(group)?;
         let name = replica.configuration.name.clone();
         if let Some(other) = replica.configuration.members.iter().find(|other| {
-            other.node != member.node
-                && (other.address == member.address || other.public_key == member.public_key)
+            other.node != member.node && (other.address == member.address || other.public_key == member.public_key)
         }) {
             return Err(Refusal::definite(
                 RefusalReason::Change,
-                format!(
-                    "member {} of group \"{name}\" has the same address or key",
-                    other.node
-                ),
+                format!("member {} of group \"{name}\" has the same address or key", other.node),
             )
             .with_hint("If that node is gone for good, remove it first."));
         }
         // Already in: nothing to change unless something differs.
         let wanted = description::member(&member);
         let known = replica.configuration.member(member.node);
-        if known.is_some_and(|known| {
-            Member {
-                role: known.role,
-                ..wanted.clone()
-            } == *known
-        }) {
+        if known.is_some_and(|known| Member { role: known.role, ..wanted.clone() } == *known) {
             let description = description::group_description(&replica.configuration);
             self.clients.answer(to, &Response::Group(description));
             return Ok(());
         }
-        self.progress(
-            to,
-            format!("adding node {} to group \"{name}\"", member.node),
-        );
+        self.progress(to, format!("adding node {} to group \"{name}\"", member.node));
         self.change(to, group, Change::AddLearner(wanted), wait_ms, true)
     }
 
-    pub(super) fn promote(
-        &mut self,
-        to: ReplyTo,
-        group: GroupId,
-        node: NodeId,
-        wait_ms: u32,
-    ) -> Result<(), Refusal> {
+    pub(super) fn promote(&mut self, to: ReplyTo, group: GroupId, node: NodeId, wait_ms: u32) -> Result<(), Refusal> {
         let replica = self.replica(group)?;
         match replica.configuration.member(node) {
             None => Err(unknown_member(node)),
@@ -275,13 +206,7 @@ impl Node {
         }
     }
 
-    pub(super) fn remove(
-        &mut self,
-        to: ReplyTo,
-        group: GroupId,
-        node: NodeId,
-        wait_ms: u32,
-    ) -> Result<(), Refusal> {
+    pub(super) fn remove(&mut self, to: ReplyTo, group: GroupId, node: NodeId, wait_ms: u32) -> Result<(), Refusal> {
         let replica = self.replica(group)?;
         if replica.configuration.member(node).is_none() {
             return Err(unknown_member(node));
@@ -289,10 +214,7 @@ impl Node {
         if replica.configuration.members.len() == 1 {
             return Err(Refusal::definite(
                 RefusalReason::Change,
-                format!(
-                    "node {node} is the last member of group \"{}\"",
-                    replica.configuration.name
-                ),
+                format!("node {node} is the last member of group \"{}\"", replica.configuration.name),
             )
             .with_hint("Forget the group instead."));
         }
@@ -309,32 +231,18 @@ impl Node {
         described: bool,
     ) -> Result<(), Refusal> {
         let deadline = self.deadline(wait_ms);
-        let kind = ChangeKind::Members {
-            change: change.clone(),
-            deadline,
-            described,
-        };
+        let kind = ChangeKind::Members { change: change.clone(), deadline, described };
         let token = self.wait_for_change(to, group, kind)?;
-        self.input(Input::Change {
-            token,
-            group,
-            change,
-            deadline,
-        });
+        self.input(Input::Change { token, group, change, deadline });
         Ok(())
     }
 
     fn progress(&mut self, to: ReplyTo, message: String) {
-        self.clients
-            .answer(to, &Response::Progress(Progress { message }));
+        self.clients.answer(to, &Response::Progress(Progress { message }));
     }
 
     /// The core's answer to a creation, a learning or a change of members.
-    pub(super) fn changed(
-        &mut self,
-        token: Token,
-        result: Result<Arc<Configuration>, consensus::Refusal>,
-    ) {
+    pub(super) fn changed(&mut self, token: Token, result: Result<Arc<Configuration>, consensus::Refusal>) {
         let Some(waiter) = self.waiting.changes.remove(&token) else {
             return;
         };
@@ -350,9 +258,9 @@ impl Node {
                 Ok(_) => Response::Done,
                 Err(refusal) => Response::Refused(refusal),
             },
-            ChangeKind::Members {
-                described: true, ..
-            } => Response::Group(description::group_description(&configuration)),
+            ChangeKind::Members { described: true, .. } => {
+                Response::Group(description::group_description(&configuration))
+            }
             ChangeKind::Members { .. } => Response::Done,
         };
         self.clients.answer(waiter.to, &response);
@@ -369,50 +277,32 @@ impl Node {
         if let ChangeKind::Members { deadline, .. } = waiter.kind {
             if again && self.now() < deadline {
                 if let consensus::Refusal::Behind { held, closed } = refusal {
-                    self.progress(
-                        waiter.to,
-                        format!("catching up: at slot {held} of {closed}"),
-                    );
+                    self.progress(waiter.to, format!("catching up: at slot {held} of {closed}"));
                 }
                 self.waiting.again.push(waiter);
                 return;
             }
         }
-        let configuration = self
-            .replicas
-            .get(&waiter.group)
-            .map(|replica| &*replica.configuration);
-        self.clients
-            .refuse(waiter.to, refusals::from_core(refusal, configuration));
+        let configuration = self.replicas.get(&waiter.group).map(|replica| &*replica.configuration);
+        self.clients.refuse(waiter.to, refusals::from_core(refusal, configuration));
     }
 
     /// Asks again for the changes that had to stand back.
     pub(super) fn change_again(&mut self) {
         for waiter in std::mem::take(&mut self.waiting.again) {
-            let ChangeKind::Members {
-                change, deadline, ..
-            } = waiter.kind.clone()
-            else {
+            let ChangeKind::Members { change, deadline, .. } = waiter.kind.clone() else {
                 continue;
             };
             let group = waiter.group;
             let token = self.waiting.token();
             self.waiting.changes.insert(token, waiter);
-            self.input(Input::Change {
-                token,
-                group,
-                change,
-                deadline,
-            });
+            self.input(Input::Change { token, group, change, deadline });
         }
     }
 
     /// A configuration came into force.
     pub(super) fn configured(&mut self, configuration: Arc<Configuration>) {
-        info!(
-            "group \"{}\" has configuration {configuration:?}",
-            configuration.name
-        );
+        info!("group \"{}\" has configuration {configuration:?}", configuration.name);
         match self.replicas.get_mut(&configuration.group) {
             Some(replica) => {
                 replica.configure(configuration);
@@ -420,20 +310,14 @@ impl Node {
             }
             None => {
                 if let Err(refusal) = self.ensure_replica(&configuration) {
-                    error!(
-                        "group \"{}\" cannot be served: {refusal}",
-                        configuration.name
-                    );
+                    error!("group \"{}\" cannot be served: {refusal}", configuration.name);
                 }
             }
         }
     }
 
     /// The group's replica, made with an empty face if it is new here.
-    pub(super) fn ensure_replica(
-        &mut self,
-        configuration: &Arc<Configuration>,
-    ) -> Result<&mut Replica, Refusal> {
+    pub(super) fn ensure_replica(&mut self, configuration: &Arc<Configuration>) -> Result<&mut Replica, Refusal> {
         let group = configuration.group;
         if !self.replicas.contains_key(&group) {
             let replica = new_replica(&mut *self.faces, self.node, self.start, configuration)
@@ -467,8 +351,7 @@ impl Node {
             }
         }
         self.peers = peers.clone();
-        self.farewells
-            .retain(|node, (_, until)| !peers.contains_key(node) && *until > now);
+        self.farewells.retain(|node, (_, until)| !peers.contains_key(node) && *until > now);
         for (node, (peer, _)) in &self.farewells {
             peers.insert(*node, peer.clone());
         }
@@ -483,17 +366,15 @@ impl Node {
         if is_member && replica.configuration.members.len() > 1 && !replica.awaits_state {
             return Err(Refusal::definite(
                 RefusalReason::Change,
-                format!(
-                    "this node is a member of group \"{}\"",
-                    replica.configuration.name
-                ),
+                format!("this node is a member of group \"{}\"", replica.configuration.name),
             )
             .with_hint("Remove it from the group first."));
         }
         self.replicas.remove(&group);
         self.faces.forgotten(group);
         self.streams.forget_group(group);
-        self.deliveries.retain(|effect| !matches!(effect, consensus::Effect::Deliver { group: of, .. } if *of == group));
+        self.deliveries
+            .retain(|effect| !matches!(effect, consensus::Effect::Deliver { group: of, .. } if *of == group));
         self.input(Input::Forget { group });
         self.refresh_peers();
         let checkpoints = self.checkpoints.clone();
@@ -501,10 +382,7 @@ impl Node {
             move || checkpoints.remove_group(group),
             move |node, result| match result {
                 Ok(()) => node.clients.answer(to, &Response::Done),
-                Err(error) => node.clients.refuse(
-                    to,
-                    Refusal::definite(RefusalReason::Storage, error.to_string()),
-                ),
+                Err(error) => node.clients.refuse(to, Refusal::definite(RefusalReason::Storage, error.to_string())),
             },
         );
         Ok(())
@@ -521,10 +399,7 @@ pub(crate) fn new_replica(
     let description = description::group_description(configuration);
     let context = FaceContext {
         group: &description,
-        member: description
-            .members
-            .iter()
-            .find(|member| member.node == node),
+        member: description.members.iter().find(|member| member.node == node),
         node,
         start,
     };
@@ -533,20 +408,14 @@ pub(crate) fn new_replica(
 }
 
 fn unknown_member(node: NodeId) -> Refusal {
-    Refusal::definite(
-        RefusalReason::UnknownMember,
-        format!("node {node} is not a member of the group"),
-    )
+    Refusal::definite(RefusalReason::UnknownMember, format!("node {node} is not a member of the group"))
 }
 
 fn check_texts(texts: &[&str]) -> Result<(), Refusal> {
     match texts.iter().find(|text| !is_plain(text)) {
         Some(text) => Err(Refusal::definite(
             RefusalReason::Invalid,
-            format!(
-                "a name or address of {} bytes is too long, or has control characters",
-                text.len()
-            ),
+            format!("a name or address of {} bytes is too long, or has control characters", text.len()),
         )),
         None => Ok(()),
     }

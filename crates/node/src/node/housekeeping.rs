@@ -66,15 +66,8 @@ impl Node {
     pub(super) fn held(&mut self, group: GroupId) {
         if let Some(replica) = self.replicas.get(&group) {
             let slot = replica.needed_up_to();
-            info!(
-                "group \"{}\" needs its log only after slot {slot}",
-                replica.configuration.name
-            );
-            self.input(Input::Held {
-                group,
-                log: LogId::MAIN,
-                slot,
-            });
+            info!("group \"{}\" needs its log only after slot {slot}", replica.configuration.name);
+            self.input(Input::Held { group, log: LogId::MAIN, slot });
         }
     }
 

@@ -6,31 +6,22 @@ use crate::clients::ReplyTo;
 use crate::waiting::{Proposal, ProposalWaiter, Reader};
 use bytes::Bytes;
 use client::frame::BODY_BYTES_MAX;
-use client::{
-    Engine, GroupId, OperationId, Refusal, RefusalReason, Request, Response, Slot, PROTOCOL_VERSION,
-};
+use client::{Engine, GroupId, OperationId, Refusal, RefusalReason, Request, Response, Slot, PROTOCOL_VERSION};
 use consensus::{Entry, Input, LogId};
 
 impl Node {
     /// Takes one request.
     pub(super) async fn request(&mut self, to: ReplyTo, request: Request) {
         if !self.clients.is_greeted(to.client) && !matches!(request, Request::Hello { .. }) {
-            let refusal = Refusal::definite(
-                RefusalReason::Invalid,
-                "the first request of a connection must be a hello",
-            );
+            let refusal =
+                Refusal::definite(RefusalReason::Invalid, "the first request of a connection must be a hello");
             return self.clients.refuse(to, refusal);
         }
         match request {
-            Request::CreateGroup {
-                name,
-                kind,
-                label,
-                database,
-            } => self.create_group(to, name, kind, label, database).await,
-            Request::LearnGroup { group, await_state } => {
-                self.learn_group(to, group, await_state).await
+            Request::CreateGroup { name, kind, label, database } => {
+                self.create_group(to, name, kind, label, database).await
             }
+            Request::LearnGroup { group, await_state } => self.learn_group(to, group, await_state).await,
             request => {
                 if let Err(refusal) = self.request_now(to, request) {
                     self.clients.refuse(to, refusal);
@@ -48,10 +39,7 @@ impl Node {
                 self.clients.answer(to, &Response::OperationId(id));
             }
             Request::Groups => {
-                let groups = self
-                    .replicas
-                    .values()
-                    .map(|r| crate::description::group_description(&r.configuration));
+                let groups = self.replicas.values().map(|r| crate::description::group_description(&r.configuration));
                 let response = Response::Groups(groups.collect());
                 self.clients.answer(to, &response);
             }
@@ -59,83 +47,35 @@ impl Node {
                 let status = self.status();
                 self.clients.answer(to, &Response::Status(Box::new(status)));
             }
-            Request::JoinRequest {
-                group,
-                member,
-                wait_ms,
-            } => self.join_request(to, group, member, wait_ms)?,
-            Request::Promote {
-                group,
-                node,
-                wait_ms,
-            } => self.promote(to, group, node, wait_ms)?,
-            Request::Remove {
-                group,
-                node,
-                wait_ms,
-            } => self.remove(to, group, node, wait_ms)?,
+            Request::JoinRequest { group, member, wait_ms } => self.join_request(to, group, member, wait_ms)?,
+            Request::Promote { group, node, wait_ms } => self.promote(to, group, node, wait_ms)?,
+            Request::Remove { group, node, wait_ms } => self.remove(to, group, node, wait_ms)?,
             Request::Forget { group } => self.forget(to, group)?,
-            Request::Propose {
-                group,
-                id,
-                body,
-                origin,
-                answer,
-                wait_ms,
-            } => {
+            Request::Propose { group, id, body, origin, answer, wait_ms } => {
                 self.metrics.proposals += 1;
-                let admitted = self.propose(
-                    to,
-                    group,
-                    id,
-                    body,
-                    Proposal::Operation { origin, answer },
-                    wait_ms,
-                );
+                let admitted = self.propose(to, group, id, body, Proposal::Operation { origin, answer }, wait_ms);
                 if let Err(refusal) = admitted {
                     self.metrics.proposals_refused += 1;
                     return Err(refusal.about(id));
                 }
             }
-            Request::Mark {
-                group,
-                id,
-                origin,
-                wait_ms,
-            } => self.propose(
-                to,
-                group,
-                id,
-                Bytes::new(),
-                Proposal::Mark { origin },
-                wait_ms,
-            )?,
+            Request::Mark { group, id, origin, wait_ms } => {
+                self.propose(to, group, id, Bytes::new(), Proposal::Mark { origin }, wait_ms)?
+            }
             Request::Withdraw { id } => self.withdraw(to, id),
             Request::Barrier { group, wait_ms } => self.ask_barrier(to, group, wait_ms)?,
             Request::OutcomeOf { group, id, wait_ms } => self.outcome_of(to, group, id, wait_ms)?,
-            Request::Entries {
-                group,
-                from,
-                omit_own,
-            } => self.open_stream(to, group, from, omit_own)?,
+            Request::Entries { group, from, omit_own } => self.open_stream(to, group, from, omit_own)?,
             Request::Entry { group, slot } => self.entry(to, group, slot)?,
-            Request::Checkpoint {
-                group,
-                slot,
-                offset,
-            } => self.checkpoint_piece(to, group, slot, offset)?,
+            Request::Checkpoint { group, slot, offset } => self.checkpoint_piece(to, group, slot, offset)?,
             Request::ReleaseMark { group, slot } => {
                 let replica = self.replica(group)?;
                 replica.release_mark(slot);
                 self.clients.answer(to, &Response::Done);
             }
-            Request::InstallCheckpoint {
-                group,
-                slot,
-                offset,
-                length,
-                piece,
-            } => self.install_piece(to, group, slot, offset, length, piece)?,
+            Request::InstallCheckpoint { group, slot, offset, length, piece } => {
+                self.install_piece(to, group, slot, offset, length, piece)?
+            }
             Request::CreateGroup { .. } | Request::LearnGroup { .. } => {
                 unreachable!("taken before")
             }
@@ -144,16 +84,10 @@ impl Node {
     }
 
     /// The group, or the refusal that it is not here.
-    pub(super) fn replica(
-        &mut self,
-        group: GroupId,
-    ) -> Result<&mut crate::replica::Replica, Refusal> {
-        self.replicas.get_mut(&group).ok_or_else(|| {
-            Refusal::definite(
-                RefusalReason::UnknownGroup,
-                format!("this node has no group {group}"),
-            )
-        })
+    pub(super) fn replica(&mut self, group: GroupId) -> Result<&mut crate::replica::Replica, Refusal> {
+        self.replicas
+            .get_mut(&group)
+            .ok_or_else(|| Refusal::definite(RefusalReason::UnknownGroup, format!("this node has no group {group}")))
     }
 
     /// The group, if its state is complete here.
@@ -163,20 +97,14 @@ impl Node {
         if replica.awaits_state || replica.needs_state.is_some() {
             return Err(Refusal::definite(
                 RefusalReason::NoState,
-                format!(
-                    "this node's copy of group \"{}\" is not complete",
-                    replica.configuration.name
-                ),
+                format!("this node's copy of group \"{}\" is not complete", replica.configuration.name),
             )
             .with_hint("Wait until its state copy is done, or ask another member."));
         }
         if replica.configuration.member(node).is_none() {
             return Err(Refusal::definite(
                 RefusalReason::NotAMember,
-                format!(
-                    "this node is not a member of group \"{}\" any more",
-                    replica.configuration.name
-                ),
+                format!("this node is not a member of group \"{}\" any more", replica.configuration.name),
             )
             .with_hint("Join the group again."));
         }
@@ -187,7 +115,9 @@ impl Node {
         if version != PROTOCOL_VERSION {
             return Err(Refusal::definite(
                 RefusalReason::Version,
-                format!("the client speaks version {version} of the local protocol, the engine version {PROTOCOL_VERSION}"),
+                format!(
+                    "the client speaks version {version} of the local protocol, the engine version {PROTOCOL_VERSION}"
+                ),
             )
             .with_hint("Restart the server so that all of it runs the same version."));
         }
@@ -209,11 +139,7 @@ impl Node {
 
     /// A fresh operation id of this start.
     fn operation_id(&self) -> OperationId {
-        OperationId {
-            node: self.node,
-            start: self.start,
-            sequence: (self.sequence)(),
-        }
+        OperationId { node: self.node, start: self.start, sequence: (self.sequence)() }
     }
 
     fn propose(
@@ -234,17 +160,11 @@ impl Node {
         if body.len() > BODY_BYTES_MAX {
             return Err(Refusal::definite(
                 RefusalReason::TooLarge,
-                format!(
-                    "a body of {} bytes is larger than the limit of {BODY_BYTES_MAX} bytes",
-                    body.len()
-                ),
+                format!("a body of {} bytes is larger than the limit of {BODY_BYTES_MAX} bytes", body.len()),
             ));
         }
         if self.waiting.proposals.contains_key(&id) {
-            return Err(Refusal::definite(
-                RefusalReason::Invalid,
-                format!("operation {id} is proposed already"),
-            ));
+            return Err(Refusal::definite(RefusalReason::Invalid, format!("operation {id} is proposed already")));
         }
         let replica = self.serving_replica(group)?;
         let entry = match proposal {
@@ -252,10 +172,7 @@ impl Node {
             _ => {
                 replica.admit(&body).map_err(|detail| Refusal {
                     detail: detail.to_vec(),
-                    ..Refusal::definite(
-                        RefusalReason::Conflict,
-                        "the operation conflicts with one already decided",
-                    )
+                    ..Refusal::definite(RefusalReason::Conflict, "the operation conflicts with one already decided")
                 })?;
                 Entry::operation(id, &body)
             }
@@ -273,40 +190,19 @@ impl Node {
         proposal: Proposal,
         wait_ms: u32,
     ) {
-        self.waiting.proposals.insert(
-            id,
-            ProposalWaiter {
-                to,
-                group,
-                proposal,
-            },
-        );
+        self.waiting.proposals.insert(id, ProposalWaiter { to, group, proposal });
         let deadline = self.deadline(wait_ms);
-        self.input(Input::Propose {
-            group,
-            log: LogId::MAIN,
-            entry,
-            deadline,
-        });
+        self.input(Input::Propose { group, log: LogId::MAIN, entry, deadline });
     }
 
     /// Withdraws a proposal: its own answer comes at once, then the withdrawal's.
     fn withdraw(&mut self, to: ReplyTo, id: OperationId) {
-        let Some(waiter) = self
-            .waiting
-            .proposals
-            .get(&id)
-            .filter(|waiter| waiter.to.client == to.client)
-        else {
+        let Some(waiter) = self.waiting.proposals.get(&id).filter(|waiter| waiter.to.client == to.client) else {
             return self.clients.answer(to, &Response::Withdrawn(false));
         };
         let group = waiter.group;
         self.withdrawn = None;
-        self.input(Input::Withdraw {
-            group,
-            log: LogId::MAIN,
-            id,
-        });
+        self.input(Input::Withdraw { group, log: LogId::MAIN, id });
         self.carry_out();
         // If it was decided just now, that is its answer.
         self.deliver_some(usize::MAX);
@@ -320,48 +216,24 @@ impl Node {
         let token = self.waiting.token();
         self.waiting.readers.insert(token, Reader { to, group });
         let deadline = self.deadline(wait_ms);
-        self.input(Input::Read {
-            group,
-            log: LogId::MAIN,
-            token,
-            deadline,
-        });
+        self.input(Input::Read { group, log: LogId::MAIN, token, deadline });
         Ok(())
     }
 
     /// Answers what became of an id; if nothing is decided about it, closes it through the log first, so that the
     /// answer is final (rule 10).
-    fn outcome_of(
-        &mut self,
-        to: ReplyTo,
-        group: GroupId,
-        id: OperationId,
-        wait_ms: u32,
-    ) -> Result<(), Refusal> {
+    fn outcome_of(&mut self, to: ReplyTo, group: GroupId, id: OperationId, wait_ms: u32) -> Result<(), Refusal> {
         let replica = self.serving_replica(group)?;
         if let Some(settled) = settled(id, replica.look_up(id)) {
             self.clients.answer(to, &Response::Settled(settled));
             return Ok(());
         }
         let close = self.operation_id();
-        self.propose_entry(
-            to,
-            group,
-            close,
-            Entry::close(close, id),
-            Proposal::Close,
-            wait_ms,
-        );
+        self.propose_entry(to, group, close, Entry::close(close, id), Proposal::Close, wait_ms);
         Ok(())
     }
 
-    fn checkpoint_piece(
-        &mut self,
-        to: ReplyTo,
-        group: GroupId,
-        slot: Slot,
-        offset: u64,
-    ) -> Result<(), Refusal> {
+    fn checkpoint_piece(&mut self, to: ReplyTo, group: GroupId, slot: Slot, offset: u64) -> Result<(), Refusal> {
         let replica = self.replica(group)?;
         let Some(bytes) = replica.mark(slot) else {
             return Err(Refusal::definite(
@@ -370,16 +242,10 @@ impl Node {
             )
             .with_hint("The copy took longer than the log is kept for it; raise the setting for the log's size, or copy again."));
         };
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
-        let end = bytes
-            .len()
-            .min(start + client::frame::CHECKPOINT_PIECE_BYTES);
-        let response = Response::CheckpointPiece {
-            length: bytes.len() as u64,
-            piece: Bytes::copy_from_slice(&bytes[start..end]),
-        };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let end = bytes.len().min(start + client::frame::CHECKPOINT_PIECE_BYTES);
+        let response =
+            Response::CheckpointPiece { length: bytes.len() as u64, piece: Bytes::copy_from_slice(&bytes[start..end]) };
         self.clients.answer(to, &response);
         Ok(())
     }

@@ -27,9 +27,7 @@ impl Node {
         let replica = self.replica(group)?;
         if slot <= replica.delivered() {
             let delivered = replica.delivered();
-            return invalid(format!(
-                "a state copy at slot {slot} is older than this node's state at slot {delivered}"
-            ));
+            return invalid(format!("a state copy at slot {slot} is older than this node's state at slot {delivered}"));
         }
         if length > CHECKPOINT_BYTES_MAX {
             return Err(Refusal::definite(
@@ -38,27 +36,15 @@ impl Node {
             ));
         }
         if offset == 0 {
-            replica.installing = Some(Installing {
-                slot,
-                length,
-                bytes: Vec::new(),
-            });
+            replica.installing = Some(Installing { slot, length, bytes: Vec::new() });
         }
         let Some(installing) = &mut replica.installing else {
-            return invalid(format!(
-                "a piece of a checkpoint at {offset} came without the first one"
-            ));
+            return invalid(format!("a piece of a checkpoint at {offset} came without the first one"));
         };
-        let expected = (
-            installing.slot,
-            installing.length,
-            installing.bytes.len() as u64,
-        );
+        let expected = (installing.slot, installing.length, installing.bytes.len() as u64);
         if (slot, length, offset) != expected || offset + piece.len() as u64 > length {
             replica.installing = None;
-            return invalid(format!(
-                "a piece of a checkpoint at {offset} does not follow the one before"
-            ));
+            return invalid(format!("a piece of a checkpoint at {offset} does not follow the one before"));
         }
         installing.bytes.extend_from_slice(&piece);
         if (installing.bytes.len() as u64) < length {
@@ -68,12 +54,7 @@ impl Node {
         let bytes = replica.installing.take().expect("it was just filled").bytes;
         match checkpoint::decode(&bytes) {
             Ok(checkpoint) if checkpoint.slot == slot => {}
-            Ok(checkpoint) => {
-                return invalid(format!(
-                    "the checkpoint is of slot {}, not {slot}",
-                    checkpoint.slot
-                ))
-            }
+            Ok(checkpoint) => return invalid(format!("the checkpoint is of slot {}, not {slot}", checkpoint.slot)),
             Err(why) => return invalid(why),
         }
         self.write_installed(to, group, slot, Arc::new(bytes));
@@ -95,23 +76,15 @@ impl Node {
 
     fn installed(&mut self, to: ReplyTo, group: GroupId, slot: Slot, bytes: &[u8]) {
         let Some(replica) = self.replicas.get_mut(&group) else {
-            let refusal = Refusal::definite(
-                RefusalReason::UnknownGroup,
-                "the group was forgotten meanwhile",
-            );
+            let refusal = Refusal::definite(RefusalReason::UnknownGroup, "the group was forgotten meanwhile");
             return self.clients.refuse(to, refusal);
         };
         if let Err(why) = replica.restore(bytes) {
-            let refusal = Refusal::definite(
-                RefusalReason::Invalid,
-                format!("the checkpoint cannot be restored: {why}"),
-            );
+            let refusal =
+                Refusal::definite(RefusalReason::Invalid, format!("the checkpoint cannot be restored: {why}"));
             return self.clients.refuse(to, refusal);
         }
-        info!(
-            "group \"{}\" has the state of slot {slot} from another member",
-            replica.configuration.name
-        );
+        info!("group \"{}\" has the state of slot {slot} from another member", replica.configuration.name);
         replica.durable = slot;
         replica.oldest_durable = slot;
         replica.needs_state = None;
@@ -121,19 +94,10 @@ impl Node {
         if first {
             let token = self.waiting.token();
             let kind = ChangeKind::Learn;
-            self.waiting
-                .changes
-                .insert(token, crate::waiting::ChangeWaiter { to, group, kind });
-            self.input(Input::LearnGroup {
-                token,
-                configuration,
-            });
+            self.waiting.changes.insert(token, crate::waiting::ChangeWaiter { to, group, kind });
+            self.input(Input::LearnGroup { token, configuration });
         }
-        self.input(Input::Installed {
-            group,
-            log: LogId::MAIN,
-            slot,
-        });
+        self.input(Input::Installed { group, log: LogId::MAIN, slot });
         if !first {
             self.clients.answer(to, &Response::Done);
         }

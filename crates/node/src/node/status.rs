@@ -14,28 +14,19 @@ impl Node {
             let held = replica.held();
             let configuration = std::sync::Arc::clone(&replica.configuration);
             let description = group_description(&configuration);
-            let of_core = core
-                .groups
-                .iter()
-                .find(|group| group.group == configuration.group);
-            let log =
-                of_core.and_then(|group| group.logs.iter().find(|log| log.log == LogId::MAIN));
+            let of_core = core.groups.iter().find(|group| group.group == configuration.group);
+            let log = of_core.and_then(|group| group.logs.iter().find(|log| log.log == LogId::MAIN));
             let member = |member: &consensus::Member| {
                 let own = member.node == node;
                 let shown = member_description(member);
-                let chosen =
-                    log.and_then(|log| log.members.iter().find(|(of, _)| *of == member.node));
+                let chosen = log.and_then(|log| log.members.iter().find(|(of, _)| *of == member.node));
                 MemberStatus {
                     node: member.node,
                     role: shown.role,
                     address: shown.address,
                     label: shown.label,
                     database: shown.database,
-                    live: own
-                        || core
-                            .peers
-                            .iter()
-                            .any(|peer| peer.node == member.node && peer.live),
+                    live: own || core.peers.iter().any(|peer| peer.node == member.node && peer.live),
                     chosen: if own {
                         log.map_or(Slot::ZERO, |log| log.closed)
                     } else {
@@ -44,24 +35,16 @@ impl Node {
                     held: own.then_some(held),
                 }
             };
-            let own = description
-                .members
-                .iter()
-                .find(|member| member.node == node);
+            let own = description.members.iter().find(|member| member.node == node);
             groups.push(GroupStatus {
                 group: configuration.group,
                 name: configuration.name.clone(),
                 kind: configuration.kind.clone(),
-                database: own
-                    .map_or_else(|| configuration.detail.clone(), |own| own.database.clone()),
+                database: own.map_or_else(|| configuration.detail.clone(), |own| own.database.clone()),
                 epoch: configuration.epoch.0,
                 changing: configuration.is_joint(),
                 role: own.map(|own| own.role),
-                needs_state: if replica.awaits_state {
-                    Some(Slot(1))
-                } else {
-                    replica.needs_state
-                },
+                needs_state: if replica.awaits_state { Some(Slot(1)) } else { replica.needs_state },
                 stopped: replica.stopped(),
                 log: LogStatus {
                     owner: log.and_then(|log| log.owner),
@@ -75,11 +58,7 @@ impl Node {
             });
         }
         groups.sort_by(|one, other| one.name.cmp(&other.name));
-        Status {
-            engine: self.describe(),
-            metrics: self.gauges(),
-            groups,
-        }
+        Status { engine: self.describe(), metrics: self.gauges(), groups }
     }
 
     /// The counters, with what the log and the waiting lists say now.

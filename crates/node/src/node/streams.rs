@@ -6,8 +6,7 @@ use crate::decided::{Decided, Effectiveness};
 use crate::limits::{STREAM_BATCH_BYTES, STREAM_BATCH_SLOTS};
 use bytes::Bytes;
 use client::{
-    DecidedBatch, DecidedEntry, GroupId, NodeId, OperationId, Refusal, RefusalReason, Response,
-    Slot, Start, Verdict,
+    DecidedBatch, DecidedEntry, GroupId, NodeId, OperationId, Refusal, RefusalReason, Response, Slot, Start, Verdict,
 };
 use consensus::{Entry, LogId};
 use std::collections::BTreeMap;
@@ -40,10 +39,7 @@ impl Streams {
     /// The last slot that every stream of the group is past.
     pub(super) fn position(&self, group: GroupId) -> Slot {
         let of_group = self.streams.iter().filter(|((_, of), _)| *of == group);
-        of_group
-            .map(|(_, stream)| stream.next.previous())
-            .min()
-            .unwrap_or(Slot::LARGEST)
+        of_group.map(|(_, stream)| stream.next.previous()).min().unwrap_or(Slot::LARGEST)
     }
 }
 
@@ -60,12 +56,7 @@ impl Node {
         if from < replica.decided.first() {
             return Err(gone(from, replica.decided.first()));
         }
-        let stream = Stream {
-            to,
-            next: from,
-            omit_own,
-            reading: false,
-        };
+        let stream = Stream { to, next: from, omit_own, reading: false };
         self.streams.streams.insert((to.client, group), stream);
         Ok(())
     }
@@ -84,10 +75,7 @@ impl Node {
     /// Sends one batch; whether there may be another.
     fn pump(&mut self, key: (ClientNumber, GroupId)) -> bool {
         let (client, group) = key;
-        let (Some(stream), Some(replica)) = (
-            self.streams.streams.get_mut(&key),
-            self.replicas.get(&group),
-        ) else {
+        let (Some(stream), Some(replica)) = (self.streams.streams.get_mut(&key), self.replicas.get(&group)) else {
             return false;
         };
         let decided = &replica.decided;
@@ -110,11 +98,7 @@ impl Node {
             self.in_background(
                 move || reader.read_entries(group, LogId::MAIN, from, up_to, STREAM_BATCH_BYTES),
                 move |node, result| match result {
-                    Ok(stored) => node.streamed(
-                        key,
-                        from,
-                        stored.into_iter().map(|stored| stored.entry).collect(),
-                    ),
+                    Ok(stored) => node.streamed(key, from, stored.into_iter().map(|stored| stored.entry).collect()),
                     Err(error) => node.end_stream(key, &error.to_string()),
                 },
             );
@@ -126,20 +110,14 @@ impl Node {
         let mut through = stream.next.previous();
         while through < last && bytes < STREAM_BATCH_BYTES {
             through = through.next();
-            let entry = decided
-                .entry(through)
-                .expect("slots from the first cached one on are in memory");
+            let entry = decided.entry(through).expect("slots from the first cached one on are in memory");
             if let Some(decided_entry) = decided_entry(decided, through, entry, own) {
                 bytes += decided_entry.body.as_ref().map_or(0, Bytes::len) + 64;
                 entries.push(decided_entry);
             }
         }
         let from = std::mem::replace(&mut stream.next, through.next());
-        let response = Response::Decided(DecidedBatch {
-            from,
-            through,
-            entries,
-        });
+        let response = Response::Decided(DecidedBatch { from, through, entries });
         self.clients.answer(stream.to, &response);
         // Written at once, so that the socket says whether there is room for more.
         self.clients.flush();
@@ -148,10 +126,7 @@ impl Node {
 
     /// Entries that were read from the log for a stream.
     fn streamed(&mut self, key: (ClientNumber, GroupId), from: Slot, read: Vec<Entry>) {
-        let (Some(stream), Some(replica)) = (
-            self.streams.streams.get_mut(&key),
-            self.replicas.get(&key.1),
-        ) else {
+        let (Some(stream), Some(replica)) = (self.streams.streams.get_mut(&key), self.replicas.get(&key.1)) else {
             return;
         };
         // The client may have asked anew from elsewhere.
@@ -165,26 +140,16 @@ impl Node {
         let own = stream.omit_own.then_some((self.node, self.start));
         let through = Slot(from.0 + read.len() as u64 - 1);
         let slots = (from.0..).map(Slot);
-        let entries = slots
-            .zip(&read)
-            .filter_map(|(slot, entry)| decided_entry(&replica.decided, slot, entry, own));
+        let entries = slots.zip(&read).filter_map(|(slot, entry)| decided_entry(&replica.decided, slot, entry, own));
         let entries = entries.collect();
         stream.next = through.next();
-        self.clients.answer(
-            stream.to,
-            &Response::Decided(DecidedBatch {
-                from,
-                through,
-                entries,
-            }),
-        );
+        self.clients.answer(stream.to, &Response::Decided(DecidedBatch { from, through, entries }));
     }
 
     fn end_stream(&mut self, key: (ClientNumber, GroupId), why: &str) {
         if let Some(stream) = self.streams.streams.remove(&key) {
             let what = format!("cannot read slot {} of the log: {why}", stream.next);
-            self.clients
-                .refuse(stream.to, Refusal::definite(RefusalReason::Storage, what));
+            self.clients.refuse(stream.to, Refusal::definite(RefusalReason::Storage, what));
         }
     }
 
@@ -205,8 +170,7 @@ impl Node {
             move || reader.read_entries(group, LogId::MAIN, slot, slot, STREAM_BATCH_BYTES),
             move |node, result| {
                 let read = result.map_err(|error| error.to_string());
-                let entry = read
-                    .and_then(|mut read| read.pop().ok_or_else(|| "the log lacks it".to_string()));
+                let entry = read.and_then(|mut read| read.pop().ok_or_else(|| "the log lacks it".to_string()));
                 match (entry, node.replicas.get(&group)) {
                     (Ok(stored), Some(replica)) => {
                         let response = single(&replica.decided, slot, &stored.entry);
@@ -215,8 +179,7 @@ impl Node {
                     (Ok(_), None) => node.clients.refuse(to, gone(slot, slot)),
                     (Err(why), _) => {
                         let what = format!("cannot read slot {slot} of the log: {why}");
-                        node.clients
-                            .refuse(to, Refusal::definite(RefusalReason::Storage, what));
+                        node.clients.refuse(to, Refusal::definite(RefusalReason::Storage, what));
                     }
                 }
             },
@@ -226,29 +189,19 @@ impl Node {
 }
 
 fn gone(slot: Slot, first: Slot) -> Refusal {
-    Refusal::definite(
-        RefusalReason::Gone,
-        format!("slot {slot} is not available here: slots from {first} on are"),
-    )
+    Refusal::definite(RefusalReason::Gone, format!("slot {slot} is not available here: slots from {first} on are"))
 }
 
 fn single(decided: &Decided, slot: Slot, entry: &Entry) -> Response {
     Response::Decided(DecidedBatch {
         from: slot,
         through: slot,
-        entries: decided_entry(decided, slot, entry, None)
-            .into_iter()
-            .collect(),
+        entries: decided_entry(decided, slot, entry, None).into_iter().collect(),
     })
 }
 
 /// A slot as an applier sees it; `None` if it has no effect. `own` names proposers whose bodies are left out.
-fn decided_entry(
-    decided: &Decided,
-    slot: Slot,
-    entry: &Entry,
-    own: Option<(NodeId, Start)>,
-) -> Option<DecidedEntry> {
+fn decided_entry(decided: &Decided, slot: Slot, entry: &Entry, own: Option<(NodeId, Start)>) -> Option<DecidedEntry> {
     let id: OperationId = entry.id();
     let body = || {
         let omitted = own == Some((id.node, id.start));
@@ -261,11 +214,5 @@ fn decided_entry(
         Effectiveness::Rejected => (Verdict::Rejected(Bytes::new()), false, None),
         Effectiveness::Mark => (Verdict::Accepted, true, None),
     };
-    Some(DecidedEntry {
-        slot,
-        id,
-        verdict,
-        mark,
-        body,
-    })
+    Some(DecidedEntry { slot, id, verdict, mark, body })
 }

@@ -3,13 +3,10 @@
 
 use bytes::Bytes;
 use client::{
-    Connection, Error, GroupDescription, GroupId, NewMember, OperationId, Outcome, Request,
-    Response, Slot, Status, Verdict,
+    Connection, Error, GroupDescription, GroupId, NewMember, OperationId, Outcome, Request, Response, Slot, Status,
+    Verdict,
 };
-use node::{
-    Delivery, Engine, EngineFailure, EngineHandle, EngineOptions, Face, FaceContext, FaceFactory,
-    Limits,
-};
+use node::{Delivery, Engine, EngineFailure, EngineHandle, EngineOptions, Face, FaceContext, FaceFactory, Limits};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -40,13 +37,7 @@ pub struct SharedList {
 
 impl SharedList {
     pub fn bodies(&self) -> Vec<Bytes> {
-        self.list
-            .lock()
-            .unwrap()
-            .bodies
-            .iter()
-            .map(|(_, _, body)| body.clone())
-            .collect()
+        self.list.lock().unwrap().bodies.iter().map(|(_, _, body)| body.clone()).collect()
     }
 
     /// Stops the engine thread at its next delivery, as SIGSTOP would, until `thaw`.
@@ -74,11 +65,7 @@ struct ListFace {
 
 impl ListFace {
     fn advance(&mut self, slot: Slot) {
-        assert_eq!(
-            slot,
-            self.state.applied.next(),
-            "slots come in order, each once"
-        );
+        assert_eq!(slot, self.state.applied.next(), "slots come in order, each once");
         self.state.applied = slot;
         self.shared.pass_gate();
         let mut seen = self.shared.list.lock().unwrap();
@@ -101,11 +88,7 @@ impl Face for ListFace {
         let item = (delivery.slot, delivery.id, Bytes::copy_from_slice(kept));
         self.state.bodies.push(item.clone());
         let mut seen = self.shared.list.lock().unwrap();
-        if seen
-            .bodies
-            .last()
-            .is_none_or(|(slot, ..)| *slot < delivery.slot)
-        {
+        if seen.bodies.last().is_none_or(|(slot, ..)| *slot < delivery.slot) {
             seen.bodies.push(item);
         }
         Verdict::Accepted
@@ -123,12 +106,7 @@ impl Face for ListFace {
     }
 
     fn checkpoint(&self) -> Vec<u8> {
-        let bodies: Vec<_> = self
-            .state
-            .bodies
-            .iter()
-            .map(|(slot, id, body)| (*slot, *id, body.to_vec()))
-            .collect();
+        let bodies: Vec<_> = self.state.bodies.iter().map(|(slot, id, body)| (*slot, *id, body.to_vec())).collect();
         postcard::to_stdvec(&(self.state.applied, bodies)).unwrap()
     }
 
@@ -136,10 +114,7 @@ impl Face for ListFace {
         let (applied, bodies): (Slot, Vec<(Slot, OperationId, Vec<u8>)>) =
             postcard::from_bytes(checkpoint).map_err(|error| error.to_string())?;
         assert_eq!(applied, slot);
-        let bodies = bodies
-            .into_iter()
-            .map(|(slot, id, body)| (slot, id, body.into()))
-            .collect();
+        let bodies = bodies.into_iter().map(|(slot, id, body)| (slot, id, body.into())).collect();
         self.state = List { applied, bodies };
         let mut seen = self.shared.list.lock().unwrap();
         if seen.applied < slot {
@@ -161,10 +136,7 @@ impl FaceFactory for ListFactory {
     }
 
     fn make(&mut self, _context: FaceContext<'_>) -> Result<Box<dyn Face>, String> {
-        Ok(Box::new(ListFace {
-            shared: self.0.clone(),
-            state: List::default(),
-        }))
+        Ok(Box::new(ListFace { shared: self.0.clone(), state: List::default() }))
     }
 }
 
@@ -187,10 +159,7 @@ impl Member {
         self.try_start(adjust).expect("the engine starts");
     }
 
-    pub fn try_start(
-        &mut self,
-        adjust: impl FnOnce(&mut EngineOptions),
-    ) -> Result<(), EngineFailure> {
+    pub fn try_start(&mut self, adjust: impl FnOnce(&mut EngineOptions)) -> Result<(), EngineFailure> {
         assert!(self.engine.is_none());
         self.list = SharedList::default();
         let address = format!("127.0.0.1:{}", self.port);
@@ -263,15 +232,8 @@ pub struct Cluster {
 impl Cluster {
     /// Engines without a group.
     pub fn engines(count: usize, limits: Limits) -> Cluster {
-        let root = tempfile::Builder::new()
-            .prefix("syn")
-            .tempdir_in("/tmp")
-            .unwrap();
-        let mut cluster = Cluster {
-            members: Vec::new(),
-            group: GroupId(0),
-            root,
-        };
+        let root = tempfile::Builder::new().prefix("syn").tempdir_in("/tmp").unwrap();
+        let mut cluster = Cluster { members: Vec::new(), group: GroupId(0), root };
         for _ in 0..count {
             cluster.add_engine(limits);
         }
@@ -281,10 +243,7 @@ impl Cluster {
     /// A group of that many voters that joined one after the other.
     pub fn group(count: usize, limits: Limits) -> Cluster {
         let mut cluster = Cluster::engines(count, limits);
-        let group = cluster.members[0]
-            .connect()
-            .create_group("g", KIND, "first", "test", PATIENCE)
-            .unwrap();
+        let group = cluster.members[0].connect().create_group("g", KIND, "first", "test", PATIENCE).unwrap();
         cluster.group = group.group;
         for index in 1..count {
             cluster.join_by_log(index, 0);
@@ -313,22 +272,12 @@ impl Cluster {
             member: self.members[index].new_member(),
             wait_ms: PATIENCE.as_millis() as u32,
         };
-        let group = match self.members[through]
-            .connect()
-            .call(&request, PATIENCE)
-            .unwrap()
-        {
+        let group = match self.members[through].connect().call(&request, PATIENCE).unwrap() {
             Response::Group(group) => group,
             other => panic!("unexpected {other:?}"),
         };
-        let learn = Request::LearnGroup {
-            group: group.clone(),
-            await_state,
-        };
-        self.members[index]
-            .connect()
-            .done(&learn, PATIENCE)
-            .unwrap();
+        let learn = Request::LearnGroup { group: group.clone(), await_state };
+        self.members[index].connect().done(&learn, PATIENCE).unwrap();
         group
     }
 
@@ -338,10 +287,7 @@ impl Cluster {
             node: self.members[index].engine.as_ref().unwrap().node(),
             wait_ms: PATIENCE.as_millis() as u32,
         };
-        self.members[through]
-            .connect()
-            .done(&request, PATIENCE)
-            .unwrap();
+        self.members[through].connect().done(&request, PATIENCE).unwrap();
     }
 
     pub fn join_by_log(&self, index: usize, through: usize) {
@@ -361,30 +307,14 @@ impl Cluster {
     pub fn copy_state(&self, index: usize, donor: usize) -> Slot {
         let mut donor = self.members[donor].connect();
         let id = donor.operation_id(PATIENCE).unwrap();
-        let mark = Request::Mark {
-            group: self.group,
-            id,
-            origin: None,
-            wait_ms: PATIENCE.as_millis() as u32,
-        };
+        let mark = Request::Mark { group: self.group, id, origin: None, wait_ms: PATIENCE.as_millis() as u32 };
         let slot = match donor.call(&mark, PATIENCE).unwrap() {
             Response::Outcome(outcome) => outcome.slot,
             other => panic!("unexpected {other:?}"),
         };
         let checkpoint = donor.checkpoint(self.group, slot, PATIENCE).unwrap();
-        self.members[index]
-            .connect()
-            .install_checkpoint(self.group, slot, &checkpoint, PATIENCE)
-            .unwrap();
-        donor
-            .done(
-                &Request::ReleaseMark {
-                    group: self.group,
-                    slot,
-                },
-                PATIENCE,
-            )
-            .unwrap();
+        self.members[index].connect().install_checkpoint(self.group, slot, &checkpoint, PATIENCE).unwrap();
+        donor.done(&Request::ReleaseMark { group: self.group, slot }, PATIENCE).unwrap();
         slot
     }
 
@@ -401,28 +331,17 @@ impl Cluster {
             connection.barrier(self.group, PATIENCE).unwrap()
         };
         for &index in members {
-            wait_until(
-                deadline,
-                &format!("member {index} applies slot {highest}"),
-                || self.members[index].list.list.lock().unwrap().applied >= highest,
-            );
+            wait_until(deadline, &format!("member {index} applies slot {highest}"), || {
+                self.members[index].list.list.lock().unwrap().applied >= highest
+            });
         }
         let upto = |index: usize| -> Vec<_> {
             let list = self.members[index].list.list.lock().unwrap();
-            list.bodies
-                .iter()
-                .filter(|(slot, ..)| *slot <= highest)
-                .cloned()
-                .collect()
+            list.bodies.iter().filter(|(slot, ..)| *slot <= highest).cloned().collect()
         };
         let first = upto(members[0]);
         for &index in members {
-            assert_eq!(
-                upto(index),
-                first,
-                "members {} and {index} differ",
-                members[0]
-            );
+            assert_eq!(upto(index), first, "members {} and {index} differ", members[0]);
         }
         first.into_iter().map(|(_, _, body)| body).collect()
     }
@@ -430,13 +349,7 @@ impl Cluster {
 
 pub fn propose(connection: &mut Connection, group: GroupId, body: &str) -> Result<Outcome, Error> {
     let id = connection.operation_id(PATIENCE)?;
-    connection.propose(
-        group,
-        id,
-        Bytes::copy_from_slice(body.as_bytes()),
-        None,
-        PATIENCE,
-    )
+    connection.propose(group, id, Bytes::copy_from_slice(body.as_bytes()), None, PATIENCE)
 }
 
 pub fn wait_until(deadline: Instant, what: &str, mut condition: impl FnMut() -> bool) {
@@ -451,18 +364,12 @@ pub fn wait_until(deadline: Instant, what: &str, mut condition: impl FnMut() -> 
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 15_000 + (std::process::id() % 1_000) as u16 * 16;
-    let candidates =
-        std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_024);
-    let mut free = candidates
-        .take(1_024)
-        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    let candidates = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 1_024);
+    let mut free = candidates.take(1_024).filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
     free.next().expect("a port is free")
 }
 
 /// Small bounds, so that checkpoints, trimming and copies happen within a test.
 pub fn small() -> Limits {
-    Limits {
-        log_keep_bytes: 1 << 20,
-        checkpoint_every_bytes: 1 << 20,
-    }
+    Limits { log_keep_bytes: 1 << 20, checkpoint_every_bytes: 1 << 20 }
 }

@@ -116,9 +116,7 @@ impl Backend {
     /// Changes the word if it still is what the caller saw.
     pub fn change(&self, from: Word, to: State) -> bool {
         let next = Word { generation: from.generation, state: to };
-        self.word
-            .compare_exchange(from.pack(), next.pack(), Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        self.word.compare_exchange(from.pack(), next.pack(), Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Begins a new transaction, which only the owner of the place does. The previous one must be over.
@@ -181,9 +179,7 @@ impl Backend {
     /// Whether the process waits for a position of that group which `applied` has reached.
     pub fn is_satisfied(&self, group_place: usize, applied: Slot) -> bool {
         let slot = self.waiting_for.load(Ordering::SeqCst);
-        slot != 0
-            && slot <= applied.0
-            && self.waiting_group.load(Ordering::SeqCst) as usize == group_place
+        slot != 0 && slot <= applied.0 && self.waiting_group.load(Ordering::SeqCst) as usize == group_place
     }
 
     /// Dooms the transaction seen in `word` for standing in the way of the entry at `slot`. Whether it was still
@@ -199,10 +195,7 @@ impl Backend {
 
     /// The slot and the relation for which it was doomed.
     pub fn doomed_by(&self) -> (Slot, pg_sys::Oid) {
-        (
-            Slot(self.doomed_by.load(Ordering::SeqCst)),
-            pg_sys::Oid::from(self.doomed_on.load(Ordering::SeqCst)),
-        )
+        (Slot(self.doomed_by.load(Ordering::SeqCst)), pg_sys::Oid::from(self.doomed_on.load(Ordering::SeqCst)))
     }
 
     /// Condemns the session of a doomed transaction that has not reacted.

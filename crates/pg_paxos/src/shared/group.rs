@@ -219,9 +219,7 @@ impl Group {
 
     /// Becomes the group's applier. Whether there was none.
     pub fn claim_applier(&self, process: BackendIndex) -> bool {
-        self.applier_process
-            .compare_exchange(0, process.0 + 1, Ordering::SeqCst, Ordering::SeqCst)
-            .is_ok()
+        self.applier_process.compare_exchange(0, process.0 + 1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 
     /// Ends being the group's applier.
@@ -300,12 +298,7 @@ impl Group {
                 None => break,
                 Some(Turn::Nothing) => {
                     // Whoever wins goes on; the loser sees the new position and goes on from there.
-                    let _ = self.applied.compare_exchange(
-                        applied.0,
-                        next.0,
-                        Ordering::SeqCst,
-                        Ordering::SeqCst,
-                    );
+                    let _ = self.applied.compare_exchange(applied.0, next.0, Ordering::SeqCst, Ordering::SeqCst);
                 }
                 Some(Turn::Applier) => {
                     // Else it is busy, or will see the entry arrive.

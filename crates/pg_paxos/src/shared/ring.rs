@@ -51,9 +51,7 @@ impl Turn {
         match bits {
             NOTHING => Turn::Nothing,
             APPLIER => Turn::Applier,
-            bits => Turn::Backend(BackendIndex(
-                u32::try_from(bits - BACKEND_BASE).expect("owners have 24 bits"),
-            )),
+            bits => Turn::Backend(BackendIndex(u32::try_from(bits - BACKEND_BASE).expect("owners have 24 bits"))),
         }
     }
 }

@@ -56,14 +56,20 @@ impl Disk {
             GroupMessage::Accepted { log, ballot, first, last, .. } => {
                 for slot in (first.0..=last.0).map(Slot) {
                     let durable = self.accepted.contains(&(group, *log, slot, *ballot));
-                    ensure!(durable, "{node} says that it accepted slot {slot} of {log} under {ballot}; its disk does not");
+                    ensure!(
+                        durable,
+                        "{node} says that it accepted slot {slot} of {log} under {ballot}; its disk does not"
+                    );
                 }
             }
             // Its promise only names a ballot that somebody uses, as a refusal does: whom to ask, not what binds.
             GroupMessage::ReadAnswer { log, closed, highest, ballot, .. } => {
                 // A slot at or below closed-up-to is chosen whatever this disk holds.
                 let durable = *highest <= *closed || self.accepted.contains(&(group, *log, *highest, *ballot));
-                ensure!(durable, "{node} answers a read with slot {highest} of {log} under {ballot}; its disk does not");
+                ensure!(
+                    durable,
+                    "{node} answers a read with slot {highest} of {log} under {ballot}; its disk does not"
+                );
             }
             GroupMessage::Fenced => {
                 let fence = self.fences.get(&group).copied().unwrap_or_default();

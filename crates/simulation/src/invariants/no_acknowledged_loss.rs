@@ -36,7 +36,10 @@ impl Invariant for NoAcknowledgedLoss {
                 let found = self.operations.get(slot);
                 ensure!(found == Some(id), "{node} answers that {id} is chosen at slot {slot}, where {found:?} stands");
                 let position = self.position.get(node).copied().unwrap_or_default();
-                ensure!(position >= *slot, "{node} answers that {id} is chosen at slot {slot}, it delivered up to {position}");
+                ensure!(
+                    position >= *slot,
+                    "{node} answers that {id} is chosen at slot {slot}, it delivered up to {position}"
+                );
             }
             _ => {}
         }

@@ -5,29 +5,18 @@ use super::script::{fold, reader, script, Batch, Dice};
 use crate::log::LogOptions;
 use crate::recovery::{self, RecoveryError};
 use crate::ReadError;
-use consensus::{
-    Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot,
-    Start,
-};
+use consensus::{Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot, Start};
 use std::sync::Arc;
 
 const NODE: NodeId = NodeId(9);
 const GROUP: GroupId = GroupId(1);
 
 fn options() -> LogOptions {
-    LogOptions {
-        segment_bytes: 64 << 10,
-        ..LogOptions::default()
-    }
+    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
 }
 
 fn ballot(round: u64) -> Ballot {
-    Ballot {
-        epoch: Epoch(1),
-        round,
-        node: NODE,
-        start: Start(1),
-    }
+    Ballot { epoch: Epoch(1), round, node: NODE, start: Start(1) }
 }
 
 fn entry(text: &str) -> Entry {
@@ -36,13 +25,7 @@ fn entry(text: &str) -> Entry {
 
 fn accepted(first: u64, texts: &[&str]) -> Record {
     let entries: Arc<[Entry]> = texts.iter().map(|text| entry(text)).collect();
-    Record::Accepted {
-        group: GROUP,
-        log: LogId::MAIN,
-        ballot: ballot(2),
-        first: Slot(first),
-        entries,
-    }
+    Record::Accepted { group: GROUP, log: LogId::MAIN, ballot: ballot(2), first: Slot(first), entries }
 }
 
 /// A log of these records, one per batch, as a clean stop leaves it.
@@ -55,9 +38,7 @@ fn written(records: &[Record]) -> MemoryDisk {
     disk
 }
 
-fn reopen(
-    disk: &MemoryDisk,
-) -> Result<(crate::segmented_log::SegmentedLog, Recovered), RecoveryError> {
+fn reopen(disk: &MemoryDisk) -> Result<(crate::segmented_log::SegmentedLog, Recovered), RecoveryError> {
     recovery::open(Arc::new(disk.clone()), NODE, Start(2), options())
 }
 
@@ -85,69 +66,37 @@ fn spoil_at_record(disk: &MemoryDisk, offset: usize) {
 }
 
 fn spoil_apart(disk: &MemoryDisk, number: usize) {
-    disk.with_file("segment-00000001", |bytes| {
-        bytes[BYTES - FRONT - (number + 1) * 128] ^= 1
-    });
+    disk.with_file("segment-00000001", |bytes| bytes[BYTES - FRONT - (number + 1) * 128] ^= 1);
 }
 
 #[test]
 fn a_damaged_entry_is_known_by_slot_and_ballot_and_costs_its_neighbours_nothing() {
-    let disk = written(&[
-        accepted(1, &["alpha", "bravo", "charlie"]),
-        accepted(4, &["delta"]),
-    ]);
+    let disk = written(&[accepted(1, &["alpha", "bravo", "charlie"]), accepted(4, &["delta"])]);
     spoil(&disk, "bravo");
     let (log, recovered) = reopen(&disk).unwrap();
     let found = &recovered.groups[&GROUP].logs[&LogId::MAIN];
     assert_eq!(found.promised, ballot(2));
     assert_eq!(found.accepted[&Slot(1)].entry, Some(entry("alpha")));
-    assert_eq!(
-        (
-            found.accepted[&Slot(2)].ballot,
-            &found.accepted[&Slot(2)].entry
-        ),
-        (ballot(2), &None)
-    );
+    assert_eq!((found.accepted[&Slot(2)].ballot, &found.accepted[&Slot(2)].entry), (ballot(2), &None));
     assert_eq!(found.accepted[&Slot(3)].entry, Some(entry("charlie")));
     assert!(!recovered.groups[&GROUP].promises_lost);
     let reader = reader(log.state());
-    let read = reader
-        .read_entries(GROUP, LogId::MAIN, Slot(1), Slot(4), usize::MAX)
-        .unwrap();
+    let read = reader.read_entries(GROUP, LogId::MAIN, Slot(1), Slot(4), usize::MAX).unwrap();
     assert_eq!(read.len(), 1, "reading stops before the damage");
-    let error = reader
-        .read_entries(GROUP, LogId::MAIN, Slot(2), Slot(4), usize::MAX)
-        .unwrap_err();
-    assert!(
-        matches!(error, ReadError::Damaged { slot: Slot(2), .. }),
-        "{error}"
-    );
+    let error = reader.read_entries(GROUP, LogId::MAIN, Slot(2), Slot(4), usize::MAX).unwrap_err();
+    assert!(matches!(error, ReadError::Damaged { slot: Slot(2), .. }), "{error}");
 
     // The same record again heals it.
     let mut log = log;
-    log.append(&[(Sequence(9), accepted(2, &["bravo"]))])
-        .unwrap();
-    assert_eq!(
-        reader
-            .read_entries(GROUP, LogId::MAIN, Slot(1), Slot(4), usize::MAX)
-            .unwrap()
-            .len(),
-        4
-    );
+    log.append(&[(Sequence(9), accepted(2, &["bravo"]))]).unwrap();
+    assert_eq!(reader.read_entries(GROUP, LogId::MAIN, Slot(1), Slot(4), usize::MAX).unwrap().len(), 4);
     let (_, recovered) = reopen(&disk).unwrap();
-    assert_eq!(
-        recovered.groups[&GROUP].logs[&LogId::MAIN].accepted[&Slot(2)].entry,
-        Some(entry("bravo"))
-    );
+    assert_eq!(recovered.groups[&GROUP].logs[&LogId::MAIN].accepted[&Slot(2)].entry, Some(entry("bravo")));
 }
 
 #[test]
 fn a_promise_survives_the_loss_of_either_copy() {
-    let promised = |round| Record::Promised {
-        group: GROUP,
-        log: LogId::MAIN,
-        ballot: ballot(round),
-    };
+    let promised = |round| Record::Promised { group: GROUP, log: LogId::MAIN, ballot: ballot(round) };
     for apart in [false, true] {
         // Record 0 of the segment is recovery's own.
         let disk = written(&[promised(5), accepted(1, &["later"])]);
@@ -157,56 +106,32 @@ fn a_promise_survives_the_loss_of_either_copy() {
             spoil_at_record(&disk, FRONT + 128 + 60);
         }
         let (_, recovered) = reopen(&disk).unwrap();
-        assert_eq!(
-            recovered.groups[&GROUP].logs[&LogId::MAIN].promised,
-            ballot(5)
-        );
+        assert_eq!(recovered.groups[&GROUP].logs[&LogId::MAIN].promised, ballot(5));
         assert!(!recovered.groups[&GROUP].promises_lost);
     }
 }
 
 #[test]
 fn a_record_lost_with_both_copies_is_told_until_the_group_is_barred() {
-    let promised = |round| Record::Promised {
-        group: GROUP,
-        log: LogId::MAIN,
-        ballot: ballot(round),
-    };
-    let disk = written(&[
-        accepted(1, &["first"]),
-        promised(5),
-        accepted(2, &["later"]),
-    ]);
+    let promised = |round| Record::Promised { group: GROUP, log: LogId::MAIN, ballot: ballot(round) };
+    let disk = written(&[accepted(1, &["first"]), promised(5), accepted(2, &["later"])]);
     let whole = disk.copy();
     spoil_apart(&disk, 2);
     let offset = disk.with_file("segment-00000001", |bytes| {
-        let round: Vec<usize> = (FRONT..BYTES / 2)
-            .step_by(8)
-            .filter(|at| bytes[at + 4] == 2 && bytes[at + 5] == 1)
-            .collect();
+        let round: Vec<usize> =
+            (FRONT..BYTES / 2).step_by(8).filter(|at| bytes[at + 4] == 2 && bytes[at + 5] == 1).collect();
         round[0]
     });
     spoil_at_record(&disk, offset + 70);
     let (_, recovered) = reopen(&disk).unwrap();
     assert!(recovered.groups[&GROUP].promises_lost);
-    assert_eq!(
-        recovered.groups[&GROUP].logs[&LogId::MAIN].accepted.len(),
-        2,
-        "what is left is still told"
-    );
+    assert_eq!(recovered.groups[&GROUP].logs[&LogId::MAIN].accepted.len(), 2, "what is left is still told");
 
     // Told again at the next start, from the record that the first recovery wrote.
     let (mut log, recovered) = reopen(&disk).unwrap();
     assert!(recovered.groups[&GROUP].promises_lost);
     let last = recovered.position;
-    log.append(&[(
-        Sequence(last.0 + 1),
-        Record::VotingBarred {
-            group: GROUP,
-            since: Epoch(3),
-        },
-    )])
-    .unwrap();
+    log.append(&[(Sequence(last.0 + 1), Record::VotingBarred { group: GROUP, since: Epoch(3) })]).unwrap();
 
     // Once the bar is durable, the damage is accounted for.
     let (_, recovered) = reopen(&disk).unwrap();
@@ -214,39 +139,26 @@ fn a_record_lost_with_both_copies_is_told_until_the_group_is_barred() {
     assert_eq!(recovered.groups[&GROUP].barred_since, Some(Epoch(3)));
 
     let (_, recovered) = reopen(&whole).unwrap();
-    assert!(
-        !recovered.groups[&GROUP].promises_lost,
-        "without damage nothing is told"
-    );
+    assert!(!recovered.groups[&GROUP].promises_lost, "without damage nothing is told");
 }
 
 #[test]
 fn behind_a_hole_closed_slots_are_not_served() {
     // The record in the hole may have replaced slot 1, so that what stands there now may not be what was chosen.
-    let chosen = Record::Chosen {
-        group: GROUP,
-        log: LogId::MAIN,
-        up_to: Slot(1),
-    };
+    let chosen = Record::Chosen { group: GROUP, log: LogId::MAIN, up_to: Slot(1) };
     let disk = written(&[accepted(1, &["first"]), accepted(1, &["again"]), chosen]);
     let at = disk.with_file("segment-00000001", |bytes| {
         (FRONT..BYTES / 2)
             .step_by(8)
             .find(|at| bytes[*at..].starts_with(b"again"))
-            .unwrap_or_else(|| {
-                (FRONT..BYTES / 2)
-                    .find(|at| bytes[*at..].starts_with(b"again"))
-                    .expect("it is there")
-            })
+            .unwrap_or_else(|| (FRONT..BYTES / 2).find(|at| bytes[*at..].starts_with(b"again")).expect("it is there"))
     });
     spoil_apart(&disk, 2);
     // Its identity stands before header, directory and id of the entry.
     (1..8).for_each(|back| spoil_at_record(&disk, (at - 33 - 8 - 128 + 16 * back) & !7));
     let (log, recovered) = reopen(&disk).unwrap();
     assert!(recovered.groups[&GROUP].promises_lost);
-    let error = reader(log.state())
-        .read_entries(GROUP, LogId::MAIN, Slot(1), Slot(1), usize::MAX)
-        .unwrap_err();
+    let error = reader(log.state()).read_entries(GROUP, LogId::MAIN, Slot(1), Slot(1), usize::MAX).unwrap_err();
     assert!(matches!(error, ReadError::Missing { .. }), "{error}");
 }
 
@@ -260,30 +172,20 @@ fn a_segment_that_vanished_or_lost_both_headers_is_told() {
         bytes[20] ^= 1;
         bytes[BYTES - FRONT + 20] ^= 1;
     };
-    for victim in disk
-        .names()
-        .iter()
-        .filter(|name| name.starts_with("segment-"))
-    {
+    for victim in disk.names().iter().filter(|name| name.starts_with("segment-")) {
         let spoilt = disk.copy();
         spoilt.with_file(victim, headers);
         let (_, recovered) = reopen(&spoilt).unwrap();
         assert!(recovered.groups[&GROUP].promises_lost, "{victim}");
         assert!(spoilt.names().contains(&format!("damaged-{victim}")));
         let (_, recovered) = reopen(&spoilt).unwrap();
-        assert!(
-            recovered.groups[&GROUP].promises_lost,
-            "{victim}: and again"
-        );
+        assert!(recovered.groups[&GROUP].promises_lost, "{victim}: and again");
 
         // One header is enough.
         let spoilt = disk.copy();
         spoilt.with_file(victim, |bytes| bytes[20] ^= 1);
         let (_, recovered) = reopen(&spoilt).unwrap();
-        assert_eq!(
-            recovered.groups[&GROUP].logs[&LogId::MAIN].accepted.len(),
-            40
-        );
+        assert_eq!(recovered.groups[&GROUP].logs[&LogId::MAIN].accepted.len(), 40);
         assert!(!recovered.groups[&GROUP].promises_lost);
     }
 }
@@ -291,11 +193,7 @@ fn a_segment_that_vanished_or_lost_both_headers_is_told() {
 #[test]
 fn a_log_that_is_gone_is_not_taken_for_a_new_one() {
     let disk = written(&[accepted(1, &["first"])]);
-    for name in disk
-        .names()
-        .iter()
-        .filter(|name| name.starts_with("segment-"))
-    {
+    for name in disk.names().iter().filter(|name| name.starts_with("segment-")) {
         crate::disk::Disk::remove(&disk, name).unwrap();
     }
     let error = reopen(&disk).map(|_| ()).unwrap_err();
@@ -306,9 +204,7 @@ fn a_log_that_is_gone_is_not_taken_for_a_new_one() {
 #[test]
 fn another_nodes_segment_and_a_copied_segment_are_refused() {
     let disk = written(&[accepted(1, &["first"])]);
-    let error = recovery::open(Arc::new(disk.copy()), NodeId(10), Start(2), options())
-        .map(|_| ())
-        .unwrap_err();
+    let error = recovery::open(Arc::new(disk.copy()), NodeId(10), Start(2), options()).map(|_| ()).unwrap_err();
     assert!(matches!(error, RecoveryError::Foreign { .. }), "{error}");
     let bytes = disk.with_file("segment-00000001", |bytes| bytes.clone());
     crate::disk::Disk::create(&disk, "segment-00000077", bytes.len() as u64).unwrap();
@@ -324,16 +220,9 @@ fn one_spoilt_sector_anywhere_is_never_silent() {
     for seed in 31..=33 {
         let script = script(seed, 60);
         let disk = MemoryDisk::new();
-        let (mut log, _) =
-            recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
-        script
-            .iter()
-            .for_each(|batch| assert!(log.append(batch).is_ok()));
-        let segments: Vec<String> = disk
-            .names()
-            .into_iter()
-            .filter(|name| name.starts_with("segment-"))
-            .collect();
+        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+        script.iter().for_each(|batch| assert!(log.append(batch).is_ok()));
+        let segments: Vec<String> = disk.names().into_iter().filter(|name| name.starts_with("segment-")).collect();
         let mut dice = Dice::new(seed);
         for name in &segments {
             for sector in 0..BYTES / 512 {
@@ -351,11 +240,7 @@ fn one_spoilt_sector_anywhere_is_never_silent() {
                 let Ok((_, recovered)) = reopen(&spoilt) else {
                     panic!("{name} sector {sector}: one sector never stops a start")
                 };
-                never_silent(
-                    &recovered,
-                    &script,
-                    &format!("seed {seed} {name} sector {sector}"),
-                );
+                never_silent(&recovered, &script, &format!("seed {seed} {name} sector {sector}"));
             }
         }
     }
@@ -372,20 +257,11 @@ fn never_silent(recovered: &Recovered, script: &[Batch], what: &str) {
         }
         for (log, expected) in &expected.logs {
             let found = &found.logs[log];
-            assert!(
-                found.promised >= expected.promised,
-                "{what}: a promise is gone"
-            );
+            assert!(found.promised >= expected.promised, "{what}: a promise is gone");
             for (slot, entry) in expected.accepted.range(found.closed.next()..) {
-                let got = found
-                    .accepted
-                    .get(slot)
-                    .unwrap_or_else(|| panic!("{what}: slot {slot} of {log} is gone"));
+                let got = found.accepted.get(slot).unwrap_or_else(|| panic!("{what}: slot {slot} of {log} is gone"));
                 assert!(got.ballot >= entry.ballot, "{what}");
-                let known = truth.groups[group].logs[log]
-                    .accepted
-                    .get(slot)
-                    .filter(|known| known.ballot == got.ballot);
+                let known = truth.groups[group].logs[log].accepted.get(slot).filter(|known| known.ballot == got.ballot);
                 if let (Some(content), Some(known)) = (&got.entry, known) {
                     assert_eq!(Some(content), known.entry.as_ref(), "{what}: made up");
                 }
@@ -399,14 +275,8 @@ fn hostile_bytes_never_panic() {
     let script = script(41, 40);
     let disk = MemoryDisk::new();
     let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
-    script
-        .iter()
-        .for_each(|batch| assert!(log.append(batch).is_ok()));
-    let segments: Vec<String> = disk
-        .names()
-        .into_iter()
-        .filter(|name| name.starts_with("segment-"))
-        .collect();
+    script.iter().for_each(|batch| assert!(log.append(batch).is_ok()));
+    let segments: Vec<String> = disk.names().into_iter().filter(|name| name.starts_with("segment-")).collect();
     let mut dice = Dice::new(41);
     for _ in 0..300 {
         let spoilt = disk.copy();
@@ -415,15 +285,11 @@ fn hostile_bytes_never_panic() {
             spoilt.with_file(name, |bytes| {
                 let at = dice.below(bytes.len() as u64) as usize;
                 let end = (at + 1 + dice.below(2000) as usize).min(bytes.len());
-                bytes[at..end]
-                    .iter_mut()
-                    .for_each(|byte| *byte = dice.below(256) as u8);
+                bytes[at..end].iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
             });
         }
         if dice.below(4) == 0 {
-            spoilt.with_file(&segments[0], |bytes| {
-                bytes.truncate(dice.below(BYTES as u64) as usize)
-            });
+            spoilt.with_file(&segments[0], |bytes| bytes.truncate(dice.below(BYTES as u64) as usize));
         }
         let _ = reopen(&spoilt);
     }

@@ -10,20 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 fn options() -> LogOptions {
-    LogOptions {
-        segment_bytes: 64 << 10,
-        ..LogOptions::default()
-    }
+    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
 }
 
 const NODE: NodeId = NodeId(9);
 
 /// What a crash leaves, in several ways: nothing, all, and any mixture.
 fn crashes(disk: &MemoryDisk, seed: u64, mixtures: u64) -> Vec<MemoryDisk> {
-    let mut images = vec![
-        disk.after_crash(&mut || false),
-        disk.after_crash(&mut || true),
-    ];
+    let mut images = vec![disk.after_crash(&mut || false), disk.after_crash(&mut || true)];
     for mixture in 0..mixtures {
         let mut dice = Dice::new(seed * 1000 + disk.operations() * 10 + mixture);
         images.push(disk.after_crash(&mut || dice.below(2) == 0));
@@ -32,8 +26,8 @@ fn crashes(disk: &MemoryDisk, seed: u64, mixtures: u64) -> Vec<MemoryDisk> {
 }
 
 fn check_image(image: MemoryDisk, acknowledged: &[Batch], on_its_way: &[Batch]) {
-    let (log, recovered) = recovery::open(Arc::new(image), NODE, Start(2), options())
-        .expect("the log opens after a crash");
+    let (log, recovered) =
+        recovery::open(Arc::new(image), NODE, Start(2), options()).expect("the log opens after a crash");
     check(&recovered, &reader(log.state()), acknowledged, on_its_way);
 }
 
@@ -75,19 +69,14 @@ fn a_crash_during_recovery_loses_nothing_either() {
     for seed in 11..=13 {
         let script = script(seed, 60);
         let disk = MemoryDisk::new();
-        let (mut log, _) =
-            recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
         let (last, before) = script.split_last().unwrap();
-        before
-            .iter()
-            .for_each(|batch| assert!(log.append(batch).is_ok()));
+        before.iter().for_each(|batch| assert!(log.append(batch).is_ok()));
 
         // The last batch is cut short in the middle of its writes.
         let images: Arc<std::sync::Mutex<Vec<MemoryDisk>>> = Arc::default();
         let collected = images.clone();
-        disk.observe(Some(Box::new(move |disk| {
-            collected.lock().unwrap().extend(crashes(disk, seed, 6))
-        })));
+        disk.observe(Some(Box::new(move |disk| collected.lock().unwrap().extend(crashes(disk, seed, 6)))));
         log.append(last).unwrap();
         disk.observe(None);
         let images = std::mem::take(&mut *images.lock().unwrap());
@@ -102,15 +91,9 @@ fn a_crash_during_recovery_loses_nothing_either() {
                     check_image(image, &observed.0, std::slice::from_ref(&observed.1));
                 }
             })));
-            let (log, first) =
-                recovery::open(Arc::new(image.clone()), NODE, Start(2), options()).unwrap();
+            let (log, first) = recovery::open(Arc::new(image.clone()), NODE, Start(2), options()).unwrap();
             image.observe(None);
-            check(
-                &first,
-                &reader(log.state()),
-                &before,
-                std::slice::from_ref(&last),
-            );
+            check(&first, &reader(log.state()), &before, std::slice::from_ref(&last));
             let (_, second) = recovery::open(Arc::new(image), NODE, Start(3), options()).unwrap();
             assert_eq!(first, second);
         }
@@ -128,8 +111,7 @@ fn a_log_goes_on_after_a_crash_as_if_nothing_had_been() {
         while done < script.len() {
             // Each life appends some batches; then the power fails.
             start += 1;
-            let (mut log, recovered) =
-                recovery::open(Arc::new(disk.clone()), NODE, Start(start), options()).unwrap();
+            let (mut log, recovered) = recovery::open(Arc::new(disk.clone()), NODE, Start(start), options()).unwrap();
             check(&recovered, &reader(log.state()), &script[..done], &[]);
             for _ in 0..=dice.below(20) {
                 if done < script.len() {

@@ -12,32 +12,19 @@ use std::time::Duration;
 const NODE: NodeId = NodeId(9);
 
 fn options() -> LogOptions {
-    LogOptions {
-        segment_bytes: 64 << 10,
-        ..LogOptions::default()
-    }
+    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
 }
 
 fn open(disk: &MemoryDisk, options: LogOptions) -> (Log, Receiver<Completion>) {
     let (sender, receiver) = channel();
     let completion = Box::new(move |completion| drop(sender.send(completion)));
-    let (log, _) =
-        Log::open_on(Arc::new(disk.clone()), NODE, Start(1), options, completion).unwrap();
+    let (log, _) = Log::open_on(Arc::new(disk.clone()), NODE, Start(1), options, completion).unwrap();
     (log, receiver)
 }
 
 fn promised(round: u64) -> Record {
-    let ballot = Ballot {
-        epoch: Epoch(1),
-        round,
-        node: NODE,
-        start: Start(1),
-    };
-    Record::Promised {
-        group: GroupId(1),
-        log: LogId::MAIN,
-        ballot,
-    }
+    let ballot = Ballot { epoch: Epoch(1), round, node: NODE, start: Start(1) };
+    Record::Promised { group: GroupId(1), log: LogId::MAIN, ballot }
 }
 
 fn next(receiver: &Receiver<Completion>) -> Completion {
@@ -49,38 +36,22 @@ fn a_failed_write_or_sync_at_any_operation_is_reported_and_nothing_is_written_af
     for seed in 51..=52 {
         let script = script(seed, 60);
         let count = |disk: &MemoryDisk| {
-            let (mut log, _) =
-                recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+            let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
             let opened = disk.operations();
-            script
-                .iter()
-                .for_each(|batch| assert!(log.append(batch).is_ok()));
+            script.iter().for_each(|batch| assert!(log.append(batch).is_ok()));
             (opened, disk.operations())
         };
         let (opened, all) = count(&MemoryDisk::new());
         for operation in opened + 1..=all {
             let disk = MemoryDisk::new();
-            let (mut log, _) =
-                recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+            let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
             disk.fail_at(operation, Fault::Error);
-            let failed = script
-                .iter()
-                .position(|batch| log.append(batch).is_err())
-                .expect("the fault is reported");
+            let failed = script.iter().position(|batch| log.append(batch).is_err()).expect("the fault is reported");
             // What was acknowledged before is there; the rest was never promised.
             drop(log);
-            for image in [
-                disk.after_crash(&mut || false),
-                disk.after_crash(&mut || true),
-            ] {
-                let (log, recovered) =
-                    recovery::open(Arc::new(image), NODE, Start(2), options()).unwrap();
-                check(
-                    &recovered,
-                    &reader(log.state()),
-                    &script[..failed],
-                    &script[failed..=failed],
-                );
+            for image in [disk.after_crash(&mut || false), disk.after_crash(&mut || true)] {
+                let (log, recovered) = recovery::open(Arc::new(image), NODE, Start(2), options()).unwrap();
+                check(&recovered, &reader(log.state()), &script[..failed], &script[failed..=failed]);
             }
         }
     }
@@ -114,21 +85,11 @@ fn a_failed_sync_poisons_the_log() {
         }
     }
     let why = failure.expect("the failure was reported before it was refused");
-    assert!(
-        why.contains("sync") && why.contains("injected fault"),
-        "{why}"
-    );
+    assert!(why.contains("sync") && why.contains("injected fault"), "{why}");
     let operations = disk.writes_and_syncs();
     drop(log);
-    assert_eq!(
-        disk.writes_and_syncs(),
-        operations,
-        "nothing is written after a failure"
-    );
-    assert!(
-        completions.recv_timeout(Duration::from_millis(10)).is_err(),
-        "the failure is told once"
-    );
+    assert_eq!(disk.writes_and_syncs(), operations, "nothing is written after a failure");
+    assert!(completions.recv_timeout(Duration::from_millis(10)).is_err(), "the failure is told once");
 }
 
 #[test]
@@ -142,20 +103,11 @@ fn a_full_disk_stops_the_log_with_a_clear_word_and_loses_nothing() {
         .enumerate()
         .find_map(|(number, batch)| log.append(batch).err().map(|error| (number, error)))
         .expect("the disk was too small");
-    assert!(
-        error.to_string().contains("make a segment")
-            && error.to_string().contains("no storage space"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("make a segment") && error.to_string().contains("no storage space"), "{error}");
     // With room again, the node starts and has all that was acknowledged.
     let image = disk.after_crash(&mut || true);
     let (log, recovered) = recovery::open(Arc::new(image), NODE, Start(2), options()).unwrap();
-    check(
-        &recovered,
-        &reader(log.state()),
-        &script[..failed],
-        &script[failed..=failed],
-    );
+    check(&recovered, &reader(log.state()), &script[..failed], &script[failed..=failed]);
 }
 
 #[test]
@@ -167,9 +119,7 @@ fn one_record_is_two_writes_and_one_sync() {
     let after = disk.writes_and_syncs();
     assert_eq!((after.0 - before.0, after.1 - before.1), (2, 1));
     // So are a thousand.
-    let many: Vec<(Sequence, Record)> = (2..=200)
-        .map(|sequence| (Sequence(sequence), promised(sequence)))
-        .collect();
+    let many: Vec<(Sequence, Record)> = (2..=200).map(|sequence| (Sequence(sequence), promised(sequence))).collect();
     log.append(&many).unwrap();
     let last = disk.writes_and_syncs();
     assert_eq!((last.0 - after.0, last.1 - after.1), (2, 1));
@@ -180,18 +130,10 @@ fn a_queue_that_is_full_refuses_at_once() {
     let disk = MemoryDisk::new();
     let hold = Arc::new(std::sync::Mutex::new(()));
     let blocked = hold.lock().unwrap();
-    let options = LogOptions {
-        queue_bytes_max: 1000,
-        ..options()
-    };
+    let options = LogOptions { queue_bytes_max: 1000, ..options() };
     let gate = hold.clone();
     // The completion of the first batch holds the writer up, as a disk that stands still would.
-    let completion = Box::new(move |_| {
-        drop(
-            gate.lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        )
-    });
+    let completion = Box::new(move |_| drop(gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)));
     let (log, _) = Log::open_on(Arc::new(disk), NODE, Start(1), options, completion).unwrap();
     let mut refused = None;
     for sequence in 1..100 {
@@ -208,11 +150,7 @@ fn a_queue_that_is_full_refuses_at_once() {
 fn an_idle_node_does_not_write_because_its_peers_do() {
     let disk = MemoryDisk::new();
     let (log, completions) = open(&disk, options());
-    let seen = |position| Record::PeerSeen {
-        node: NodeId(3),
-        start: Start(1),
-        position: Sequence(position),
-    };
+    let seen = |position| Record::PeerSeen { node: NodeId(3), start: Start(1), position: Sequence(position) };
     log.submit(vec![(Sequence(1), seen(10))]).unwrap();
     log.submit(vec![(Sequence(2), seen(11))]).unwrap();
     // Several times as long as other records that nobody waits for would take.

@@ -10,10 +10,7 @@ use crate::disk::Disk;
 use crate::log::LogOptions;
 use crate::segmented_log::FIXED_ID;
 use crate::{describe, recovery};
-use consensus::{
-    Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot,
-    Start,
-};
+use consensus::{Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot, Start};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,10 +20,7 @@ const GROUP: GroupId = GroupId(0x1111_2222_3333_4444_5555_6666_7777_8888);
 const LOG: LogId = LogId::MAIN;
 
 fn options() -> LogOptions {
-    LogOptions {
-        segment_bytes: 64 << 10,
-        ..LogOptions::default()
-    }
+    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
 }
 
 fn dump(bytes: &[u8]) -> String {
@@ -42,19 +36,13 @@ fn dump(bytes: &[u8]) -> String {
 
 fn parse(text: &str) -> Vec<u8> {
     let mut lines = text.lines();
-    let length = lines
-        .next()
-        .and_then(|line| line.strip_prefix("bytes "))
-        .unwrap()
-        .parse()
-        .unwrap();
+    let length = lines.next().and_then(|line| line.strip_prefix("bytes ")).unwrap().parse().unwrap();
     let mut bytes = vec![0u8; length];
     for line in lines {
         let (offset, row) = line.split_once(' ').unwrap();
         let offset = usize::from_str_radix(offset, 16).unwrap();
         for (index, pair) in row.as_bytes().chunks(2).enumerate() {
-            bytes[offset + index] =
-                u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+            bytes[offset + index] = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
         }
     }
     bytes
@@ -62,9 +50,7 @@ fn parse(text: &str) -> Vec<u8> {
 
 /// Compares with the golden file; `UPDATE_GOLDEN=1` writes it, for a new format only.
 fn golden(name: &str, found: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("src/tests/golden")
-        .join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, found).unwrap();
     }
@@ -74,37 +60,19 @@ fn golden(name: &str, found: &str) -> String {
 }
 
 fn ballot(round: u64) -> Ballot {
-    Ballot {
-        epoch: Epoch(2),
-        round,
-        node: NodeId(0xabc),
-        start: Start(4),
-    }
+    Ballot { epoch: Epoch(2), round, node: NodeId(0xabc), start: Start(4) }
 }
 
 fn entry(text: &str) -> Entry {
-    Entry::operation(
-        OperationId {
-            node: NODE,
-            start: Start(3),
-            sequence: 77,
-        },
-        text.as_bytes(),
-    )
+    Entry::operation(OperationId { node: NODE, start: Start(3), sequence: 77 }, text.as_bytes())
 }
 
 /// One of every kind.
 fn records() -> Vec<Record> {
     let (group, log) = (GROUP, LOG);
     vec![
-        Record::Configured {
-            configuration: configuration(GROUP, 2),
-        },
-        Record::Promised {
-            group,
-            log,
-            ballot: ballot(5),
-        },
+        Record::Configured { configuration: configuration(GROUP, 2) },
+        Record::Promised { group, log, ballot: ballot(5) },
         Record::Accepted {
             group,
             log,
@@ -118,30 +86,11 @@ fn records() -> Vec<Record> {
             first: Slot(3),
             entries: Arc::from([(ballot(6), entry("three")), (ballot(7), entry("four"))]),
         },
-        Record::Chosen {
-            group,
-            log,
-            up_to: Slot(2),
-        },
-        Record::Trimmed {
-            group,
-            log,
-            up_to: Slot(1),
-        },
-        Record::PeerSeen {
-            node: NodeId(0xdef),
-            start: Start(9),
-            position: Sequence(1234),
-        },
-        Record::VotingBarred {
-            group,
-            since: Epoch(2),
-        },
-        Record::Installed {
-            group: GroupId(5),
-            log,
-            slot: Slot(100),
-        },
+        Record::Chosen { group, log, up_to: Slot(2) },
+        Record::Trimmed { group, log, up_to: Slot(1) },
+        Record::PeerSeen { node: NodeId(0xdef), start: Start(9), position: Sequence(1234) },
+        Record::VotingBarred { group, since: Epoch(2) },
+        Record::Installed { group: GroupId(5), log, slot: Slot(100) },
         Record::Forgotten { group: GroupId(5) },
     ]
 }
@@ -164,15 +113,10 @@ fn a_segment_is_written_and_read_as_in_version_1() {
     from_golden.with_file("segment-00000001", |bytes| *bytes = parse(&text));
     let mut described = Vec::new();
     describe::describe_log(&from_golden, &mut described).unwrap();
-    golden(
-        "segment_v1_described.txt",
-        &String::from_utf8(described).unwrap(),
-    );
+    golden("segment_v1_described.txt", &String::from_utf8(described).unwrap());
     let (_, recovered) = recovery::open(Arc::new(from_golden), NODE, Start(4), options()).unwrap();
     let mut expected = Recovered::default();
-    numbered
-        .iter()
-        .for_each(|(sequence, record)| expected.apply(*sequence, record));
+    numbered.iter().for_each(|(sequence, record)| expected.apply(*sequence, record));
     assert_eq!(recovered, expected);
 }
 
@@ -180,23 +124,10 @@ fn a_segment_is_written_and_read_as_in_version_1() {
 fn a_checkpoint_is_written_and_read_as_in_version_1() {
     let disk = MemoryDisk::new();
     let checkpoints = Checkpoints::open_on(Arc::new(disk.clone()), NODE).unwrap();
-    checkpoints
-        .write(GROUP, Slot(42), b"certification state")
-        .unwrap();
-    let [name] = &disk.names()[..] else {
-        panic!("one file")
-    };
-    assert_eq!(
-        name,
-        "11112222333344445555666677778888-000000000000002a.checkpoint"
-    );
-    let text = golden(
-        "checkpoint_v1.txt",
-        &disk.with_file(name, |bytes| dump(bytes)),
-    );
+    checkpoints.write(GROUP, Slot(42), b"certification state").unwrap();
+    let [name] = &disk.names()[..] else { panic!("one file") };
+    assert_eq!(name, "11112222333344445555666677778888-000000000000002a.checkpoint");
+    let text = golden("checkpoint_v1.txt", &disk.with_file(name, |bytes| dump(bytes)));
     disk.with_file(name, |bytes| *bytes = parse(&text));
-    assert_eq!(
-        checkpoints.newest(GROUP).unwrap().unwrap().bytes,
-        b"certification state"
-    );
+    assert_eq!(checkpoints.newest(GROUP).unwrap().unwrap().bytes, b"certification state");
 }

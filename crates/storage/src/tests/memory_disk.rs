@@ -104,10 +104,7 @@ impl MemoryDisk {
         }
         inner.names = inner.durable_names.clone();
         inner.fault = None;
-        MemoryDisk {
-            inner: Arc::new(Mutex::new(inner)),
-            observer: Arc::default(),
-        }
+        MemoryDisk { inner: Arc::new(Mutex::new(inner)), observer: Arc::default() }
     }
 
     /// Names of the files, in order.
@@ -128,16 +125,10 @@ impl MemoryDisk {
 
     /// A copy that nothing done to this one reaches.
     pub(crate) fn copy(&self) -> MemoryDisk {
-        MemoryDisk {
-            inner: Arc::new(Mutex::new(self.inner.lock().unwrap().clone())),
-            observer: Arc::default(),
-        }
+        MemoryDisk { inner: Arc::new(Mutex::new(self.inner.lock().unwrap().clone())), observer: Arc::default() }
     }
 
-    fn operate<T>(
-        &self,
-        work: impl FnOnce(&mut Inner, Option<Fault>) -> io::Result<T>,
-    ) -> io::Result<T> {
+    fn operate<T>(&self, work: impl FnOnce(&mut Inner, Option<Fault>) -> io::Result<T>) -> io::Result<T> {
         let result = {
             let mut inner = self.inner.lock().unwrap();
             inner.operations += 1;
@@ -168,9 +159,7 @@ fn apply(names: &mut BTreeMap<String, usize>, change: Change) {
             names.insert(name, file);
         }
         Change::Rename(from, to) => {
-            let file = names
-                .remove(&from)
-                .expect("renames follow what they rename");
+            let file = names.remove(&from).expect("renames follow what they rename");
             names.insert(to, file);
         }
         Change::Remove(name) => {
@@ -187,10 +176,7 @@ impl Disk for MemoryDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.inner.lock().unwrap();
         let file = *inner.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(MemoryFile {
-            disk: self.clone(),
-            file,
-        }))
+        Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn DiskFile>> {
@@ -207,11 +193,7 @@ impl Disk for MemoryDisk {
             }
             let file = inner.files.len();
             let half = vec![0; bytes / 2];
-            inner.files.push(Content {
-                live: half.clone(),
-                durable: half,
-                pending: Vec::new(),
-            });
+            inner.files.push(Content { live: half.clone(), durable: half, pending: Vec::new() });
             inner.names.insert(name.to_string(), file);
             inner.changes.push(Change::Add(name.to_string(), file));
             Ok(file)
@@ -225,10 +207,7 @@ impl Disk for MemoryDisk {
             Ok(())
         })?;
         self.sync()?;
-        Ok(Arc::new(MemoryFile {
-            disk: self.clone(),
-            file,
-        }))
+        Ok(Arc::new(MemoryFile { disk: self.clone(), file }))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -242,9 +221,7 @@ impl Disk for MemoryDisk {
             }
             let file = inner.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
             inner.names.insert(to.to_string(), file);
-            inner
-                .changes
-                .push(Change::Rename(from.to_string(), to.to_string()));
+            inner.changes.push(Change::Rename(from.to_string(), to.to_string()));
             Ok(())
         })
     }
@@ -289,19 +266,13 @@ impl DiskFile for MemoryFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         let inner = self.disk.inner.lock().unwrap();
         let from = offset as usize;
-        let bytes = inner.files[self.file]
-            .live
-            .get(from..from + buffer.len())
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = inner.files[self.file].live.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        let mut bytes: Vec<u8> = slices
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let mut bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         self.disk.operate(|inner, fault| {
             inner.writes += 1;
             if fault == Some(Fault::Error) {

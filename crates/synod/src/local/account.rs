@@ -24,16 +24,11 @@ impl Account {
         }
         let id = |option: &str| -> Option<u32> {
             // Asks the system rather than /etc/passwd, so that directory services count too.
-            let output = Command::new("id")
-                .args([option, SERVER_ACCOUNT])
-                .output()
-                .ok()?;
+            let output = Command::new("id").args([option, SERVER_ACCOUNT]).output().ok()?;
             String::from_utf8(output.stdout).ok()?.trim().parse().ok()
         };
         match (id("-u"), id("-g")) {
-            (Some(user), Some(group)) if user != 0 => Ok(Account {
-                change_to: Some((user, group)),
-            }),
+            (Some(user), Some(group)) if user != 0 => Ok(Account { change_to: Some((user, group)) }),
             _ => Err(Failure::new(
                 Reason::Missing,
                 format!("there is no user {SERVER_ACCOUNT}"),
@@ -96,10 +91,7 @@ impl Account {
         Err(Failure::new(
             Reason::Directory,
             format!("the servers cannot use {}", path.display()),
-            format!(
-                "they run as {}, who may not enter a directory above it or write in it",
-                self.name()
-            ),
+            format!("they run as {}, who may not enter a directory above it or write in it", self.name()),
             "choose a directory that everybody can reach, such as one below /tmp or /var/lib",
         ))
     }

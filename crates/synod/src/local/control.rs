@@ -25,11 +25,7 @@ pub struct Down {
 }
 
 /// Opens the cluster, checks the node, and takes the lock shared for as long as `act` runs.
-fn with_node(
-    path: &Path,
-    node: usize,
-    act: impl FnOnce(&Directory) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+fn with_node(path: &Path, node: usize, act: impl FnOnce(&Directory) -> Result<(), Failure>) -> Result<(), Failure> {
     let directory = Directory::open(path)?;
     directory.check_node(node)?;
     let _lock = Directory::lock(directory.path(), false)?;
@@ -80,10 +76,7 @@ pub fn start(path: &Path, node: usize) -> Result<(), Failure> {
             server.initialize()?;
         }
         server.start()?;
-        progress.say(format!(
-            "node {node}: listening on 127.0.0.1, port {}",
-            directory.port(node)
-        ));
+        progress.say(format!("node {node}: listening on 127.0.0.1, port {}", directory.port(node)));
         Ok(())
     })
 }
@@ -117,12 +110,10 @@ pub fn down(options: &Down) -> Result<(), Failure> {
     let results: Vec<Result<Stopped, Failure>> = match options.kill {
         true => directory
             .nodes()
-            .map(
-                |node| match Processes::of(&directory.data(node)).kill_all()? {
-                    0 => Ok(Stopped::Already),
-                    _ => Ok(Stopped::Killed),
-                },
-            )
+            .map(|node| match Processes::of(&directory.data(node)).kill_all()? {
+                0 => Ok(Stopped::Already),
+                _ => Ok(Stopped::Killed),
+            })
             .collect(),
         false => {
             let account = Account::find()?;
@@ -135,12 +126,8 @@ pub fn down(options: &Down) -> Result<(), Failure> {
     }
     match options.remove {
         true => {
-            std::fs::remove_dir_all(directory.path()).map_err(|error| {
-                Failure::system(
-                    format!("cannot remove {}", directory.path().display()),
-                    error,
-                )
-            })?;
+            std::fs::remove_dir_all(directory.path())
+                .map_err(|error| Failure::system(format!("cannot remove {}", directory.path().display()), error))?;
             println!("{} is removed", directory.path().display());
         }
         false => println!(
@@ -152,22 +139,13 @@ pub fn down(options: &Down) -> Result<(), Failure> {
     Ok(())
 }
 
-fn stop_all(
-    directory: &Directory,
-    installation: &Installation,
-    account: &Account,
-) -> Vec<Result<Stopped, Failure>> {
+fn stop_all(directory: &Directory, installation: &Installation, account: &Account) -> Vec<Result<Stopped, Failure>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = directory
             .nodes()
-            .map(|node| {
-                scope.spawn(move || Server::new(node, directory, installation, account).stop())
-            })
+            .map(|node| scope.spawn(move || Server::new(node, directory, installation, account).stop()))
             .collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().expect("a server's thread does not panic"))
-            .collect()
+        threads.into_iter().map(|thread| thread.join().expect("a server's thread does not panic")).collect()
     })
 }
 

@@ -99,10 +99,7 @@ impl Directory {
                 Reason::Directory,
                 format!("{} is no local cluster", path.display()),
                 format!("it has no file {SETTINGS_FILE}"),
-                format!(
-                    "make one: synod local up --nodes 3 --dir {}",
-                    path.display()
-                ),
+                format!("make one: synod local up --nodes 3 --dir {}", path.display()),
             )),
         }
     }
@@ -112,15 +109,15 @@ impl Directory {
         let file = path.join(SETTINGS_FILE);
         match std::fs::read_to_string(&file) {
             Ok(text) => match Settings::parse(&text) {
-                Some(settings) => Ok(Some(Directory {
-                    path: real_path(path)?,
-                    settings,
-                })),
+                Some(settings) => Ok(Some(Directory { path: real_path(path)?, settings })),
                 None => Err(Failure::new(
                     Reason::Directory,
                     format!("{} cannot be read", file.display()),
                     "it is damaged, or another version of synod wrote it",
-                    format!("use that version, or remove the cluster: stop its servers with pg_ctl, then rm -r {}", path.display()),
+                    format!(
+                        "use that version, or remove the cluster: stop its servers with pg_ctl, then rm -r {}",
+                        path.display()
+                    ),
                 )),
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -137,25 +134,15 @@ impl Directory {
                 }
                 Ok(None)
             }
-            Err(error) => Err(Failure::system(
-                format!("cannot read {}", file.display()),
-                error,
-            )),
+            Err(error) => Err(Failure::system(format!("cannot read {}", file.display()), error)),
         }
     }
 
     /// Makes a new cluster's directory, owned by the servers' user, who makes sockets in it.
-    pub fn create(
-        path: &Path,
-        settings: Settings,
-        account: &Account,
-    ) -> Result<Directory, Failure> {
+    pub fn create(path: &Path, settings: Settings, account: &Account) -> Result<Directory, Failure> {
         let absolute = std::path::absolute(path)
             .map_err(|error| Failure::system(format!("cannot use {}", path.display()), error))?;
-        let mut directory = Directory {
-            path: absolute,
-            settings,
-        };
+        let mut directory = Directory { path: absolute, settings };
         // Before it is made, so that a refusal leaves nothing behind; and with links resolved.
         directory.check_socket_paths()?;
         account.make_directory(path, 0o755)?;
@@ -178,14 +165,8 @@ impl Directory {
     /// Takes the cluster's lock: alone to make or end it, shared to act on one node.
     pub fn lock(path: &Path, alone: bool) -> Result<File, Failure> {
         let file = path.join(LOCK_FILE);
-        let failed = |error: std::io::Error| {
-            Failure::system(format!("cannot lock {}", file.display()), error)
-        };
-        let handle = File::options()
-            .create(true)
-            .append(true)
-            .open(&file)
-            .map_err(failed)?;
+        let failed = |error: std::io::Error| Failure::system(format!("cannot lock {}", file.display()), error);
+        let handle = File::options().create(true).append(true).open(&file).map_err(failed)?;
         let operation = match alone {
             true => rustix::fs::FlockOperation::LockExclusive,
             false => rustix::fs::FlockOperation::LockShared,
@@ -226,10 +207,7 @@ impl Directory {
 
     /// How clients, and other nodes, reach a node.
     pub fn connection_string(&self, node: usize) -> String {
-        format!(
-            "host=127.0.0.1 port={} user=postgres dbname=postgres",
-            self.port(node)
-        )
+        format!("host=127.0.0.1 port={} user=postgres dbname=postgres", self.port(node))
     }
 
     /// Checks that a node of that number exists.
@@ -240,11 +218,7 @@ impl Directory {
         Err(Failure::new(
             Reason::NoSuchNode,
             format!("there is no node {node}"),
-            format!(
-                "the cluster in {} has the nodes 1 to {}",
-                self.path.display(),
-                self.settings.nodes
-            ),
+            format!("the cluster in {} has the nodes 1 to {}", self.path.display(), self.settings.nodes),
             "name one of these, or add one with `synod local add`",
         ))
     }
@@ -259,22 +233,15 @@ impl Directory {
         }
         Err(Failure::new(
             Reason::SocketPathTooLong,
-            format!(
-                "the directory's path is too long for a socket in it: {}",
-                self.path.display()
-            ),
-            format!(
-                "{} would have {bytes} bytes, and the system allows {SOCKET_PATH_BYTES_MAX}",
-                socket.display()
-            ),
+            format!("the directory's path is too long for a socket in it: {}", self.path.display()),
+            format!("{} would have {bytes} bytes, and the system allows {SOCKET_PATH_BYTES_MAX}", socket.display()),
             "choose a directory with a shorter path",
         ))
     }
 }
 
 fn real_path(path: &Path) -> Result<PathBuf, Failure> {
-    std::fs::canonicalize(path)
-        .map_err(|error| Failure::system(format!("cannot find {}", path.display()), error))
+    std::fs::canonicalize(path).map_err(|error| Failure::system(format!("cannot find {}", path.display()), error))
 }
 
 #[cfg(test)]
@@ -300,11 +267,7 @@ mod tests {
     #[test]
     fn a_damaged_or_foreign_settings_file_is_refused() {
         let directory = tempfile::tempdir().unwrap();
-        for text in [
-            "",
-            "synod local cluster, version 2\n",
-            "synod local cluster, version 1\nnodes x\n",
-        ] {
+        for text in ["", "synod local cluster, version 2\n", "synod local cluster, version 1\nnodes x\n"] {
             std::fs::write(directory.path().join(SETTINGS_FILE), text).unwrap();
             let failure = Directory::open(directory.path()).unwrap_err();
             assert_eq!(failure.reason, Reason::Directory, "{text:?}");
@@ -322,16 +285,10 @@ mod tests {
 
     #[test]
     fn a_path_too_long_for_a_socket_is_refused() {
-        let long = Directory {
-            path: PathBuf::from(format!("/tmp/{}", "x".repeat(90))),
-            settings: settings(),
-        };
+        let long = Directory { path: PathBuf::from(format!("/tmp/{}", "x".repeat(90))), settings: settings() };
         let failure = long.check_socket_paths().unwrap_err();
         assert_eq!(failure.reason, Reason::SocketPathTooLong);
-        let short = Directory {
-            path: PathBuf::from(format!("/tmp/{}", "x".repeat(80))),
-            settings: settings(),
-        };
+        let short = Directory { path: PathBuf::from(format!("/tmp/{}", "x".repeat(80))), settings: settings() };
         assert!(short.check_socket_paths().is_ok());
     }
 }

@@ -27,9 +27,7 @@ pub fn connect(
     notice: impl Fn(&str) + Send + Sync + 'static,
 ) -> Result<Client, Failure> {
     let connection_string = directory.connection_string(node);
-    let mut config: Config = connection_string
-        .parse()
-        .expect("our own connection strings are well-formed");
+    let mut config: Config = connection_string.parse().expect("our own connection strings are well-formed");
     config
         .connect_timeout(CONNECT_TIME_MAX)
         .application_name("synod local")
@@ -54,9 +52,7 @@ pub fn form(directory: &Directory, progress: &Progress) -> Result<(), Failure> {
         if !directory.settings.with_group {
             continue;
         }
-        match is_member(&mut client)
-            .map_err(|error| refused(directory, node, "reading its groups", &error))?
-        {
+        match is_member(&mut client).map_err(|error| refused(directory, node, "reading its groups", &error))? {
             true => member = member.or(Some(node)),
             false => outside.push((node, client)),
         }
@@ -66,10 +62,8 @@ pub fn form(directory: &Directory, progress: &Progress) -> Result<(), Failure> {
             Some(member) => join(directory, node, &mut client, member, progress)?,
             None => {
                 let own = directory.connection_string(node);
-                repeat_until_settled(|| {
-                    client.execute("SELECT paxos_create_group($1, $2)", &[&GROUP, &own])
-                })
-                .map_err(|error| refused(directory, node, "paxos_create_group", &error))?;
+                repeat_until_settled(|| client.execute("SELECT paxos_create_group($1, $2)", &[&GROUP, &own]))
+                    .map_err(|error| refused(directory, node, "paxos_create_group", &error))?;
                 progress.say(format!("group {GROUP}: made on node {node}"));
                 member = Some(node);
             }
@@ -88,8 +82,7 @@ pub fn add(directory: &Directory, node: usize, progress: &Progress) -> Result<()
         .nodes()
         .filter(|other| *other != node)
         .find(|other| {
-            connect(directory, *other, |_| ())
-                .is_ok_and(|mut client| is_member(&mut client).unwrap_or(false))
+            connect(directory, *other, |_| ()).is_ok_and(|mut client| is_member(&mut client).unwrap_or(false))
         })
         .ok_or_else(|| {
             Failure::new(
@@ -127,13 +120,8 @@ fn join(
 ) -> Result<(), Failure> {
     let existing = directory.connection_string(member);
     let own = directory.connection_string(node);
-    repeat_until_settled(|| {
-        client.execute(
-            "SELECT paxos_join_group($1, $2, $3)",
-            &[&GROUP, &existing, &own],
-        )
-    })
-    .map_err(|error| refused(directory, node, "paxos_join_group", &error))?;
+    repeat_until_settled(|| client.execute("SELECT paxos_join_group($1, $2, $3)", &[&GROUP, &existing, &own]))
+        .map_err(|error| refused(directory, node, "paxos_join_group", &error))?;
     progress.say(format!("group {GROUP}: node {node} has joined"));
     Ok(())
 }
@@ -141,10 +129,7 @@ fn join(
 /// Whether the node belongs to the group.
 pub fn is_member(client: &mut Client) -> Result<bool, postgres::Error> {
     client
-        .query_one(
-            "SELECT EXISTS (SELECT FROM pgp_metadata.\"group\" WHERE group_id = $1)",
-            &[&GROUP],
-        )
+        .query_one("SELECT EXISTS (SELECT FROM pgp_metadata.\"group\" WHERE group_id = $1)", &[&GROUP])
         .map(|row| row.get(0))
 }
 
@@ -174,16 +159,11 @@ pub fn describe_self(client: &mut Client) -> Result<Option<String>, postgres::Er
 }
 
 /// Repeats what a node says it cannot do *yet*, for a while.
-fn repeat_until_settled<T>(
-    mut action: impl FnMut() -> Result<T, postgres::Error>,
-) -> Result<T, postgres::Error> {
+fn repeat_until_settled<T>(mut action: impl FnMut() -> Result<T, postgres::Error>) -> Result<T, postgres::Error> {
     let deadline = Instant::now() + SETTLE_TIME_MAX;
     loop {
         match action() {
-            Err(error)
-                if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW)
-                    && Instant::now() < deadline =>
-            {
+            Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW) && Instant::now() < deadline => {
                 std::thread::sleep(ASK_AGAIN);
             }
             result => return result,
@@ -192,11 +172,7 @@ fn repeat_until_settled<T>(
 }
 
 fn refused(directory: &Directory, node: usize, what: &str, error: &postgres::Error) -> Failure {
-    let hint = error
-        .as_db_error()
-        .and_then(|said| said.hint())
-        .map(|hint| format!("{hint}\n"))
-        .unwrap_or_default();
+    let hint = error.as_db_error().and_then(|said| said.hint()).map(|hint| format!("{hint}\n")).unwrap_or_default();
     Failure::new(
         Reason::Group,
         format!("node {node} refused: {what}"),
@@ -212,20 +188,11 @@ fn refused(directory: &Directory, node: usize, what: &str, error: &postgres::Err
 pub fn describe(error: &postgres::Error) -> String {
     match error.as_db_error() {
         Some(said) => {
-            let detail = said
-                .detail()
-                .map(|detail| format!("\n{detail}"))
-                .unwrap_or_default();
-            format!(
-                "{} (SQLSTATE {}){detail}",
-                said.message(),
-                said.code().code()
-            )
+            let detail = said.detail().map(|detail| format!("\n{detail}")).unwrap_or_default();
+            format!("{} (SQLSTATE {}){detail}", said.message(), said.code().code())
         }
         None => {
-            let source = std::error::Error::source(error)
-                .map(|source| format!(": {source}"))
-                .unwrap_or_default();
+            let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
             format!("{error}{source}")
         }
     }

@@ -87,18 +87,14 @@ impl Installation {
     pub fn check_extension(&self) -> Result<(), Failure> {
         let pg_config = self.bindir.join("pg_config");
         let library = PathBuf::from(ask_pg_config(&pg_config, "--pkglibdir")?).join("pg_paxos.so");
-        let control = PathBuf::from(ask_pg_config(&pg_config, "--sharedir")?)
-            .join("extension/pg_paxos.control");
+        let control = PathBuf::from(ask_pg_config(&pg_config, "--sharedir")?).join("extension/pg_paxos.control");
         for file in [library, control] {
             if !file.is_file() {
                 return Err(Failure::new(
                     Reason::Missing,
                     "the extension pg_paxos is not installed",
                     format!("{} is missing", file.display()),
-                    format!(
-                        "run: make install PG_CONFIG={}",
-                        self.bindir.join("pg_config").display()
-                    ),
+                    format!("run: make install PG_CONFIG={}", self.bindir.join("pg_config").display()),
                 ));
             }
         }
@@ -115,10 +111,7 @@ fn ask_pg_config(pg_config: &Path, question: &str) -> Result<String, Failure> {
             "install PostgreSQL 15 (scripts/setup does), or name its programs' directory with --bindir or PG_CONFIG",
         )
     };
-    let output = Command::new(pg_config)
-        .arg(question)
-        .output()
-        .map_err(|error| failed(error.to_string()))?;
+    let output = Command::new(pg_config).arg(question).output().map_err(|error| failed(error.to_string()))?;
     if !output.status.success() {
         return Err(failed(format!("{question} ended with {}", output.status)));
     }

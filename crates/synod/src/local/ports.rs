@@ -23,22 +23,14 @@ pub fn check_range(port_base: u16, nodes: usize) -> Result<(), Failure> {
     Err(Failure::new(
         Reason::PortTaken,
         format!("port base {port_base} does not fit"),
-        format!(
-            "node N uses ports BASE+N and BASE+N+{ENGINE_PORT_DISTANCE}, which must lie between 1025 and 65535"
-        ),
-        format!(
-            "choose --port-base between 1024 and {}",
-            usize::from(u16::MAX - ENGINE_PORT_DISTANCE) - nodes
-        ),
+        format!("node N uses ports BASE+N and BASE+N+{ENGINE_PORT_DISTANCE}, which must lie between 1025 and 65535"),
+        format!("choose --port-base between 1024 and {}", usize::from(u16::MAX - ENGINE_PORT_DISTANCE) - nodes),
     ))
 }
 
 /// Checks that a node's two ports on the loopback address are free.
 pub fn check_free(node: usize, server: u16) -> Result<(), Failure> {
-    for (port, user) in [
-        (server, "PostgreSQL"),
-        (server + ENGINE_PORT_DISTANCE, "the engine"),
-    ] {
+    for (port, user) in [(server, "PostgreSQL"), (server + ENGINE_PORT_DISTANCE, "the engine")] {
         if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             let holder = match holder(port) {
                 Some(holder) => format!("{holder} has it"),

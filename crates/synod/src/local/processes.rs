@@ -57,9 +57,7 @@ impl Processes {
     /// Of the node whose data directory this is, which must be an absolute path without links.
     pub fn of(data: &Path) -> Processes {
         assert!(data.is_absolute(), "a relative path matches no process");
-        Processes {
-            data: data.to_path_buf(),
-        }
+        Processes { data: data.to_path_buf() }
     }
 
     /// The postmaster named by PostgreSQL's pid file, if it lives and is this node's: a file left
@@ -117,13 +115,10 @@ impl Processes {
     pub fn forget_dead_postmaster(&self, lock_files: &[PathBuf]) -> Result<(), Failure> {
         assert!(self.all().is_empty(), "the node is running");
         for file in lock_files {
-            let named = std::fs::read_to_string(file)
-                .ok()
-                .and_then(|text| text.lines().next()?.trim().parse().ok());
+            let named = std::fs::read_to_string(file).ok().and_then(|text| text.lines().next()?.trim().parse().ok());
             if named.is_some_and(is_zombie) {
-                std::fs::remove_file(file).map_err(|error| {
-                    Failure::system(format!("cannot remove {}", file.display()), error)
-                })?;
+                std::fs::remove_file(file)
+                    .map_err(|error| Failure::system(format!("cannot remove {}", file.display()), error))?;
             }
         }
         Ok(())
@@ -179,11 +174,7 @@ impl Processes {
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
             .filter_map(|pid| Some((pid, self.look(pid)?)))
             .collect();
-        let mut ours: BTreeSet<i32> = seen
-            .iter()
-            .filter(|(_, process)| process.is_ours)
-            .map(|(pid, _)| *pid)
-            .collect();
+        let mut ours: BTreeSet<i32> = seen.iter().filter(|(_, process)| process.is_ours).map(|(pid, _)| *pid).collect();
         // Programs that a server started (COPY ... FROM PROGRAM) belong to the node too.
         loop {
             let descendants: Vec<i32> = seen
@@ -217,13 +208,8 @@ impl Processes {
             // A package upgrade replaces the program under a running server.
             name.trim_end_matches(" (deleted)") == "postgres"
         });
-        let works_here =
-            std::fs::read_link(directory.join("cwd")).is_ok_and(|place| place == self.data);
-        Some(Seen {
-            parent,
-            is_ours: is_postgres && works_here,
-            is_frozen: state == "T",
-        })
+        let works_here = std::fs::read_link(directory.join("cwd")).is_ok_and(|place| place == self.data);
+        Some(Seen { parent, is_ours: is_postgres && works_here, is_frozen: state == "T" })
     }
 
     /// Sends a signal to a process found before; false if it has ended meanwhile.
@@ -245,10 +231,9 @@ impl Processes {
         match pidfd_send_signal(&descriptor, signal) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::SRCH) => Ok(false),
-            Err(error) => Err(Failure::system(
-                format!("cannot signal process {pid} of {}", self.data.display()),
-                error.into(),
-            )),
+            Err(error) => {
+                Err(Failure::system(format!("cannot signal process {pid} of {}", self.data.display()), error.into()))
+            }
         }
     }
 }
@@ -260,8 +245,7 @@ fn is_still(pid: i32) -> bool {
     };
     threads.flatten().all(|thread| {
         std::fs::read_to_string(thread.path().join("stat")).map_or(true, |stat| {
-            stat.rsplit_once(')')
-                .is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 'Z', 'X']))
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 'Z', 'X']))
         })
     })
 }
@@ -270,14 +254,7 @@ fn is_still(pid: i32) -> bool {
 fn is_zombie(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .ok()
-        .and_then(|stat| {
-            Some(
-                stat.rsplit_once(')')?
-                    .1
-                    .trim_start()
-                    .starts_with(['Z', 'X']),
-            )
-        })
+        .and_then(|stat| Some(stat.rsplit_once(')')?.1.trim_start().starts_with(['Z', 'X'])))
         .unwrap_or(false)
 }
 

@@ -10,17 +10,11 @@ pub struct Progress {
 impl Progress {
     /// Counts from now.
     pub fn begin() -> Progress {
-        Progress {
-            start: Instant::now(),
-        }
+        Progress { start: Instant::now() }
     }
 
     /// Says that something is done (or about to be, if it takes long).
     pub fn say(&self, line: impl AsRef<str>) {
-        println!(
-            "[{:5.1} s] {}",
-            self.start.elapsed().as_secs_f64(),
-            line.as_ref()
-        );
+        println!("[{:5.1} s] {}", self.start.elapsed().as_secs_f64(), line.as_ref());
     }
 }

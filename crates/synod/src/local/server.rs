@@ -45,12 +45,7 @@ impl<'a> Server<'a> {
         installation: &'a Installation,
         account: &'a Account,
     ) -> Server<'a> {
-        Server {
-            node,
-            directory,
-            installation,
-            account,
-        }
+        Server { node, directory, installation, account }
     }
 
     /// Its number.
@@ -79,12 +74,10 @@ impl<'a> Server<'a> {
         let data = self.data();
         let unfinished = data.with_extension("unfinished");
         if unfinished.exists() {
-            std::fs::remove_dir_all(&unfinished).map_err(|error| {
-                Failure::system(format!("cannot remove {}", unfinished.display()), error)
-            })?;
+            std::fs::remove_dir_all(&unfinished)
+                .map_err(|error| Failure::system(format!("cannot remove {}", unfinished.display()), error))?;
         }
-        self.account
-            .make_directory(data.parent().expect("below the cluster's directory"), 0o700)?;
+        self.account.make_directory(data.parent().expect("below the cluster's directory"), 0o700)?;
         let mut initdb = self.installation.command("initdb", self.account);
         initdb
             .arg("--pgdata")
@@ -107,9 +100,8 @@ impl<'a> Server<'a> {
         let made_by_initdb = std::fs::read_to_string(&file).map_err(failed)?;
         // Written through the existing file, which keeps its owner.
         std::fs::write(&file, made_by_initdb + &self.settings()).map_err(failed)?;
-        std::fs::rename(&unfinished, &data).map_err(|error| {
-            Failure::system(format!("cannot rename {}", unfinished.display()), error)
-        })
+        std::fs::rename(&unfinished, &data)
+            .map_err(|error| Failure::system(format!("cannot rename {}", unfinished.display()), error))
     }
 
     fn settings(&self) -> String {
@@ -118,10 +110,7 @@ impl<'a> Server<'a> {
             "\n# Set by synod local:".to_owned(),
             "listen_addresses = '127.0.0.1'".to_owned(),
             format!("port = {}", self.directory.port(self.node)),
-            format!(
-                "unix_socket_directories = {}",
-                quoted(&self.directory.path().display().to_string())
-            ),
+            format!("unix_socket_directories = {}", quoted(&self.directory.path().display().to_string())),
             format!("cluster_name = 'node{}'", self.node),
             "log_line_prefix = '%m [%p] %q%a '".to_owned(),
         ];
@@ -140,10 +129,8 @@ impl<'a> Server<'a> {
         // What a crash left: children of a killed postmaster hold its shared memory, and lock
         // files may name a process that has ended. The server refuses to start beside either.
         self.processes().kill_all()?;
-        self.processes().forget_dead_postmaster(&[
-            self.data().join("postmaster.pid"),
-            self.directory.socket_lock(self.node),
-        ])?;
+        self.processes()
+            .forget_dead_postmaster(&[self.data().join("postmaster.pid"), self.directory.socket_lock(self.node)])?;
         ports::check_free(self.node, self.directory.port(self.node))?;
         let log = self.directory.log(self.node);
         let log_length_before = std::fs::metadata(&log).map_or(0, |found| found.len());
@@ -160,11 +147,9 @@ impl<'a> Server<'a> {
             return Ok(());
         }
         let said = std::fs::read(&log).unwrap_or_default();
-        let said = String::from_utf8_lossy(
-            said.get(usize::try_from(log_length_before).unwrap_or(0)..)
-                .unwrap_or_default(),
-        )
-        .into_owned();
+        let said =
+            String::from_utf8_lossy(said.get(usize::try_from(log_length_before).unwrap_or(0)..).unwrap_or_default())
+                .into_owned();
         let lines: Vec<&str> = said.lines().collect();
         let tail = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n");
         let why = match tail.is_empty() {
@@ -211,15 +196,12 @@ impl<'a> Server<'a> {
 
 fn run(command: &mut Command) -> Result<Output, Failure> {
     let program = command.get_program().to_string_lossy().into_owned();
-    command
-        .output()
-        .map_err(|error| Failure::system(format!("cannot run {program}"), error))
+    command.output().map_err(|error| Failure::system(format!("cannot run {program}"), error))
 }
 
 fn both_outputs(output: &Output) -> String {
-    let text = [&output.stdout, &output.stderr]
-        .map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned())
-        .join("\n");
+    let text =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned()).join("\n");
     match text.trim() {
         "" => format!("it ended with {}", output.status),
         said => said.to_owned(),

@@ -12,20 +12,8 @@ use std::path::Path;
 pub fn status(path: &Path) -> Result<(), Failure> {
     let directory = Directory::open(path)?;
     let settings = &directory.settings;
-    println!(
-        "cluster in {}, PostgreSQL of {}",
-        directory.path().display(),
-        settings.bindir.display()
-    );
-    println!(
-        "{:<5} {:<9} {:>8} {:>6} {:>7}  group {}",
-        "node",
-        "state",
-        "process",
-        "port",
-        "engine",
-        group::GROUP
-    );
+    println!("cluster in {}, PostgreSQL of {}", directory.path().display(), settings.bindir.display());
+    println!("{:<5} {:<9} {:>8} {:>6} {:>7}  group {}", "node", "state", "process", "port", "engine", group::GROUP);
     for node in directory.nodes() {
         let (state, process) = match Processes::of(&directory.data(node)).state() {
             State::Running { postmaster } => ("running", Some(postmaster)),
@@ -56,11 +44,7 @@ fn membership(directory: &Directory, node: usize) -> String {
         Ok(mut client) => match group::describe_self(&mut client) {
             Ok(Some(said)) => said,
             Ok(None) => "no member".to_owned(),
-            Err(error) => group::describe(&error)
-                .lines()
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
+            Err(error) => group::describe(&error).lines().next().unwrap_or_default().to_owned(),
         },
     }
 }

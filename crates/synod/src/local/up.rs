@@ -71,20 +71,15 @@ pub fn up(options: Options) -> Result<(), Failure> {
         installation.bindir().display(),
         account.name()
     ));
-    let servers: Vec<Server> = directory
-        .nodes()
-        .map(|node| Server::new(node, &directory, &installation, &account))
-        .collect();
+    let servers: Vec<Server> =
+        directory.nodes().map(|node| Server::new(node, &directory, &installation, &account)).collect();
     bring_up(&servers, &directory, &progress)?;
     if directory.settings.with_extension {
         group::form(&directory, &progress)?;
     }
     progress.say("ready");
     for node in directory.nodes() {
-        println!(
-            "node {node}   {}",
-            psql_line(&directory, node, &installation)
-        );
+        println!("node {node}   {}", psql_line(&directory, node, &installation));
     }
     Ok(())
 }
@@ -108,10 +103,7 @@ pub fn add(path: &Path) -> Result<(), Failure> {
     if directory.settings.with_extension {
         group::add(&directory, node, &progress)?;
     }
-    println!(
-        "node {node}   {}",
-        psql_line(&directory, node, &installation)
-    );
+    println!("node {node}   {}", psql_line(&directory, node, &installation));
     Ok(())
 }
 
@@ -187,15 +179,8 @@ fn check_same(directory: &Directory, options: &Options) -> Result<(), Failure> {
         let (has, asked) = (settings.port_base.to_string(), base.to_string());
         return differs("port base", has, asked, elsewhere);
     }
-    if let Some(bindir) = options
-        .bindir
-        .as_ref()
-        .filter(|dir| **dir != settings.bindir)
-    {
-        let (has, asked) = (
-            settings.bindir.display().to_string(),
-            bindir.display().to_string(),
-        );
+    if let Some(bindir) = options.bindir.as_ref().filter(|dir| **dir != settings.bindir) {
+        let (has, asked) = (settings.bindir.display().to_string(), bindir.display().to_string());
         return differs("directory of programs", has, asked, elsewhere);
     }
     let asked = &options.server_settings;
@@ -233,10 +218,7 @@ fn bring_up(servers: &[Server], directory: &Directory, progress: &Progress) -> R
     for server in &waiting {
         ports::check_free(server.node(), directory.port(server.node()))?;
     }
-    let fresh = waiting
-        .iter()
-        .filter(|server| !server.is_initialized())
-        .count();
+    let fresh = waiting.iter().filter(|server| !server.is_initialized()).count();
     if fresh > 0 {
         progress.say(format!("making {fresh} data directories"));
     }
@@ -277,6 +259,5 @@ pub fn psql_line(directory: &Directory, node: usize, installation: &Installation
 }
 
 fn is_on_path(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|place| place.join(program).is_file()))
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|place| place.join(program).is_file()))
 }
