@@ -63,6 +63,12 @@ impl Control {
         self.attempt.as_ref().map_or(Time::NEVER, |attempt| attempt.again_at)
     }
 
+    /// What was accepted here for the open slot, while this node has nothing proposed there.
+    pub(crate) fn left_open(&self) -> Option<Configuration> {
+        let (_, entry) = self.accepted.as_ref().filter(|_| self.attempt.is_none())?;
+        entry.as_ref()?.to_configuration()
+    }
+
     pub(crate) fn not_before(&self) -> Time {
         self.not_before
     }
@@ -260,6 +266,7 @@ impl Group {
                 first: slot,
                 entries: entries.clone(),
             });
+            context.dirty_groups.insert(self.scope.group);
         }
         let body = GroupMessage::Accepted {
             log: LogId::CONTROL,

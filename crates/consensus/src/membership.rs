@@ -16,6 +16,7 @@ use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
@@ -25,6 +26,8 @@ pub(crate) struct Changes {
     pass: Option<Pass>,
     /// When this node takes up a joint epoch that another began.
     resume_at: Option<Time>,
+    /// When this node finishes a configuration that another proposed.
+    finish_at: Option<Time>,
     again_at: Option<Time>,
     /// An epoch in which the voting bar was noticed (rule 9).
     barred_since: Option<Epoch>,
@@ -77,7 +80,8 @@ impl Group {
         let requests = self.changes.requests.iter().map(|request| request.deadline).min().unwrap_or(Time::NEVER);
         let again = self.changes.again_at.unwrap_or(Time::NEVER);
         let resume = self.changes.resume_at.unwrap_or(Time::NEVER);
-        requests.min(again).min(resume).min(self.control.next_deadline())
+        let finish = self.changes.finish_at.unwrap_or(Time::NEVER);
+        requests.min(again).min(resume).min(finish).min(self.control.next_deadline())
     }
 
     /// Does what is due for requests, the joint epoch, and the control log's attempt.
@@ -85,6 +89,7 @@ impl Group {
         self.expire_changes(context);
         self.control_ask(context);
         self.resume_if_due(context);
+        self.finish_if_due(context);
         self.serve_request(context);
         self.drive_joint(context);
         let busy = !self.changes.requests.is_empty() || self.changes.pass.is_some();
@@ -212,6 +217,27 @@ impl Group {
         Ok(())
     }
 
+    /// How long this node gives another one to see through what it began: the members in order, one after the other.
+    fn patience(&self, context: &Context) -> Duration {
+        let rank =
+            u32::try_from(self.scope.configuration.index(context.node).unwrap_or(0)).expect("members are bounded");
+        context.options.failure_timeout * 2 + context.options.failure_timeout / 2 * rank
+    }
+
+    /// A configuration accepted here whose proposer went silent may be chosen and in force for whoever knows: it is finished.
+    fn finish_if_due(&mut self, context: &mut Context) {
+        let Some(configuration) = self.control.left_open().filter(|_| self.scope.may_vote()) else {
+            self.changes.finish_at = None;
+            return;
+        };
+        let next = context.now + self.patience(context);
+        let at = *self.changes.finish_at.get_or_insert(next);
+        if context.now >= at {
+            self.changes.finish_at = Some(next);
+            self.propose_configuration(context, &configuration);
+        }
+    }
+
     /// A joint epoch whose driver went silent is taken up by the next member in order.
     fn resume_if_due(&mut self, context: &mut Context) {
         if !self.scope.configuration.is_joint() || !self.scope.may_vote() {
@@ -223,10 +249,8 @@ impl Group {
             self.changes.resume_at = None;
             return;
         }
-        let rank =
-            u32::try_from(self.scope.configuration.index(context.node).unwrap_or(0)).expect("members are bounded");
-        let patience = context.options.failure_timeout * 2 + context.options.failure_timeout / 2 * rank;
-        let at = *self.changes.resume_at.get_or_insert(context.now + patience);
+        let next = context.now + self.patience(context);
+        let at = *self.changes.resume_at.get_or_insert(next);
         if context.now >= at {
             self.changes.pass = Some(Pass::default());
             self.changes.resume_at = None;
