@@ -198,12 +198,21 @@ impl Log {
         first: Slot,
         entries: Vec<(Ballot, Entry)>,
     ) {
-        let (closed, trimmed) = (self.learner.closed, self.learner.trimmed);
-        context.send(
-            scope,
-            [to],
-            GroupMessage::Fetched { log: self.id, first, entries: entries.into(), closed, trimmed },
-        );
+        let trimmed = self.learner.trimmed;
+        self.say_fetched(context, scope, to, first, entries, trimmed);
+    }
+
+    fn say_fetched(
+        &self,
+        context: &mut Context,
+        scope: &Scope,
+        to: NodeId,
+        first: Slot,
+        entries: Vec<(Ballot, Entry)>,
+        trimmed: Slot,
+    ) {
+        let (log, closed, entries) = (self.id, self.learner.closed, entries.into());
+        context.send(scope, [to], GroupMessage::Fetched { log, first, entries, closed, trimmed });
     }
 
     pub(super) fn answer_fetch_read(
@@ -215,6 +224,12 @@ impl Log {
     ) {
         let Some((to, first)) = self.catch_up.peer_reads.remove(&token) else { return };
         entries.truncate(bounds::BATCH_ENTRIES_MAX);
+        if entries.is_empty() && first > self.learner.trimmed && first <= self.learner.delivered {
+            // Damaged here (rule 9). Nobody else may have it as chosen any more, but this node's state has it: to the one
+            // that asks it is as if trimmed, and if it finds no better it takes a copy of the state.
+            self.say_fetched(context, scope, to, first, entries, first);
+            return;
+        }
         self.answer_fetch(context, scope, to, first, entries);
     }
 
