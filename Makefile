@@ -50,6 +50,11 @@ story: install ## One end-to-end story: make story NAME=storm
 soak: install ## The end-to-end stories at full size: hours
 	@SYNOD_TEST_SIZE=full scripts/test $(addprefix --test ,$(STORIES))
 
+MINUTES = 10
+.PHONY: simulate
+simulate: setup ## Simulated clusters of the consensus core under faults, for MINUTES=10
+	$(CARGO) run --release --locked -p simulation -- --minutes $(MINUTES)
+
 .PHONY: bench
 bench: install ## Against PostgreSQL's own quorum synchronous replication, side by side
 	@bench/single-row-update

@@ -622,6 +622,11 @@ impl Cluster {
         node.operations = 0;
         let drift = self.plan.clock_drift * (2.0 * self.random.fraction() - 1.0);
         node.clock = Clock { origin: self.random.below(1 << 40), begun: now, rate: 1.0 + drift };
+        let spoilt = id.0 == 1 + u128::from(self.plan.seed % self.plan.nodes as u64);
+        if spoilt && node.start.0 > 1 && self.recovery.is_none() && self.random.chance(self.plan.damage) {
+            node.disk.damage(&mut self.random);
+            self.watch.trace.tell(now, format_args!("DAMAGE on the disk of {id}"));
+        }
         node.faces = node.disk.checkpoints.clone();
         let recovered = node.disk.recover();
         let start = node.start;

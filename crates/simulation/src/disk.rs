@@ -1,7 +1,7 @@
 //! A node's disk: what is durable, what is being written, what waits. A crash keeps the first, decides the second by
 //! chance, and loses the third.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use consensus::{Ballot, Entry, GroupId, LogId, Record, Recovered, Sequence, Slot};
 
@@ -18,6 +18,10 @@ pub struct Disk {
     waiting: Vec<(Sequence, Record)>,
     /// What the durable log holds for readers of entries, by place.
     entries: BTreeMap<Place, BTreeMap<Slot, (Ballot, Entry)>>,
+    /// Acceptances whose content can no longer be read: the record, and the slot in it.
+    damaged: BTreeSet<(Sequence, Slot)>,
+    /// The highest record that was lost with what it promised.
+    promise_lost: Option<Sequence>,
     /// The faces' states as last made durable.
     pub checkpoints: BTreeMap<Place, Face>,
 }
@@ -71,12 +75,61 @@ impl Disk {
         let mut recovered = Recovered::default();
         for (sequence, record) in &self.durable {
             recovered.apply(*sequence, record);
+            self.spoil(*sequence, record, &mut recovered);
         }
+        self.tell_of_lost_promises(&mut recovered);
         for ((group, log), face) in &self.checkpoints {
             let Some(group) = recovered.groups.get_mut(group) else { continue };
             group.log(*log).applied = face.applied;
         }
         recovered
+    }
+
+    /// Some of what the log holds can no longer be read, and is known to be damaged, as storage knows it by its
+    /// checksums and by the second copy of each record's identity (rule 9).
+    pub fn damage(&mut self, random: &mut Random) {
+        let acceptances: Vec<(Sequence, Place, Slot)> = self.durable.iter().flat_map(acceptances).collect();
+        for _ in 0..random.between(1, 5) {
+            let latest = &acceptances[acceptances.len().saturating_sub(200)..];
+            if let Some((sequence, place, slot)) = random.pick(latest) {
+                self.damaged.insert((sequence, slot));
+                self.entries.entry(place).or_default().remove(&slot);
+            }
+        }
+        if random.chance(0.3) {
+            let is_promise = |(_, record): &(Sequence, Record)| matches!(record, Record::Promised { .. });
+            // The place of a lost record is still known, so the last one stays: the log's length does not change.
+            let before_last = &self.durable[..self.durable.len() - 1];
+            if let Some(index) = before_last.iter().rposition(is_promise) {
+                let (sequence, _) = self.durable.remove(index);
+                self.promise_lost = self.promise_lost.max(Some(sequence));
+            }
+        }
+    }
+
+    /// A damaged acceptance keeps its ballot and loses its content, until a later record brings the slot again.
+    fn spoil(&self, sequence: Sequence, record: &Record, recovered: &mut Recovered) {
+        for (_, slot) in self.damaged.range((sequence, Slot::ZERO)..=(sequence, Slot::LARGEST)) {
+            let (group, log, ballot) = match record {
+                Record::Accepted { group, log, ballot, .. } => (group, log, *ballot),
+                Record::Learnt { group, log, first, entries } => (group, log, entries[(slot.0 - first.0) as usize].0),
+                _ => unreachable!("only acceptances are damaged"),
+            };
+            let log = recovered.groups.get_mut(group).and_then(|group| group.logs.get_mut(log));
+            if let Some(found) = log.and_then(|log| log.accepted.get_mut(slot)).filter(|found| found.ballot == ballot) {
+                found.entry = None;
+            }
+        }
+    }
+
+    /// Said at every start until the node has written down that it does not vote.
+    fn tell_of_lost_promises(&self, recovered: &mut Recovered) {
+        let Some(lost) = self.promise_lost else { return };
+        let barred =
+            |(sequence, record): &(Sequence, Record)| *sequence > lost && matches!(record, Record::VotingBarred { .. });
+        if !self.durable.iter().any(barred) {
+            recovered.groups.values_mut().for_each(|group| group.promises_lost = true);
+        }
     }
 
     /// Puts a record there before the first life.
@@ -144,4 +197,14 @@ impl Disk {
             entries.insert(slot, (ballot, entry.clone()));
         }
     }
+}
+
+/// The slots that a record accepts or learns.
+fn acceptances((sequence, record): &(Sequence, Record)) -> Vec<(Sequence, Place, Slot)> {
+    let (group, log, first, count) = match record {
+        Record::Accepted { group, log, first, entries, .. } => (*group, *log, first.0, entries.len() as u64),
+        Record::Learnt { group, log, first, entries } => (*group, *log, first.0, entries.len() as u64),
+        _ => return Vec::new(),
+    };
+    (first..first + count).map(|slot| (*sequence, (group, log), Slot(slot))).collect()
 }

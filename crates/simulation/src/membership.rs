@@ -100,6 +100,22 @@ impl Cluster {
         self.give(via, Input::Change { token, group: GROUP, change, deadline });
     }
 
+    /// A voter that lost its promises votes again once the operator has the epoch renewed (rule 9).
+    pub(crate) fn renew_the_barred(&mut self) {
+        let may_vote = |id: &NodeId| {
+            let node = &self.nodes[id];
+            let status = node.core.as_ref()?.status(node.clock.at(self.now));
+            status.groups.first().map(|group| group.may_vote)
+        };
+        let (barred, voting): (Vec<NodeId>, Vec<NodeId>) =
+            self.voters().into_iter().filter(|id| may_vote(id).is_some()).partition(|id| may_vote(id) == Some(false));
+        if !barred.is_empty() && self.membership.asked.is_empty() {
+            if let Some(via) = self.random.pick(&voting) {
+                self.ask_for_change(via, Change::Renew(barred));
+            }
+        }
+    }
+
     /// A voter is gone for good, if the others can do without it.
     fn lose_a_member(&mut self) {
         let latest = &self.membership.latest;

@@ -89,6 +89,8 @@ pub struct Plan {
 
     /// Average time between changes of the group's members; 0 for none.
     pub change_every: u64,
+    /// One of the nodes finds records of its disk damaged when it starts again.
+    pub damage: f64,
 }
 
 impl Plan {
@@ -159,6 +161,8 @@ impl Plan {
             log_keep_entries: if r.chance(0.5) { r.between(1, 60) } else { 1_000_000 },
             id_window: if r.chance(0.3) { r.between(20, 200) as usize } else { bounds::ID_WINDOW_MAX },
             change_every,
+            // Who removes members while another cannot vote may end without a quorum, and rightly so.
+            damage: if change_every == 0 && crash_every > 0 && r.chance(0.3) { 0.5 } else { 0.0 },
         }
     }
 }

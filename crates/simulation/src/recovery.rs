@@ -41,6 +41,7 @@ impl Cluster {
             self.watch.violate("the cluster recovers", detail);
             return;
         }
+        self.renew_the_barred();
         for id in self.voters() {
             let Some(recovery) = &self.recovery else { return };
             let write = !recovery.writing.contains(&id) && !recovery.writes.values().any(|node| *node == id);

@@ -53,6 +53,12 @@ impl PromisesMonotone {
     fn check_recovered(&self, node: NodeId, recovered: &Recovered) -> Result<(), String> {
         let Some(durable) = self.durable.get(&node) else { return Ok(()) };
         for ((group, log), promised) in &durable.logs {
+            let known = recovered.groups.get(group);
+            if known.is_some_and(|group| group.promises_lost || group.barred_since.is_some()) {
+                // The disk says that it lost some: then nothing may be promised or accepted below them, which is
+                // checked as for any other record.
+                continue;
+            }
             let found = recovered.groups.get(group).and_then(|group| group.logs.get(log));
             let found = found.map(|log| log.promised).unwrap_or_default();
             ensure!(found >= *promised, "{node} comes back with promise {found} in {log}, it was {promised}");
