@@ -244,15 +244,17 @@ impl Replica {
 
     /// Captures a checkpoint if enough was delivered since the last one and that one is durable. It runs between two
     /// deliveries, so it is the state at one slot. A large state is written less often, so that checkpoints never
-    /// write more than a fixed part of what the log itself does.
-    pub(crate) fn capture_if_due(&mut self, every_bytes: u64) {
+    /// write more than a fixed part of what the log itself does. Returns whether it did.
+    pub(crate) fn capture_if_due(&mut self, every_bytes: u64) -> bool {
         let due = every_bytes.max(self.captured_bytes * LOG_PER_CHECKPOINT);
-        if self.bytes_since_capture >= due && self.captured.is_none() && !self.writing {
+        let captures = self.bytes_since_capture >= due && self.captured.is_none() && !self.writing;
+        if captures {
             let bytes = Arc::new(self.encode());
             self.captured_bytes = bytes.len() as u64;
             self.captured = Some(Captured { slot: self.delivered(), bytes });
             self.bytes_since_capture = 0;
         }
+        captures
     }
 
     /// A captured checkpoint that may be written now: the face's own store holds its slot, so that after a restart

@@ -4,7 +4,7 @@ mod cluster;
 
 use bytes::Bytes;
 use client::{Answer, Connection, Error, Origin, RefusalReason, Request, Response, Settled, Slot, Verdict};
-use cluster::{propose, wait_until, Cluster, KIND, PATIENCE};
+use cluster::{propose, small, wait_until, Cluster, KIND, PATIENCE};
 use node::Limits;
 use std::time::Instant;
 
@@ -220,6 +220,45 @@ fn a_checkpoint_bounds_what_a_restart_replays_and_what_the_log_takes() {
         cluster.members[0].list.list.lock().unwrap().applied >= delivered
     });
     assert_eq!(cluster.agree(&[0]).len(), 16 * 64);
+}
+
+#[test]
+fn a_burst_is_checkpointed_though_nothing_follows_it() {
+    let cluster = Cluster::group(1, small());
+    let checkpoints = cluster.members[0].directory.join("data").join("checkpoints");
+    let mut connection = cluster.members[0].connect();
+    let body = Bytes::from(vec![b'x'; 64 << 10]);
+    // 4 MiB in one go: several times what a checkpoint is due for arrives while the first one is on its way.
+    for _ in 0..64 {
+        let request = Request::Propose {
+            group: cluster.group,
+            id: connection.operation_id(PATIENCE).unwrap(),
+            body: body.clone(),
+            origin: None,
+            answer: Answer::Always,
+            wait_ms: 20_000,
+        };
+        connection.send(&request).unwrap();
+    }
+    let mut last = Slot(0);
+    for _ in 0..64 {
+        match connection.receive(Instant::now() + PATIENCE).unwrap().unwrap() {
+            (_, Response::Outcome(outcome)) => last = last.max(outcome.slot),
+            (_, other) => panic!("unexpected {other:?}"),
+        }
+    }
+    // A checkpoint is named after its group and slot, in hexadecimal.
+    let newest = || {
+        let names = std::fs::read_dir(&checkpoints).unwrap().map(|file| file.unwrap().file_name());
+        let slots = names.filter_map(|name| {
+            let name = name.into_string().ok()?;
+            u64::from_str_radix(name.strip_suffix(".checkpoint")?.split_once('-')?.1, 16).ok()
+        });
+        slots.max().unwrap_or(0)
+    };
+    wait_until(Instant::now() + PATIENCE, "less than is due for a checkpoint follows the last one", || {
+        newest() + 16 >= last.0
+    });
 }
 
 #[test]

@@ -82,7 +82,9 @@ impl Node {
         replica.needs_state = None;
         let proposals = &self.waiting.proposals;
         let delivered = replica.deliver(slot, entry, |id| proposals.get(&id).and_then(ProposalWaiter::origin));
-        replica.capture_if_due(self.limits.checkpoint_every_bytes);
+        if replica.capture_if_due(self.limits.checkpoint_every_bytes) {
+            self.see_to_checkpoint(group);
+        }
         match delivered {
             Delivered::Nothing => {}
             Delivered::Operation { id, slot, outcome } => self.decided(id, slot, outcome),

@@ -12,7 +12,7 @@ impl Node {
     pub(super) fn keep_house(&mut self) {
         let groups: Vec<GroupId> = self.replicas.keys().copied().collect();
         for group in groups {
-            self.write_checkpoint(group);
+            self.see_to_checkpoint(group);
             self.lapse_marks(group);
             let streamed = self.streams.position(group);
             if let Some(replica) = self.replicas.get_mut(&group) {
@@ -26,11 +26,16 @@ impl Node {
         }
     }
 
-    /// Writes a captured checkpoint on another thread, once the face's own store has reached its slot.
-    fn write_checkpoint(&mut self, group: GroupId) {
+    /// Takes a checkpoint if one is due, and writes it on another thread once the face's own store has reached its slot.
+    ///
+    /// Asked after deliveries, after each checkpoint written and from time to time: what a burst brought while the one
+    /// before was on its way must not wait for the next operation, which may never come, or the log is not trimmed.
+    pub(super) fn see_to_checkpoint(&mut self, group: GroupId) {
+        let every_bytes = self.limits.checkpoint_every_bytes;
         let Some(replica) = self.replicas.get_mut(&group) else {
             return;
         };
+        replica.capture_if_due(every_bytes);
         let Some((slot, bytes)) = replica.take_writable() else {
             return;
         };
@@ -49,6 +54,7 @@ impl Node {
                         replica.oldest_durable = oldest.unwrap_or(slot);
                     }
                     node.held(group);
+                    node.see_to_checkpoint(group);
                 }
                 // A state copy, newer, was written meanwhile.
                 Err(CheckpointError::Older { .. }) => {
