@@ -97,8 +97,6 @@ pub struct Metrics {
     pub proposals_pending: u64,
     /// Barriers asked for.
     pub barriers: u64,
-    /// Rounds that served them.
-    pub barrier_rounds: u64,
     /// Barriers that got no quorum in time.
     pub barriers_refused: u64,
     /// Slots given to faces.

@@ -142,6 +142,16 @@ impl Node {
                 self.clients.answer(to, &Response::Done);
                 return Ok(());
             }
+            Some(known) if known.configuration.member(self.node).is_none() => {
+                return Err(Refusal::definite(
+                    RefusalReason::Change,
+                    format!(
+                        "this node was removed from group \"{}\" and has not forgotten it yet",
+                        known.configuration.name
+                    ),
+                )
+                .with_hint("Forget the group here first, then join again."));
+            }
             Some(known) if !known.awaits_state => {
                 self.clients.answer(to, &Response::Done);
                 return Ok(());
@@ -331,7 +341,10 @@ impl Node {
     /// Links go to every other member of every group, and for a moment to members just removed.
     pub(super) fn refresh_peers(&mut self) {
         let mut peers = BTreeMap::new();
-        for replica in self.replicas.values() {
+        let node = self.node;
+        // Where this node is no member any more it would only be refused.
+        let joined = |replica: &&Replica| replica.configuration.member(node).is_some();
+        for replica in self.replicas.values().filter(joined) {
             for member in &replica.configuration.members {
                 if member.node != self.node {
                     peers.insert(
