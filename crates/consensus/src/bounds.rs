@@ -38,6 +38,10 @@ pub const PENDING_BYTES_MAX: usize = 256 << 20;
 /// notices lag behind. Beyond, it refuses, and learns by fetching.
 pub const ACCEPT_WINDOW_SLOTS: u64 = 2 * IN_FLIGHT_SLOTS_MAX as u64;
 
+/// Bytes of entries above closed-up-to that an acceptor takes, likewise twice what an owner may have in flight. A member that
+/// waits for a copy of the state must not fill its memory with what it cannot deliver.
+pub const ACCEPT_WINDOW_BYTES: usize = 2 * IN_FLIGHT_BYTES_MAX;
+
 /// Bytes of chosen entries per log kept in memory for members that fetch; older ones are read from the disk.
 pub const CACHE_BYTES_MAX: usize = 32 << 20;
 

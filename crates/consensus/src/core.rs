@@ -406,6 +406,14 @@ impl Core {
         for log in group.logs.keys() {
             context.dirty.insert((configuration.group, *log));
         }
+        // Whom this node is in contact with already will not say again where it stands, unless it is told.
+        let me = context.node;
+        let others = configuration.members.iter().map(|member| member.node).filter(|node| *node != me);
+        for node in others {
+            if context.peers.is_live(node, context.now) {
+                group.contact_changed(context, node, true, false);
+            }
+        }
         self.groups.insert(configuration.group, group);
         context.effect(Effect::Configured { configuration: configuration.clone() });
         context.effect_when_durable(Effect::Changed { token, result: Ok(configuration.clone()) });

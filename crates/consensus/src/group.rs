@@ -10,7 +10,7 @@ use crate::record::Record;
 use crate::recovered::{RecoveredGroup, RecoveredLog};
 use crate::status::GroupStatus;
 use crate::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What the logs of a group need to know of it.
@@ -75,6 +75,8 @@ pub(crate) struct Group {
     pub(crate) changes: crate::membership::Changes,
     /// When a member was last asked for the configuration.
     asked_at: Option<Time>,
+    /// Nodes that said something about this group since this node's start: they know that they belong to it.
+    pub(crate) heard_from: BTreeSet<NodeId>,
 }
 
 impl Group {
@@ -88,7 +90,14 @@ impl Group {
             .collect();
         logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
-        Group { scope, logs, control, changes: crate::membership::Changes::default(), asked_at: None }
+        Group {
+            scope,
+            logs,
+            control,
+            changes: crate::membership::Changes::default(),
+            asked_at: None,
+            heard_from: BTreeSet::new(),
+        }
     }
 
     /// The log and the scope it works in. Logs come into being with their first use.
@@ -112,6 +121,9 @@ impl Group {
         if is_fenced(&body) && epoch != self.scope.epoch() {
             return;
         }
+        if self.scope.configuration.index(from).is_some() {
+            self.heard_from.insert(from);
+        }
         match body {
             GroupMessage::AskConfiguration => self.tell_configuration(context, from),
             GroupMessage::Configured { configuration } => {
@@ -121,7 +133,10 @@ impl Group {
                 }
             }
             GroupMessage::Positions { logs } => {
-                logs.iter().for_each(|position| self.saw_position(context, from, position))
+                for position in &logs {
+                    self.saw_position(context, from, position);
+                    self.show_if_behind(context, position);
+                }
             }
             GroupMessage::Fenced => self.on_fenced(context, from, epoch),
             GroupMessage::SyncAsk => self.on_sync_ask(context, from),
@@ -151,6 +166,17 @@ impl Group {
         }
         let (log, scope) = self.log(position.log);
         log.saw_position(context, scope, from, position);
+    }
+
+    /// A member that just came and is behind learns so from the next heartbeat.
+    fn show_if_behind(&mut self, context: &mut Context, position: &LogPosition) {
+        if position.log == LogId::CONTROL || position.group != self.scope.group {
+            return;
+        }
+        let (log, scope) = self.log(position.log);
+        if position.closed < log.closed() {
+            log.touch(context, scope);
+        }
     }
 
     /// A chosen configuration, from whoever told it. Newer than the own one, it is in force from here on: no vote of an older epoch.

@@ -205,7 +205,8 @@ impl Group {
 
     /// A voter that is far behind would hold up the group: promoted only when it has caught up with what this node knows chosen.
     fn check_caught_up(&self, context: &Context, node: NodeId) -> Result<(), Refusal> {
-        if !context.peers.is_live(node, context.now) {
+        // One that was never told of the group holds nothing of it, however empty the group's logs are.
+        if !context.peers.is_live(node, context.now) || !self.heard_from.contains(&node) {
             return Err(Refusal::NotInContact(node));
         }
         for log in self.logs.values() {

@@ -32,9 +32,10 @@ pub(super) struct Acceptor {
     promised: Ballot,
     /// Accepted entries above closed-up-to, and below it those still kept in memory for delivery and for members that fetch.
     slots: BTreeMap<Slot, Held>,
-    /// Bytes of the entries in memory at or below closed-up-to.
+    /// Bytes of all entries in memory.
+    bytes: usize,
+    /// Those of them at or below `cached_up_to`, which follows closed-up-to.
     cached_bytes: usize,
-    /// Up to here `cached_bytes` counts.
     cached_up_to: Slot,
     /// Acceptances on their way to the disk: record, highest slot of it, ballot.
     not_durable: VecDeque<(Sequence, Slot, Ballot)>,
@@ -53,10 +54,12 @@ impl Acceptor {
             .filter(|(slot, _)| **slot > closed)
             .map(|(slot, found)| (*slot, Held { ballot: found.ballot, entry: found.entry.clone() }))
             .collect();
+        let bytes = slots.values().map(size).sum();
         let durable_highest = slots.last_key_value().map(|(slot, held)| (*slot, held.ballot)).unwrap_or_default();
         Acceptor {
             promised: recovered.promised,
             slots,
+            bytes,
             cached_bytes: 0,
             cached_up_to: closed,
             not_durable: VecDeque::new(),
@@ -96,12 +99,19 @@ impl Acceptor {
     }
 
     pub(super) fn put(&mut self, slot: Slot, ballot: Ballot, entry: Entry) {
-        self.slots.insert(slot, Held { ballot, entry: Some(entry) });
+        let held = Held { ballot, entry: Some(entry) };
+        let grown = size(&held);
+        let before = self.slots.insert(slot, held).as_ref().map_or(0, size);
+        self.bytes = self.bytes + grown - before;
+        if slot <= self.cached_up_to {
+            self.cached_bytes = self.cached_bytes + grown - before;
+        }
     }
 
     /// Forgets everything at or below a state's slot.
     pub(super) fn drop_up_to(&mut self, slot: Slot) {
         self.slots = self.slots.split_off(&slot.next());
+        self.bytes = self.slots.values().map(size).sum();
         self.cached_bytes = 0;
         self.cached_up_to = slot;
         if self.durable_highest.0 <= slot {
@@ -110,9 +120,9 @@ impl Acceptor {
         }
     }
 
-    /// Lets go of the oldest chosen entries in memory beyond the cache's bounds; only up to `done`, which is delivered and
-    /// durable as chosen.
-    pub(super) fn shrink(&mut self, closed: Slot, done: Slot) {
+    /// Lets go of the oldest chosen entries in memory beyond the cache's bounds. Only what is durable as chosen goes: it can be
+    /// read again, also to be delivered, if delivery waits for a slot that the disk has lost or for a copy of the state.
+    pub(super) fn shrink(&mut self, closed: Slot, durable_closed: Slot) {
         if closed > self.cached_up_to {
             let grown: usize = self.between(self.cached_up_to.next(), closed).map(|(_, held)| size(held)).sum();
             self.cached_bytes += grown;
@@ -121,12 +131,20 @@ impl Acceptor {
         while let Some((slot, held)) = self.slots.first_key_value() {
             let over = self.cached_bytes > bounds::CACHE_BYTES_MAX
                 || closed.0.saturating_sub(slot.0) >= bounds::CACHE_ENTRIES_MAX as u64;
-            if !over || *slot > done {
+            if !over || *slot > closed.min(durable_closed) {
                 break;
             }
-            self.cached_bytes = self.cached_bytes.saturating_sub(size(held));
+            let bytes = size(held);
+            self.bytes -= bytes;
+            self.cached_bytes -= bytes;
             self.slots.pop_first();
         }
+    }
+
+    /// Whether a batch of this size up to `last` fits beside what is open here. Slots below the highest one always do: they are
+    /// what closed-up-to waits for.
+    fn has_room(&self, last: Slot, bytes: usize) -> bool {
+        last <= self.highest() || self.bytes - self.cached_bytes + bytes <= bounds::ACCEPT_WINDOW_BYTES
     }
 
     pub(super) fn next_deadline(&self) -> Time {
@@ -226,7 +244,9 @@ impl Log {
             self.refuse(context, scope, answer_to, ballot);
             return;
         }
-        if last.0 > self.learner.closed.0 + bounds::ACCEPT_WINDOW_SLOTS {
+        let bytes = entries.iter().map(Entry::len).sum();
+        let in_window = last.0 <= self.learner.closed.0 + bounds::ACCEPT_WINDOW_SLOTS;
+        if !in_window || !self.acceptor.has_room(last, bytes) {
             // Too far ahead of what is known chosen here: once it is chosen, catch-up brings it.
             return;
         }
@@ -339,5 +359,37 @@ impl Log {
         }
         let body = GroupMessage::HasAccepted { log: self.id, closed: self.learner.closed, accepted };
         context.send(scope, [from], body);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::OperationId;
+
+    #[test]
+    fn open_entries_are_bounded_in_bytes_but_gaps_below_them_can_be_filled() {
+        let mut acceptor = Acceptor::new(&RecoveredLog::default(), Slot::ZERO);
+        let entry = Entry::operation(OperationId::NONE, &[0; 8 << 20]);
+        let mut slot = Slot(1000);
+        while acceptor.has_room(slot, entry.len()) {
+            acceptor.put(slot, Ballot::ZERO, entry.clone());
+            slot = slot.next();
+        }
+        assert!(acceptor.bytes <= bounds::ACCEPT_WINDOW_BYTES && slot > Slot(1020));
+        assert!(!acceptor.has_room(slot, entry.len()), "nothing more at the end");
+        assert!(acceptor.has_room(Slot(1), entry.len()), "but what closed-up-to waits for");
+
+        // Put again under another ballot it takes no more room, and what is closed and durable goes.
+        acceptor.put(Slot(1000), Ballot::ZERO, entry.clone());
+        let (bytes, highest) = (acceptor.bytes, acceptor.highest());
+        acceptor.shrink(highest, Slot(1000));
+        assert_eq!((acceptor.bytes, acceptor.cached_bytes), (bytes - entry.len() - 64, bytes - entry.len() - 64));
+        assert!(acceptor.held(Slot(1000)).is_none() && acceptor.held(Slot(1001)).is_some());
+        assert!(acceptor.has_room(slot, entry.len()), "closed entries leave room");
+        acceptor.shrink(highest, highest);
+        assert!(acceptor.bytes <= bounds::CACHE_BYTES_MAX && acceptor.bytes > 0);
+        acceptor.drop_up_to(highest);
+        assert_eq!((acceptor.bytes, acceptor.cached_bytes), (0, 0));
     }
 }

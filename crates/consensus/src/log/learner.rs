@@ -114,8 +114,7 @@ impl Log {
                 None => self.read_to_deliver(context, scope, slot),
             }
         }
-        let (closed, delivered) = (self.learner.closed, self.learner.delivered);
-        self.acceptor.shrink(closed, delivered.min(self.learner.durable_closed));
+        self.acceptor.shrink(self.learner.closed, self.learner.durable_closed);
     }
 
     fn deliver_one(&mut self, context: &mut Context, scope: &Scope, slot: Slot, entry: Entry) {

@@ -102,6 +102,7 @@ fn a_second_member() {
         n1 -> n2: closed [1]
 
         # It is told so, and fetches what it lacks.
+        n2 -> n1: closed [0]
         n2 -> n1: fetch 1..1
         n1 -> n2: fetched from 1: 1 entries, closed 1, trimmed 0
 

@@ -180,3 +180,37 @@ fn what_makes_no_sense_is_refused() {
     let refused = |token: &Token| matches!(cluster.state(1).changes[token], Err(Refusal::Unfit(_)));
     assert!(refused(&last) && refused(&unknown) && refused(&back));
 }
+
+#[test]
+fn a_learner_that_was_never_told_of_the_group_is_not_promoted() {
+    let mut cluster = alone();
+    let token = cluster.change(1, Change::AddLearner(member(2, Role::Learner)));
+    cluster.run(Duration::from_secs(1));
+    let configuration = cluster.state(1).changes[&token].clone().expect("added");
+    let token = cluster.change(1, Change::Promote(node(2)));
+    cluster.settle();
+    assert_eq!(
+        cluster.state(1).changes[&token],
+        Err(Refusal::NotInContact(node(2))),
+        "links alone do not make a member"
+    );
+    cluster.input(node(2), Input::LearnGroup { token: Token(9001), configuration });
+    cluster.run(Duration::from_secs(1));
+    let token = cluster.change(1, Change::Promote(node(2)));
+    cluster.run(Duration::from_secs(3));
+    assert!(cluster.state(1).changes[&token].is_ok());
+    assert!(cluster.state(2).core.status(cluster.now).groups[0].may_vote);
+}
+
+#[test]
+fn a_learner_told_of_an_idle_group_fetches_what_it_lacks() {
+    let mut cluster = alone();
+    cluster.propose(1, "long ago");
+    cluster.run(Duration::from_secs(1));
+    let token = cluster.change(1, Change::AddLearner(member(2, Role::Learner)));
+    cluster.run(Duration::from_secs(20));
+    let configuration = cluster.state(1).changes[&token].clone().expect("added");
+    cluster.input(node(2), Input::LearnGroup { token: Token(9001), configuration });
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.bodies(2), ["long ago"]);
+}
