@@ -20,7 +20,7 @@ use pgrx::prelude::*;
 use crate::barrier;
 use crate::conflict;
 use crate::engine_connection::{self, EngineConnection};
-use crate::error_rewrite::{self, Lasting, Rewrite};
+use crate::error_rewrite::{self, Report, Rewrite};
 use crate::shared::{Area, Backend, BackendIndex, Group, State};
 use crate::{capture, replicate_table, settings, statement_hooks, write_set};
 
@@ -33,12 +33,11 @@ const WITHDRAW_WAIT: Duration = Duration::from_millis(500);
 /// The transaction that is being committed.
 struct Commit {
     group: &'static Group,
-    /// What was proposed; of an applier, the last of the entries that it commits.
-    id: OperationId,
+    /// The transaction that was proposed, whose outcome an error must not deny. None of an applier, a state copy or a
+    /// snapshot mark.
+    id: Option<OperationId>,
     /// Set from the moment when it is this backend's turn until the turn is passed.
     in_turn: Option<Turn>,
-    /// What an error from here on is turned into.
-    rewrite: Rewrite,
 }
 
 /// What is committed in the turn, and what has to be put back after it.
@@ -61,8 +60,6 @@ thread_local! {
     /// Whether the transaction changed replicated tables while replication was switched off for it.
     static UNREPLICATED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
-
-static mut REWRITING: Lasting = Lasting::new(rewrite_callback);
 
 /// Registers the callbacks. Called once, from `_PG_init`; children of the postmaster inherit them.
 pub fn register() {
@@ -99,8 +96,8 @@ pub fn note_running() {
     let (backend, _) = own_backend();
     if backend.word().state == State::Idle {
         backend.begin();
+        error_rewrite::begin_transaction();
     }
-    conflict::stand_ready();
 }
 
 /// Notes that the transaction wrote a permanent table that is not replicated: its acknowledgement then waits for
@@ -152,6 +149,7 @@ unsafe extern "C-unwind" fn subtransaction_callback(
 }
 
 fn before_prepare() {
+    conflict::raise_if_doomed();
     if write_set::take().is_some() {
         ErrorReport::new(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -236,9 +234,8 @@ fn propose(group: &'static Group, group_id: GroupId, body: bytes::Bytes) {
         panic!("a transaction that is {:?} cannot be proposed", running.state);
     }
     LAST.set(Some((group_id, id)));
-    COMMIT.set(Some(Commit { group, id, in_turn: None, rewrite: unknown(id) }));
-    // SAFETY: on the main thread; the callback is static.
-    unsafe { Lasting::push(&raw mut REWRITING) };
+    COMMIT.set(Some(Commit { group, id: Some(id), in_turn: None }));
+    error_rewrite::let_errors_through();
     let end = engine_connection::with(|connection| {
         let number = connection.send(&request)?;
         await_decision(connection, backend, group, id, number, deadline)
@@ -262,15 +259,18 @@ fn propose(group: &'static Group, group_id: GroupId, body: bytes::Bytes) {
             raise_canceled();
         }
         Ok(Decision::Interrupted) => {
-            // The callback on the stack turns PostgreSQL's own words into 08007, with the id.
-            pgrx::check_for_interrupts!();
-            raise_canceled();
+            // This report serves the cancel; the end of a session is served after it.
+            // SAFETY: a plain flag of this process.
+            unsafe { pg_sys::QueryCancelPending = 0 };
+            raise_open(backend, id, "The wait was interrupted.");
         }
-        Ok(Decision::LateTurn) => raise_canceled(),
+        Ok(Decision::Displaced) => raise_open(backend, id, "It held a lock that an earlier one needs."),
+        Ok(Decision::LateTurn) => raise_open(backend, id, "Its turn did not come before the wait ended."),
         Err(error) => {
-            if error.certainty() == Certainty::Definite {
-                withdraw_word(backend);
+            if error.certainty() != Certainty::Definite {
+                raise_open(backend, id, &format!("The wait ended with: {error}."));
             }
+            withdraw_word(backend);
             if let Error::Refused(refusal) = &error {
                 if refusal.reason == RefusalReason::Conflict {
                     conflict::raise_conflict(group, &refusal.detail);
@@ -279,6 +279,11 @@ fn propose(group: &'static Group, group_id: GroupId, body: bytes::Bytes) {
             engine_connection::raise("cannot commit", &error);
         }
     }
+}
+
+/// Raises 08007 for a transaction that was proposed and that this backend cannot commit.
+fn raise_open(backend: &Backend, id: OperationId, why: &str) -> ! {
+    words_while_open(backend, id, None, why).raise();
 }
 
 /// How the wait for the log ended, when the engine could be asked.
@@ -291,6 +296,8 @@ enum Decision {
     Withdrawn,
     /// Cancelled, and it could not be taken back.
     Interrupted,
+    /// An earlier entry needs its locks.
+    Displaced,
     /// Chosen and certified, but its turn did not come in time.
     LateTurn,
 }
@@ -335,7 +342,7 @@ fn await_decision(
         let word = backend.word();
         let granted = word.state == State::Granted;
         if backend.is_displaced(word) {
-            return Ok(Decision::Interrupted);
+            return Ok(Decision::Displaced);
         }
         if now >= deadline + GRACE {
             return if granted { Ok(Decision::LateTurn) } else { Err(Error::Deadline) };
@@ -442,8 +449,6 @@ fn withdraw_word(backend: &Backend) {
     let withdrawn = backend.change(word, State::Running);
     assert!(withdrawn, "nobody grants what is certain to have no effect");
     COMMIT.set(None);
-    // SAFETY: on the main thread; the callback is static.
-    unsafe { Lasting::pop(&raw mut REWRITING) };
 }
 
 fn await_origin(group: &Group, deadline: Instant) {
@@ -478,7 +483,6 @@ fn take_turn() {
         // count by itself.
         unsafe { pg_sys::InterruptHoldoffCount += 1 };
         commit.in_turn = Some(begin_turn(commit.group, slot, slot, true));
-        commit.rewrite = committed(commit.id, slot);
     });
 }
 
@@ -535,14 +539,11 @@ fn commit_at(group: &'static Group, first: Slot, last: Slot, passes: bool) {
     // SAFETY: counted down in the callback at the end of the transaction, or reset by an error.
     unsafe { pg_sys::InterruptHoldoffCount += 1 };
     let in_turn = Some(begin_turn(group, first, last, passes));
-    let id = OperationId::NONE;
-    COMMIT.set(Some(Commit { group, id, in_turn, rewrite: committed(id, last) }));
+    COMMIT.set(Some(Commit { group, id: None, in_turn }));
 }
 
 fn after_commit() {
     if let Some(commit) = COMMIT.take() {
-        // SAFETY: on the main thread; the callback is static.
-        unsafe { Lasting::pop(&raw mut REWRITING) };
         let turn = commit.in_turn.as_ref().expect("a proposed transaction commits in its turn only");
         end_turn(turn);
         if turn.passes {
@@ -572,9 +573,8 @@ fn flush_local_writes() {
 }
 
 fn after_abort() {
+    error_rewrite::tell_later(|| words_if_open("It was rolled back here.").or_else(conflict::words_if_doomed));
     if let Some(commit) = COMMIT.take() {
-        // SAFETY: on the main thread; the callback is static.
-        unsafe { Lasting::pop(&raw mut REWRITING) };
         if let Some(turn) = &commit.in_turn {
             end_turn(turn);
         }
@@ -595,6 +595,7 @@ fn end_transaction() {
         backend.end();
         conflict::forgive();
     }
+    error_rewrite::end_letting_through();
 }
 
 /// Gives whatever the log holds of this backend's transaction to the applier. If the outcome is still open, a later
@@ -630,51 +631,48 @@ unsafe extern "C-unwind" fn exit_callback(_: i32, _: pg_sys::Datum) {
     backend.vacate();
 }
 
-fn unknown(id: OperationId) -> Rewrite {
-    Rewrite {
-        code: PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN,
-        message: error_rewrite::text("the outcome of the transaction is unknown"),
-        detail: error_rewrite::text(format!(
-            "Transaction {id} was proposed; its outcome did not arrive before the wait ended."
-        )),
-        hint: error_rewrite::text(format!("SELECT paxos_transaction_status('{id}') tells what became of it.")),
+/// What is said instead of an error between the proposal and the local commit.
+pub fn words_for(report: &Report) -> Option<Rewrite> {
+    if report.is(PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN) {
+        return None;
     }
+    words_if_open(&format!("What failed: {}.", report.message))
 }
 
-fn committed(id: OperationId, slot: Slot) -> Rewrite {
-    Rewrite {
-        code: PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN,
-        message: error_rewrite::text("the transaction is committed, but this session could not finish it"),
-        detail: error_rewrite::text(format!(
-            "Transaction {id} stands in the log at slot {slot}; it will be applied on every member."
-        )),
-        hint: error_rewrite::text("Do not repeat the transaction."),
-    }
-}
-
-/// Turns any error between the proposal and the local commit into 08007.
-unsafe extern "C-unwind" fn rewrite_callback(_: *mut c_void) {
-    // SAFETY: PostgreSQL calls this while it reports.
-    if !unsafe { error_rewrite::is_error() } {
-        return;
-    }
-    let Some((backend, _)) = OCCUPIED.get().then(own_backend) else {
-        return;
-    };
-    let state = backend.word().state;
+/// What is said if the current transaction was proposed and is not committed here.
+fn words_if_open(why: &str) -> Option<Rewrite> {
+    let backend = occupied_backend()?;
     COMMIT.with(|place| {
         // While the cell is being changed there is nothing to say yet.
-        let Ok(place) = place.try_borrow() else { return };
-        let Some(commit) = place.as_ref() else { return };
-        // SAFETY: as above.
-        unsafe {
-            match state {
-                State::Granted if commit.in_turn.is_none() => committed(commit.id, backend.granted()).apply(),
-                State::Proposed | State::Granted => commit.rewrite.apply(),
-                _ => {}
-            }
-        }
-    });
+        let place = place.try_borrow().ok()?;
+        let commit = place.as_ref()?;
+        Some(words_while_open(backend, commit.id?, commit.in_turn.as_ref(), why))
+    })
+}
+
+/// The words for a transaction that was proposed. Definite ends withdraw the word before they raise their error.
+fn words_while_open(backend: &Backend, id: OperationId, turn: Option<&Turn>, why: &str) -> Rewrite {
+    let slot = match turn {
+        Some(turn) => Some(turn.last),
+        None => (backend.word().state == State::Granted).then(|| backend.granted()),
+    };
+    let code = PgSqlErrorCode::ERRCODE_TRANSACTION_RESOLUTION_UNKNOWN;
+    match slot {
+        Some(slot) => Rewrite {
+            code,
+            message: "the transaction is committed, but this session could not finish it".to_string(),
+            detail: format!(
+                "Transaction {id} stands in the log at slot {slot}; it will be applied on every member. {why}"
+            ),
+            hint: "Do not repeat the transaction.".to_string(),
+        },
+        None => Rewrite {
+            code,
+            message: "the outcome of the transaction is unknown".to_string(),
+            detail: format!("Transaction {id} was proposed; its outcome did not arrive before the wait ended. {why}"),
+            hint: format!("SELECT paxos_transaction_status('{id}') tells what became of it."),
+        },
+    }
 }
 
 /// Waits for the turn of a snapshot mark that this backend puts into the group's log, and returns its slot with the
@@ -694,7 +692,7 @@ pub fn propose_mark(group_id: GroupId) -> Slot {
         conflict::raise_if_doomed();
         panic!("a transaction that is {:?} cannot mark a snapshot", running.state);
     }
-    COMMIT.set(Some(Commit { group, id, in_turn: None, rewrite: unknown(id) }));
+    COMMIT.set(Some(Commit { group, id: None, in_turn: None }));
     let end = engine_connection::with(|connection| {
         connection.send(&request)?;
         loop {

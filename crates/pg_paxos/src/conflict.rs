@@ -7,7 +7,7 @@
 //! transaction, so that the next, innocent one of the same session is never hit.
 
 use std::ffi::c_void;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use client::{Outcome, Verdict};
@@ -16,24 +16,13 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 
 use crate::commit;
-use crate::error_rewrite::{self, Lasting, Rewrite};
+use crate::error_rewrite::{self, Report, Rewrite};
 use crate::settings;
 use crate::shared::{Area, Backend, BackendIndex, Group, State, Word};
 
 /// After how long of waiting a proposed or granted transaction in an applier's way is made to leave its slot. The
 /// certification keys are meant to exclude this case, so it is long against a round trip and short for a person.
 const DISPLACE_AFTER: Duration = Duration::from_secs(2);
-
-/// Entries for the stack of error callbacks. PostgreSQL may have saved one that is no longer on the stack (a PG_TRY
-/// does), to make it the top again; were it pushed elsewhere meanwhile, the stack could become a circle, in which
-/// errors and this handler would go round for ever. So a transaction uses each entry once, and half of them at most.
-const CALLBACKS: usize = 64;
-
-static mut DOOM_CALLBACKS: [Lasting; CALLBACKS] = [const { Lasting::new(doom_callback) }; CALLBACKS];
-static mut NEXT_CALLBACK: usize = 0;
-
-/// How many entries the current transaction has used.
-static CALLBACKS_USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the handler has asked PostgreSQL to cancel the current transaction.
 static CANCELLED: AtomicBool = AtomicBool::new(false);
@@ -49,32 +38,44 @@ pub fn install_signal_handler() {
     }
 }
 
-/// Puts the words for a doomed transaction under everything on PostgreSQL's stack of error callbacks, where they stay
-/// between statements and while the transaction commits. What the signal handler puts there does not last: statements
-/// and guarded calls into PostgreSQL leave the stack as they found it, and the cancel may be served after them.
-pub fn stand_ready() {
-    static mut STANDING: Lasting = Lasting::new(doom_callback);
-    // SAFETY: on the main thread; the entry is static and put on the stack only here.
-    unsafe { Lasting::push_under(&raw mut STANDING) };
-}
-
-/// Raises 40001 if the current transaction was doomed.
+/// Ends the statement if the current transaction was doomed: by a cancel, which no `WHEN OTHERS` of a function catches,
+/// and which is worded as 40001 where it is reported.
 pub fn raise_if_doomed() {
     // A process without a place was never doomed; the launcher of autovacuum must not get one.
     let Some(backend) = commit::occupied_backend() else { return };
     if backend.word().state == State::Doomed {
-        let (message, detail, hint) = doomed_texts(backend);
-        ErrorReport::new(PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE, message, "pg_paxos")
-            .set_detail(detail)
-            .set_hint(hint)
-            .report(PgLogLevel::ERROR);
+        error_rewrite::let_errors_through();
+        Rewrite { code: PgSqlErrorCode::ERRCODE_QUERY_CANCELED, ..doomed_words(backend) }.raise();
+    }
+}
+
+/// What is said instead of the interrupt that ends a doomed transaction.
+pub fn words_for(report: &Report) -> Option<Rewrite> {
+    report.is_interrupt().then(words_if_doomed).flatten()
+}
+
+/// What is said of the current transaction if it was doomed.
+pub fn words_if_doomed() -> Option<Rewrite> {
+    let backend = commit::occupied_backend()?;
+    (backend.word().state == State::Doomed).then(|| doomed_words(backend))
+}
+
+fn doomed_words(backend: &Backend) -> Rewrite {
+    let (slot, table) = backend.doomed_by();
+    let table = if table.is_empty() { String::new() } else { format!(" on table {table}") };
+    Rewrite {
+        code: PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        message: "could not serialize access due to a concurrent transaction in the group".to_string(),
+        detail: format!(
+            "This transaction held a lock{table} that the transaction at slot {slot}, which came first in the group's log, needs."
+        ),
+        hint: "Run the transaction again.".to_string(),
     }
 }
 
 /// The transaction is over, and its word says so: takes back a cancel that was meant for it and that nobody has served
-/// yet. The next statement is innocent, and has entries for callbacks of its own.
+/// yet. The next statement is innocent.
 pub fn forgive() {
-    CALLBACKS_USED.store(0, Ordering::SeqCst);
     if CANCELLED.swap(false, Ordering::SeqCst) {
         // SAFETY: a plain flag of this process.
         unsafe { pg_sys::QueryCancelPending = 0 };
@@ -121,31 +122,20 @@ fn describe(group: &Group, conflict: &tables::Conflict) -> String {
     }
 }
 
-fn doomed_texts(backend: &Backend) -> (String, String, String) {
-    let (slot, _) = backend.doomed_by();
-    (
-        "could not serialize access due to a concurrent transaction in the group".to_string(),
-        format!("This transaction held a lock that the transaction at slot {slot}, which came first in the group's log, needs."),
-        "Run the transaction again.".to_string(),
-    )
-}
-
-/// Runs in the doomed process, at any point of its main thread: touches flags and static memory only.
+/// Runs in the doomed process, at any point of its main thread: stores plain flags and reads shared memory, no more.
 unsafe extern "C-unwind" fn signal_handler(_: i32) {
     let saved = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
-    // SAFETY: flags of this process, as PostgreSQL's own handlers set them; the entries are static, and each push
-    // takes another one.
+    // SAFETY: flags of this process, as PostgreSQL's own handlers set them.
     unsafe {
         if !pg_sys::MyProc.is_null() && Area::is_attached() {
             let backend = Area::attached().backend(Area::own_index());
             let word = backend.word();
             if word.state == State::Doomed {
-                push_callback();
-                CANCELLED.store(true, Ordering::SeqCst);
-                let is_idle = pg_sys::debug_query_string.is_null();
-                if is_idle && backend.is_condemned(word) {
+                error_rewrite::let_errors_through();
+                if backend.is_condemned(word) && waits_for_client() {
                     pg_sys::ProcDiePending = 1;
                 } else {
+                    CANCELLED.store(true, Ordering::SeqCst);
                     pg_sys::QueryCancelPending = 1;
                 }
                 pg_sys::InterruptPending = 1;
@@ -158,47 +148,13 @@ unsafe extern "C-unwind" fn signal_handler(_: i32) {
     }
 }
 
-/// Puts the callback that words a doomed transaction's error onto PostgreSQL's stack.
-///
-/// # Safety
-/// On the main thread, also from a signal handler.
-unsafe fn push_callback() {
-    // SAFETY: static entries, none of which is on the stack or saved as its top when it is pushed.
-    unsafe {
-        let entries = (&raw mut DOOM_CALLBACKS).cast::<Lasting>();
-        let top = pg_sys::error_context_stack.cast::<Lasting>();
-        let is_on_top = (entries..entries.add(CALLBACKS)).contains(&top);
-        if is_on_top || CALLBACKS_USED.fetch_add(1, Ordering::SeqCst) >= CALLBACKS / 2 {
-            return;
-        }
-        Lasting::push(entries.add(NEXT_CALLBACK % CALLBACKS));
-        NEXT_CALLBACK = NEXT_CALLBACK.wrapping_add(1);
-    }
-}
-
-/// Turns the cancel, or the end of the connection, of a doomed transaction into 40001.
-pub unsafe extern "C-unwind" fn doom_callback(_: *mut c_void) {
-    // SAFETY: PostgreSQL calls this while it reports.
-    unsafe {
-        let code = pg_sys::geterrcode();
-        let is_interrupt = code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED as i32
-            || code == PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as i32;
-        if !is_interrupt || pg_sys::MyProc.is_null() {
-            return;
-        }
-        let backend = Area::attached().backend(Area::own_index());
-        if backend.word().state != State::Doomed {
-            return;
-        }
-        let (message, detail, hint) = doomed_texts(backend);
-        Rewrite {
-            code: PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            message: error_rewrite::text(message),
-            detail: error_rewrite::text(detail),
-            hint: error_rewrite::text(hint),
-        }
-        .apply();
-    }
+/// Whether this process waits for its client: for the next statement, the next row of a COPY, or the client to take
+/// what it was sent. There PostgreSQL serves no cancel, only the end of the session.
+unsafe fn waits_for_client() -> bool {
+    // SAFETY: points to a word of this process's own, read whole.
+    let event = unsafe { std::ptr::read_volatile(pg_sys::my_wait_event_info) };
+    event == pg_sys::WaitEventClient::WAIT_EVENT_CLIENT_READ
+        || event == pg_sys::WaitEventClient::WAIT_EVENT_CLIENT_WRITE
 }
 
 /// What the watchdog remembers between two looks.
@@ -249,7 +205,7 @@ impl Watchdog {
                 .find(|(index, at, _)| *index == applier && *at == slot)
                 .map_or_else(Instant::now, |(_, _, since)| *since);
             blocked.push((applier, slot, since));
-            self.clear_way(applier, slot, since);
+            self.clear_way(group, applier, since);
         }
         self.blocked = blocked;
         self.outsiders.retain(|outsider| outsider.is_seen);
@@ -264,7 +220,7 @@ impl Watchdog {
 
     /// Dooms whomever the applier waits for, and whomever those wait for: freeing one of them would only let the next
     /// waiter have the lock.
-    fn clear_way(&mut self, applier: BackendIndex, slot: Slot, since: Instant) {
+    fn clear_way(&mut self, group: &Group, applier: BackendIndex, since: Instant) {
         let area = Area::attached();
         let mut seen = vec![area.backend(applier).process()];
         let mut open = seen.clone();
@@ -275,12 +231,12 @@ impl Watchdog {
                 }
                 seen.push(blocker);
                 open.push(blocker);
-                self.doom(blocker, slot, since);
+                self.doom(group, blocker, since);
             }
         }
     }
 
-    fn doom(&mut self, process: i32, slot: Slot, since: Instant) {
+    fn doom(&mut self, group: &Group, process: i32, since: Instant) {
         let area = Area::attached();
         let place = area.backends().iter().position(|backend| backend.process() == process);
         let Some(place) = place else {
@@ -292,7 +248,8 @@ impl Watchdog {
         let word = backend.word();
         match word.state {
             State::Running => {
-                if backend.doom(word, slot, pg_sys::InvalidOid) {
+                let (slot, table) = group.changing();
+                if backend.doom(word, slot, table) {
                     let word = Word { state: State::Doomed, ..word };
                     self.doomed.push(Doomed { index, word, since: Instant::now() });
                     signal(process, libc::SIGUSR2);

@@ -1,144 +1,246 @@
-//! Errors that must say more than PostgreSQL knows, rewritten where PostgreSQL allows it: in an error-context callback.
+//! Errors that must say more than PostgreSQL knows, worded anew where they are reported, and only there.
 //!
-//! Two cases. A transaction that was doomed is interrupted by a cancel, which PostgreSQL words as "canceling statement
-//! due to user request"; the client must see 40001. And an error after the log chose a transaction must not look as if
-//! the transaction had failed; the client must see 08007. Catching and rethrowing would strip fields from every error
-//! on the server, so nothing is caught.
+//! Three cases. A transaction that was doomed ends by a cancel, which PostgreSQL words as "canceling statement due to
+//! user request"; the client must see 40001. An error after the log chose a transaction must not look as if the
+//! transaction had failed; the client must see 08007. And a statement that went without a barrier may have failed on a
+//! state that is not the latest; the client must see 40001.
+//!
+//! The one device is PostgreSQL's `emit_log_hook`, which `EmitErrorReport` calls with the finished error before it goes
+//! to the log and to the client. It holds wherever the error came from: the planner, a lock wait, COPY, a wait of ours,
+//! a trigger. Nothing is caught and thrown again, which would strip fields from every error on the server, and nothing
+//! is put on PostgreSQL's stack of error callbacks: an entry there must not outlive the frame that put it there, since
+//! every PG_TRY saves the stack and puts it back.
+//!
+//! Until it is reported a doomed transaction's error stays the cancel that it is. That is of use: PL/pgSQL's
+//! `WHEN OTHERS` does not catch a cancel, so a function cannot by accident go on in a transaction that cannot commit.
+//!
+//! PostgreSQL calls the hook for what goes to the server's log only. Where `log_min_messages` keeps errors out of it,
+//! [`let_errors_through`] lowers that setting while there may be something to say, and the hook takes back what the
+//! setting as the user knows it would have kept out.
 
-use std::ffi::{c_char, c_int, c_void, CString};
-use std::ptr;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_char, c_int, CStr, CString};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicI32, Ordering};
 
-use pgrx::{pg_sys, PgSqlErrorCode};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 
-extern "C-unwind" {
-    fn errcode(code: c_int) -> c_int;
-    fn errmsg(format: *const c_char, ...) -> c_int;
-    fn errdetail(format: *const c_char, ...) -> c_int;
-    fn errhint(format: *const c_char, ...) -> c_int;
+use crate::{commit, conflict, statement_hooks};
+
+mod raw {
+    //! Without pgrx's guard, which would make an error of it: this cannot raise one.
+    use pgrx::pg_sys;
+    use std::ffi::{c_int, c_void};
+
+    extern "C-unwind" {
+        pub fn MemoryContextAllocExtended(context: pg_sys::MemoryContext, size: usize, flags: c_int) -> *mut c_void;
+    }
 }
 
 /// What an error is turned into.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rewrite {
     /// The new SQLSTATE.
     pub code: PgSqlErrorCode,
     /// The new primary message.
-    pub message: CString,
+    pub message: String,
     /// The new DETAIL.
-    pub detail: CString,
-    /// The new HINT; none if empty.
-    pub hint: CString,
+    pub detail: String,
+    /// The new HINT.
+    pub hint: String,
+}
+
+/// An error or the end of a session, about to be reported.
+#[derive(Debug)]
+pub struct Report<'a> {
+    /// Its SQLSTATE.
+    pub code: c_int,
+    /// Its primary message.
+    pub message: &'a str,
+}
+
+impl Report<'_> {
+    /// Whether its SQLSTATE is this one.
+    pub fn is(&self, code: PgSqlErrorCode) -> bool {
+        self.code == code as c_int
+    }
+
+    /// Whether it is how PostgreSQL words a cancel or the end of a session.
+    pub fn is_interrupt(&self) -> bool {
+        self.is(PgSqlErrorCode::ERRCODE_QUERY_CANCELED) || self.is(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN)
+    }
 }
 
 impl Rewrite {
-    /// Replaces what the error under way says. Only to be called from an error-context callback.
-    ///
-    /// # Safety
-    /// An error is being reported, and its context callbacks are being called.
-    pub unsafe fn apply(&self) {
-        // SAFETY: the caller is in a context callback, where these change the error under way; the strings are
-        // given as arguments, never as formats.
-        unsafe {
-            errcode(self.code as c_int);
-            errmsg(c"%s".as_ptr(), self.message.as_ptr());
-            errdetail(c"%s".as_ptr(), self.detail.as_ptr());
-            if !self.hint.is_empty() {
-                errhint(c"%s".as_ptr(), self.hint.as_ptr());
+    /// Raises an error of these words.
+    pub fn raise(self) -> ! {
+        ErrorReport::new(self.code, self.message, "pg_paxos")
+            .set_detail(self.detail)
+            .set_hint(self.hint)
+            .report(PgLogLevel::ERROR);
+        unreachable!("an error was reported");
+    }
+
+    /// Whether a report that comes after the end of the transaction is that of its error. Any may be, where the outcome
+    /// is unknown; a doomed one ends by an interrupt.
+    fn is_said_of(&self, report: &Report) -> bool {
+        match self.code {
+            PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE => report.is_interrupt(),
+            code => !report.is(code),
+        }
+    }
+
+    /// Puts these words into the error under way.
+    fn apply(&self, data: &mut pg_sys::ErrorData) {
+        let context = data.assoc_context;
+        let message = copy(context, &self.message);
+        if message.is_null() {
+            // No memory: the error is reported as it was.
+            return;
+        }
+        data.sqlerrcode = self.code as c_int;
+        data.message = message;
+        data.message_id = message;
+        data.detail = copy(context, &self.detail);
+        data.detail_log = std::ptr::null_mut();
+        data.hint = copy(context, &self.hint);
+    }
+}
+
+/// A C string in the context of the error, which is freed with it; null if there is no memory.
+fn copy(context: pg_sys::MemoryContext, text: &str) -> *mut c_char {
+    let text = CString::new(text.replace('\0', " ")).expect("NULs were replaced");
+    let bytes = text.as_bytes_with_nul();
+    // SAFETY: the context is the error's own; the memory has room for all bytes.
+    unsafe {
+        let memory = raw::MemoryContextAllocExtended(context, bytes.len(), pg_sys::MCXT_ALLOC_NO_OOM as c_int);
+        if !memory.is_null() {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.cast(), bytes.len());
+        }
+        memory.cast()
+    }
+}
+
+static mut PREVIOUS: pg_sys::emit_log_hook_type = None;
+
+/// `log_min_messages` as the user knows it, while errors are let through; [`AS_IT_IS`] if they are not.
+static USERS_LEVEL: AtomicI32 = AtomicI32::new(AS_IT_IS);
+
+/// No level of PostgreSQL's.
+const AS_IT_IS: i32 = -1;
+
+thread_local! {
+    /// Whether an error was reported since the transaction began.
+    static IS_REPORTED: Cell<bool> = const { Cell::new(false) };
+    /// What is to be said of the transaction that has just ended, should its error be reported only now.
+    static UNTOLD: RefCell<Option<Rewrite>> = const { RefCell::new(None) };
+}
+
+/// Installs the hook. Called once, from `_PG_init`.
+pub fn register() {
+    // SAFETY: _PG_init runs alone in the postmaster.
+    unsafe {
+        PREVIOUS = pg_sys::emit_log_hook;
+        pg_sys::emit_log_hook = Some(before_report);
+    }
+}
+
+/// Makes sure that the hook is called for errors, until [`end_letting_through`]. Stores plain integers only, so a
+/// signal handler may call it.
+pub fn let_errors_through() {
+    // SAFETY: a plain variable of this process.
+    unsafe {
+        let level = pg_sys::log_min_messages;
+        if USERS_LEVEL.load(Ordering::SeqCst) == AS_IT_IS && !goes_to_log(PgLogLevel::ERROR as c_int, level) {
+            USERS_LEVEL.store(level, Ordering::SeqCst);
+            pg_sys::log_min_messages = PgLogLevel::ERROR as c_int;
+        }
+    }
+}
+
+/// Puts `log_min_messages` back.
+pub fn end_letting_through() {
+    let level = USERS_LEVEL.swap(AS_IT_IS, Ordering::SeqCst);
+    // SAFETY: a plain variable of this process. Had it been set anew meanwhile, it would be left as it is.
+    unsafe {
+        if level != AS_IT_IS && pg_sys::log_min_messages == PgLogLevel::ERROR as c_int {
+            pg_sys::log_min_messages = level;
+        }
+    }
+}
+
+/// PostgreSQL's rule for what goes to the log.
+fn goes_to_log(level: c_int, least: c_int) -> bool {
+    let (log, error, fatal) = (PgLogLevel::LOG as c_int, PgLogLevel::ERROR as c_int, PgLogLevel::FATAL as c_int);
+    if level == log || level == PgLogLevel::LOG_SERVER_ONLY as c_int {
+        least == log || least <= error
+    } else if least == log {
+        level >= fatal
+    } else {
+        level >= least
+    }
+}
+
+/// The transaction was rolled back, and this should be said of it. Most often its error was reported before; where a
+/// procedure ends transactions, it is reported after.
+pub fn tell_later(rewrite: impl FnOnce() -> Option<Rewrite>) {
+    // SAFETY: looks at this process's own state.
+    if !IS_REPORTED.get() && unsafe { pg_sys::SPI_inside_nonatomic_context() } {
+        UNTOLD.set(rewrite());
+    }
+}
+
+/// A new transaction has begun.
+pub fn begin_transaction() {
+    IS_REPORTED.set(false);
+    UNTOLD.set(None);
+}
+
+/// Called by PostgreSQL with every report that is to go to the log.
+unsafe extern "C-unwind" fn before_report(data: *mut pg_sys::ErrorData) {
+    // SAFETY: PostgreSQL gives the report under way. No panic may leave: that would be an error within an error.
+    unsafe {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| word(&mut *data)));
+        // After a panic the report goes out as PostgreSQL worded it; better than none.
+        drop(outcome);
+        if (*data).output_to_server {
+            if let Some(previous) = PREVIOUS {
+                previous(data);
             }
         }
     }
 }
 
-/// Text for an error; a NUL, which no text of ours holds, would end it.
-pub fn text(text: impl Into<String>) -> CString {
-    CString::new(text.into().replace('\0', " ")).expect("NULs were replaced")
-}
-
-/// Whether the report under way is an error and not a notice, a warning or a log line, which share the callbacks.
-/// Told by the class of its SQLSTATE: PostgreSQL has no way to ask for the level.
-///
-/// # Safety
-/// As [`Rewrite::apply`].
-pub unsafe fn is_error() -> bool {
-    // SAFETY: the caller is in a context callback.
-    let code = unsafe { pg_sys::geterrcode() };
-    // Two characters of six bits: "00" success, "01" warning, "02" no data.
-    !matches!(code & 0xfff, 0x000 | 0x040 | 0x080)
-}
-
-/// A context callback in static memory, which stays on PostgreSQL's stack of callbacks across function returns.
-pub struct Lasting {
-    entry: pg_sys::ErrorContextCallback,
-}
-
-impl Lasting {
-    /// A callback that is not on the stack.
-    pub const fn new(callback: unsafe extern "C-unwind" fn(*mut c_void)) -> Lasting {
-        Lasting {
-            entry: pg_sys::ErrorContextCallback {
-                previous: ptr::null_mut(),
-                callback: Some(callback),
-                arg: ptr::null_mut(),
-            },
+fn word(data: &mut pg_sys::ErrorData) {
+    let (error, panic) = (PgLogLevel::ERROR as c_int, PgLogLevel::PANIC as c_int);
+    let mut is_reworded = false;
+    if data.elevel >= error && data.elevel < panic {
+        let message = if data.message.is_null() {
+            String::new()
+        } else {
+            // SAFETY: the report's own text.
+            unsafe { CStr::from_ptr(data.message) }.to_string_lossy().into_owned()
+        };
+        let report = Report { code: data.sqlerrcode, message: &message };
+        let words = UNTOLD
+            .take()
+            .filter(|untold| untold.is_said_of(&report))
+            .or_else(|| commit::words_for(&report))
+            .or_else(|| conflict::words_for(&report))
+            .or_else(|| statement_hooks::words_for(&report));
+        if let Some(words) = words {
+            words.apply(data);
+            is_reworded = true;
         }
+        IS_REPORTED.set(true);
     }
-
-    /// Puts it on top of the stack, if it is nowhere on it.
-    ///
-    /// # Safety
-    /// On the main thread; `this` is in static memory.
-    pub unsafe fn push(this: *mut Lasting) {
-        // SAFETY: the stack is a list of live entries ended by null.
-        unsafe {
-            let entry = &raw mut (*this).entry;
-            let mut place = pg_sys::error_context_stack;
-            while !place.is_null() {
-                if place == entry {
-                    return;
-                }
-                place = (*place).previous;
-            }
-            (*entry).previous = pg_sys::error_context_stack;
-            pg_sys::error_context_stack = entry;
-        }
-    }
-
-    /// Puts it under everything that is on the stack, if it is nowhere on it: what lies above may leave the stack, and
-    /// it stays. Being last, it can never be part of a circle.
-    ///
-    /// # Safety
-    /// As [`Lasting::push`]; an entry that is put on the stack in this way only.
-    pub unsafe fn push_under(this: *mut Lasting) {
-        // SAFETY: the stack is a list of live entries ended by null; the last one's link is made to point here.
-        unsafe {
-            let entry = &raw mut (*this).entry;
-            let mut link = &raw mut pg_sys::error_context_stack;
-            while !(*link).is_null() {
-                if *link == entry {
-                    return;
-                }
-                link = &raw mut (**link).previous;
-            }
-            *link = entry;
-        }
-    }
-
-    /// Takes it off the stack, wherever it is; nothing if it is not there.
-    ///
-    /// # Safety
-    /// As [`Lasting::push`].
-    pub unsafe fn pop(this: *mut Lasting) {
-        // SAFETY: as above; links are only read until the entry is found.
-        unsafe {
-            let entry = &raw mut (*this).entry;
-            let mut link = &raw mut pg_sys::error_context_stack;
-            while !(*link).is_null() {
-                if *link == entry {
-                    *link = (*entry).previous;
-                    return;
-                }
-                link = &raw mut (**link).previous;
-            }
-        }
+    // Judged by the setting as the user knows it; that of a transaction which has ended is back already.
+    let users_level = USERS_LEVEL.load(Ordering::SeqCst);
+    if users_level != AS_IT_IS {
+        data.output_to_server = goes_to_log(data.elevel, users_level);
+    } else if is_reworded {
+        // SAFETY: a plain variable of this process.
+        data.output_to_server = goes_to_log(data.elevel, unsafe { pg_sys::log_min_messages });
     }
 }

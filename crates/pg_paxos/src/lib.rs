@@ -67,6 +67,7 @@ pub extern "C-unwind" fn _PG_init() {
     shared::request();
     commit::register();
     statement_hooks::register();
+    error_rewrite::register();
     engine_worker::register();
     // SAFETY: once, while the postmaster loads the library.
     unsafe {

@@ -1,5 +1,5 @@
-//! The hooks around statements: the read barrier before the first statement on a replicated table, the refusal of
-//! doomed transactions, and the wording of a doomed statement's error.
+//! The hooks around statements: the read barrier before the first statement on a replicated table, and the refusal of
+//! doomed transactions.
 //!
 //! The functions that PostgreSQL calls pass errors through untouched: they are plain functions without a guard and
 //! without destructors in their frame, and call PostgreSQL's own functions directly. What may fail by itself stands in
@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::ffi::{c_char, c_void, CStr};
+use std::ffi::{c_char, CStr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::catalog;
 use crate::commit;
 use crate::conflict;
 use crate::engine_connection;
-use crate::error_rewrite;
+use crate::error_rewrite::{self, Report, Rewrite};
 use crate::key_access;
 use crate::list;
 use crate::settings::{self, ConsistencyModel};
@@ -107,10 +107,7 @@ pub fn reset_depth() {
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: i32) {
     // SAFETY: as PostgreSQL calls it; nothing here has a destructor.
     unsafe {
-        let mut entry = doom_entry();
-        pg_sys::error_context_stack = &raw mut entry;
         before_statement(query, flags);
-        pg_sys::error_context_stack = entry.previous;
         match PREVIOUS_START {
             Some(previous) => previous(query, flags),
             None => raw::standard_ExecutorStart(query, flags),
@@ -124,18 +121,14 @@ unsafe extern "C-unwind" fn executor_run(
     count: u64,
     once: bool,
 ) {
-    // SAFETY: as PostgreSQL calls it; nothing here has a destructor; the entry is off the stack again before the frame
-    // ends, by this function or by whoever catches the error.
+    // SAFETY: as above.
     unsafe {
         let depth = EXECUTOR_DEPTH.get();
         EXECUTOR_DEPTH.set(depth + 1);
-        let mut entry = context_entry();
-        pg_sys::error_context_stack = &raw mut entry;
         match PREVIOUS_RUN {
             Some(previous) => previous(query, direction, count, once),
             None => raw::standard_ExecutorRun(query, direction, count, once),
         }
-        pg_sys::error_context_stack = entry.previous;
         EXECUTOR_DEPTH.set(depth);
         after_statement(query);
     }
@@ -146,25 +139,29 @@ unsafe extern "C-unwind" fn executor_finish(query: *mut pg_sys::QueryDesc) {
     unsafe {
         let depth = EXECUTOR_DEPTH.get();
         EXECUTOR_DEPTH.set(depth + 1);
-        let mut entry = context_entry();
-        pg_sys::error_context_stack = &raw mut entry;
         match PREVIOUS_FINISH {
             Some(previous) => previous(query),
             None => raw::standard_ExecutorFinish(query),
         }
-        pg_sys::error_context_stack = entry.previous;
         EXECUTOR_DEPTH.set(depth);
         if depth == 0 {
-            CERTIFIED.set(None);
+            end_certified();
         }
         after_finish();
     }
 }
 
-/// A cancel may have come while triggers ran, too late for them, and the words for it went with their frame.
+/// A cancel may have come too late for the statement. Told now, the client need not lose its session when it is idle.
 #[pg_guard]
 unsafe extern "C-unwind" fn after_finish() {
     conflict::raise_if_doomed();
+}
+
+/// The statement that ran without a barrier is over.
+fn end_certified() {
+    if CERTIFIED.take().is_some() {
+        error_rewrite::end_letting_through();
+    }
 }
 
 #[allow(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
@@ -181,13 +178,8 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: as above.
     unsafe {
         let depth = UTILITY_DEPTH.get();
-        let mut before = doom_entry();
-        pg_sys::error_context_stack = &raw mut before;
         before_utility(statement);
-        pg_sys::error_context_stack = before.previous;
         UTILITY_DEPTH.set(depth + 1);
-        let mut entry = context_entry();
-        pg_sys::error_context_stack = &raw mut entry;
         match PREVIOUS_UTILITY {
             Some(previous) => {
                 previous(statement, text, read_only_tree, context, parameters, environment, destination, completion)
@@ -203,31 +195,8 @@ unsafe extern "C-unwind" fn process_utility(
                 completion,
             ),
         }
-        pg_sys::error_context_stack = entry.previous;
         UTILITY_DEPTH.set(depth);
         after_utility(statement);
-    }
-}
-
-/// As [`context_entry`], for what is done before a statement: a transaction that waits there for its barrier may hold
-/// locks of earlier statements and be doomed. What the signal handler puts on the stack does not last there, since
-/// every guarded call into PostgreSQL leaves the stack as it found it.
-unsafe fn doom_entry() -> pg_sys::ErrorContextCallback {
-    pg_sys::ErrorContextCallback {
-        // SAFETY: a plain pointer of this process.
-        previous: unsafe { pg_sys::error_context_stack },
-        callback: Some(conflict::doom_callback),
-        arg: std::ptr::null_mut(),
-    }
-}
-
-/// An entry for PostgreSQL's stack of error callbacks, on top of what is there.
-unsafe fn context_entry() -> pg_sys::ErrorContextCallback {
-    pg_sys::ErrorContextCallback {
-        // SAFETY: a plain pointer of this process.
-        previous: unsafe { pg_sys::error_context_stack },
-        callback: Some(statement_callback),
-        arg: std::ptr::null_mut(),
     }
 }
 
@@ -270,6 +239,7 @@ unsafe extern "C-unwind" fn before_statement(query: *mut pg_sys::QueryDesc, flag
         if EXECUTOR_DEPTH.get() == 0 && unsafe { key_access::is_certified(statement) } {
             let applied = shared::applied(group);
             CERTIFIED.set(Some(Certified { query, group, applied }));
+            error_rewrite::let_errors_through();
             continue;
         }
         // Inside such a statement only checks of foreign keys run, whose keys are certified.
@@ -490,8 +460,6 @@ fn groups_of_database() -> Vec<GroupId> {
 /// now.
 #[pg_guard]
 unsafe extern "C-unwind" fn after_statement(query: *mut pg_sys::QueryDesc) {
-    // The cancel may have come too late for this statement, and the words for it went with its frame.
-    conflict::raise_if_doomed();
     let Some(certified) = CERTIFIED.get().filter(|certified| certified.query == query) else { return };
     // SAFETY: the query has run and was not ended yet.
     unsafe {
@@ -500,7 +468,7 @@ unsafe extern "C-unwind" fn after_statement(query: *mut pg_sys::QueryDesc) {
             // Its foreign keys are checked at its end.
             return;
         }
-        CERTIFIED.set(None);
+        end_certified();
         let slot = barrier::required(certified.group, Instant::now() + settings::barrier_timeout());
         if slot > certified.applied || !barrier::covers(certified.group, (*query).snapshot, slot) {
             raise_too_old(slot);
@@ -509,35 +477,28 @@ unsafe extern "C-unwind" fn after_statement(query: *mut pg_sys::QueryDesc) {
     barrier::note_passed(certified.group);
 }
 
-/// Words the errors of statements: of doomed transactions, and of those that went without a barrier and failed.
-unsafe extern "C-unwind" fn statement_callback(argument: *mut c_void) {
-    // SAFETY: PostgreSQL calls this while it reports.
-    unsafe {
-        conflict::doom_callback(argument);
-        let Some(certified) = CERTIFIED.get() else { return };
-        if !error_rewrite::is_error() || is_own_error(pg_sys::geterrcode()) {
-            return;
-        }
-        CERTIFIED.set(None);
-        // No PostgreSQL function may be called that could fail here; the engine is asked over its socket alone.
-        let slot = match settings::consistency_model() {
-            ConsistencyModel::Strong => engine_connection::ask_barrier(certified.group, STALE_ERROR_WAIT),
-            ConsistencyModel::Session => Some(barrier::session_position(certified.group)),
-            ConsistencyModel::Optimistic => Some(Slot::ZERO),
-        };
-        if slot.is_some_and(|slot| slot <= certified.applied) {
-            return;
-        }
-        error_rewrite::Rewrite {
-            code: PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
-            message: error_rewrite::text(
-                "could not serialize access: the statement failed on a state that is not the latest",
-            ),
-            detail: error_rewrite::text(format!("This server had applied the log up to slot {}.", certified.applied)),
-            hint: error_rewrite::text("Run the transaction again."),
-        }
-        .apply();
+/// What is said instead of the error of a statement that went without a barrier, if it failed on an old state.
+pub fn words_for(report: &Report) -> Option<Rewrite> {
+    let certified = CERTIFIED.get()?;
+    if is_own_error(report.code) {
+        return None;
     }
+    CERTIFIED.set(None);
+    // No PostgreSQL function may be called that could fail here; the engine is asked over its socket alone.
+    let slot = match settings::consistency_model() {
+        ConsistencyModel::Strong => engine_connection::ask_barrier(certified.group, STALE_ERROR_WAIT),
+        ConsistencyModel::Session => Some(barrier::session_position(certified.group)),
+        ConsistencyModel::Optimistic => Some(Slot::ZERO),
+    };
+    if slot.is_some_and(|slot| slot <= certified.applied) {
+        return None;
+    }
+    Some(Rewrite {
+        code: PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,
+        message: "could not serialize access: the statement failed on a state that is not the latest".to_string(),
+        detail: format!("This server had applied the log up to slot {}.", certified.applied),
+        hint: "Run the transaction again.".to_string(),
+    })
 }
 
 /// Errors that say nothing about the rows that were read.

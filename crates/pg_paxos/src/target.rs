@@ -13,6 +13,7 @@ use tables::{Row, Value};
 
 use crate::catalog::ReplicatedTable;
 use crate::keys::SlotValues;
+use crate::shared::{Area, Group};
 use crate::{list, row_codec};
 
 /// A table that is being changed.
@@ -20,6 +21,9 @@ pub struct Target {
     table: Rc<ReplicatedTable>,
     /// The entry's slot, for messages.
     entry: Slot,
+    /// Where it is announced what is about to change.
+    group: Option<&'static Group>,
+    name: String,
     relation: pg_sys::Relation,
     estate: *mut pg_sys::EState,
     result: *mut pg_sys::ResultRelInfo,
@@ -43,9 +47,19 @@ struct WholeRows {
     count: usize,
 }
 
+/// Tells those who may be in the way for which entry and table.
+fn announce(group: Option<&'static Group>, entry: Slot, table: &str) {
+    if let Some(group) = group {
+        group.set_changing(entry, table);
+    }
+}
+
 impl Target {
     /// Opens a table and its indexes.
     pub fn open(table: Rc<ReplicatedTable>, entry: Slot) -> Target {
+        let group = Area::attached().group(table.group);
+        let name = table.qualified_name();
+        announce(group, entry, &name);
         // SAFETY: executor state for one relation, as the executor sets it up for a statement; closed in `finish`,
         // or with the transaction after an error.
         unsafe {
@@ -59,6 +73,8 @@ impl Target {
             pg_sys::InitResultRelInfo(result, relation, 1, std::ptr::null_mut(), 0);
             pg_sys::ExecOpenIndices(result, false);
             Target {
+                group,
+                name,
                 table,
                 entry,
                 relation,
@@ -76,6 +92,7 @@ impl Target {
 
     /// A row comes in.
     pub fn insert(&mut self, new: &Row) {
+        announce(self.group, self.entry, &self.name);
         self.apply_whole_rows();
         self.insert_now(new);
     }
@@ -92,6 +109,7 @@ impl Target {
 
     /// A row goes.
     pub fn delete(&mut self, old: &Row) {
+        announce(self.group, self.entry, &self.name);
         if self.table.primary_key().is_none() {
             self.by_whole_row.want(old, None);
             return;
@@ -104,6 +122,7 @@ impl Target {
 
     /// A row changes.
     pub fn update(&mut self, old: &Row, new: &Row) {
+        announce(self.group, self.entry, &self.name);
         if self.table.primary_key().is_none() {
             self.by_whole_row.want(old, Some(new.clone()));
             return;
@@ -130,6 +149,7 @@ impl Target {
 
     /// Does what was put off, and closes the table.
     pub fn finish(mut self) {
+        announce(self.group, self.entry, &self.name);
         self.apply_whole_rows();
         for row in std::mem::take(&mut self.put_off) {
             self.insert_now(&row);

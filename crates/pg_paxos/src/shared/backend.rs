@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use consensus::{OperationId, Slot};
 use pgrx::pg_sys;
 
+use super::TableName;
+
 /// The place of a process in [`super::Area`]: its number in PostgreSQL's array of processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BackendIndex(pub u32);
@@ -79,8 +81,8 @@ pub struct Backend {
     latch: AtomicPtr<pg_sys::Latch>,
     /// Why it was doomed: the slot of the entry in whose way it stands.
     doomed_by: AtomicU64,
-    /// Of that entry's relation in this server; 0 if not known.
-    doomed_on: AtomicU32,
+    /// The table that the entry changes; empty if not known.
+    doomed_on: TableName,
     /// The generation of the transaction that was doomed, did not react, and whose session must end; 0 if none.
     condemned: AtomicU64,
     /// The generation of the proposed or granted transaction that must give up its locks to an earlier entry.
@@ -182,20 +184,20 @@ impl Backend {
         slot != 0 && slot <= applied.0 && self.waiting_group.load(Ordering::SeqCst) as usize == group_place
     }
 
-    /// Dooms the transaction seen in `word` for standing in the way of the entry at `slot`. Whether it was still
-    /// running.
-    pub fn doom(&self, word: Word, slot: Slot, relation: pg_sys::Oid) -> bool {
+    /// Dooms the transaction seen in `word` for standing in the way of the entry at `slot`, which changes `table`.
+    /// Whether it was still running.
+    pub fn doom(&self, word: Word, slot: Slot, table: &TableName) -> bool {
         if word.state != State::Running {
             return false;
         }
         self.doomed_by.store(slot.0, Ordering::SeqCst);
-        self.doomed_on.store(relation.to_u32(), Ordering::SeqCst);
+        self.doomed_on.copy_from(table);
         self.change(word, State::Doomed)
     }
 
-    /// The slot and the relation for which it was doomed.
-    pub fn doomed_by(&self) -> (Slot, pg_sys::Oid) {
-        (Slot(self.doomed_by.load(Ordering::SeqCst)), pg_sys::Oid::from(self.doomed_on.load(Ordering::SeqCst)))
+    /// The slot and the table for which it was doomed; the table's name is empty if it is not known.
+    pub fn doomed_by(&self) -> (Slot, String) {
+        (Slot(self.doomed_by.load(Ordering::SeqCst)), self.doomed_on.text())
     }
 
     /// Condemns the session of a doomed transaction that has not reacted.

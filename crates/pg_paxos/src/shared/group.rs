@@ -6,7 +6,7 @@ use std::time::Duration;
 use consensus::{GroupId, Slot};
 use pgrx::pg_sys;
 
-use super::{Area, BackendIndex, Turn, TurnRing, RING_SLOTS};
+use super::{Area, BackendIndex, TableName, Text, Turn, TurnRing, RING_SLOTS};
 
 /// What the group's applier is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,9 @@ pub struct Group {
     hold_us: AtomicU32,
     /// The slot whose turn the applier waits for; 0 if it does not. Spares waking it when it is busy.
     applier_waits: AtomicU64,
+    /// The entry that the applier changes rows for, and the table: whom it waits for is told.
+    changing_for: AtomicU64,
+    changing: TableName,
     database: Text<8>,
     name: Text<8>,
     /// Why the applier stopped; empty unless it has.
@@ -54,42 +57,6 @@ pub struct Group {
     ring: TurnRing,
     /// The PostgreSQL transaction that committed each recent slot; 0 for none. Tells whether a snapshot covers a slot.
     transactions: [AtomicU32; RING_SLOTS],
-}
-
-/// A short text in shared memory. Written before the word that makes it valid, or torn at worst while it changes: it is
-/// only shown.
-#[repr(C)]
-struct Text<const WORDS: usize> {
-    length: AtomicU32,
-    words: [AtomicU64; WORDS],
-}
-
-impl<const WORDS: usize> Text<WORDS> {
-    fn set(&self, text: &str) {
-        let mut end = text.len().min(WORDS * 8);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let bytes = &text.as_bytes()[..end];
-        for (place, word) in self.words.iter().enumerate() {
-            let mut part = [0; 8];
-            for (offset, byte) in part.iter_mut().enumerate() {
-                *byte = bytes.get(place * 8 + offset).copied().unwrap_or(0);
-            }
-            word.store(u64::from_ne_bytes(part), Ordering::SeqCst);
-        }
-        self.length.store(bytes.len() as u32, Ordering::SeqCst);
-    }
-
-    fn text(&self) -> String {
-        let bytes: Vec<u8> = self
-            .words
-            .iter()
-            .flat_map(|word| word.load(Ordering::SeqCst).to_ne_bytes())
-            .take(self.length.load(Ordering::SeqCst) as usize)
-            .collect();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
 }
 
 impl Group {
@@ -116,6 +83,8 @@ impl Group {
         self.hold_us.store(0, Ordering::SeqCst);
         self.applier.store(ApplierState::Starting as u32, Ordering::SeqCst);
         self.applier_waits.store(0, Ordering::SeqCst);
+        self.changing_for.store(0, Ordering::SeqCst);
+        self.changing.set("");
         self.failure.set("");
         self.database.set(database);
         self.name.set(name);
@@ -210,6 +179,17 @@ impl Group {
     /// Notes which slot's turn the applier waits for; slot 0: none.
     pub fn set_applier_waits(&self, slot: Slot) {
         self.applier_waits.store(slot.0, Ordering::SeqCst);
+    }
+
+    /// Notes for which entry the applier is about to change a row, and of which table.
+    pub fn set_changing(&self, slot: Slot, table: &str) {
+        self.changing_for.store(slot.0, Ordering::SeqCst);
+        self.changing.set(table);
+    }
+
+    /// The entry that the applier changes rows for or changed them last, and the table.
+    pub fn changing(&self) -> (Slot, &TableName) {
+        (Slot(self.changing_for.load(Ordering::SeqCst)), &self.changing)
     }
 
     /// The process of the applier.

@@ -9,14 +9,19 @@ mod backend;
 mod group;
 mod latch;
 mod ring;
+mod text;
 
 pub use area::{request, Area};
 pub use backend::{Backend, BackendIndex, State, Word};
 pub use group::{ApplierState, Group};
 pub use latch::set_latch;
 pub use ring::{Turn, TurnRing, RING_SLOTS};
+pub use text::Text;
 
 use consensus::{GroupId, Slot};
+
+/// A table's name with its schema: room for two names of PostgreSQL's and the dot.
+pub type TableName = Text<16>;
 
 /// The applied position of a group: every transaction at or below it is visible to a snapshot taken now.
 /// `Slot::ZERO` for a group that this server does not have.
