@@ -180,11 +180,16 @@ struct Outsider {
 /// locks go, and a cancel sent then would hit its next, innocent statement; that moment is far shorter.
 const OUTSIDER_GRACE: Duration = Duration::from_millis(100);
 
+/// How often a doomed transaction is told again: a function may catch the cancel, and PostgreSQL drops one that comes
+/// between two statements.
+const SIGNAL_EVERY: Duration = Duration::from_millis(100);
+
 /// A transaction that was told to roll back and has not done so yet.
 struct Doomed {
     index: BackendIndex,
     word: Word,
     since: Instant,
+    signalled: Instant,
 }
 
 impl Watchdog {
@@ -251,7 +256,8 @@ impl Watchdog {
                 let (slot, table) = group.changing();
                 if backend.doom(word, slot, table) {
                     let word = Word { state: State::Doomed, ..word };
-                    self.doomed.push(Doomed { index, word, since: Instant::now() });
+                    let now = Instant::now();
+                    self.doomed.push(Doomed { index, word, since: now, signalled: now });
                     signal(process, libc::SIGUSR2);
                 }
             }
@@ -279,15 +285,19 @@ impl Watchdog {
     fn pursue(&mut self) {
         let area = Area::attached();
         let grace = settings::idle_victim_grace();
-        self.doomed.retain(|doomed| {
+        self.doomed.retain_mut(|doomed| {
             let backend = area.backend(doomed.index);
             if backend.word() != doomed.word || backend.process() == 0 {
                 return false;
             }
-            if doomed.since.elapsed() >= grace {
+            let is_past_grace = doomed.since.elapsed() >= grace;
+            if is_past_grace && !backend.is_condemned(doomed.word) {
                 backend.condemn(doomed.word);
-                signal(backend.process(), libc::SIGUSR2);
+            } else if doomed.signalled.elapsed() < SIGNAL_EVERY {
+                return true;
             }
+            doomed.signalled = Instant::now();
+            signal(backend.process(), libc::SIGUSR2);
             true
         });
     }

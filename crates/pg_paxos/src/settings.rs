@@ -36,7 +36,9 @@ static FAILURE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static COMMIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static BARRIER_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static MAX_GROUPS: GucSetting<i32> = GucSetting::<i32>::new(8);
-static IDLE_VICTIM_GRACE: GucSetting<i32> = GucSetting::<i32>::new(100);
+// A client that takes its time between two statements, far away or on a busy machine, is not to lose its session for
+// that; only one which is silent for as long as makes a node count as failed.
+static IDLE_VICTIM_GRACE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static LOG_KEEP_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1024);
 
 /// How far the engine's port is from PostgreSQL's when `pg_paxos.port` is 0.
