@@ -9,9 +9,7 @@ use std::cell::RefCell;
 use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
-use client::{
-    Answer, Certainty, Error, Origin, Outcome, Refusal, RefusalReason, Request, RequestNumber, Response, Settled,
-};
+use client::{Answer, Certainty, Error, Origin, Refusal, RefusalReason, Request};
 use consensus::{GroupId, OperationId, Slot};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::pg_sys::XactEvent;
@@ -19,16 +17,11 @@ use pgrx::prelude::*;
 
 use crate::barrier;
 use crate::conflict;
-use crate::engine_connection::{self, EngineConnection};
+use crate::decision::{ask_again, await_decision, milliseconds, Decision};
+use crate::engine_connection;
 use crate::error_rewrite::{self, Report, Rewrite};
 use crate::shared::{Area, Backend, BackendIndex, Group, State};
 use crate::{capture, replicate_table, settings, statement_hooks, write_set};
-
-/// How much longer than the engine the backend waits, so that the engine's own, better informed refusal arrives.
-const GRACE: Duration = Duration::from_millis(500);
-
-/// How long a cancelled backend waits for the engine to say whether the proposal could be taken back.
-const WITHDRAW_WAIT: Duration = Duration::from_millis(500);
 
 /// The transaction that is being committed.
 struct Commit {
@@ -189,7 +182,8 @@ fn before_commit() {
     take_turn();
 }
 
-fn raise_no_group() -> ! {
+/// Raises 55000: the group is not here.
+pub fn raise_no_group() -> ! {
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         "this server is not a member of the table's group any more",
@@ -286,162 +280,6 @@ fn raise_open(backend: &Backend, id: OperationId, why: &str) -> ! {
     words_while_open(backend, id, None, why).raise();
 }
 
-/// How the wait for the log ended, when the engine could be asked.
-enum Decision {
-    /// Chosen, certified, and everything before it is applied.
-    Turn,
-    /// It takes no effect: it met a transaction before it in the log.
-    Rejected(Outcome),
-    /// Taken back because of a cancel.
-    Withdrawn,
-    /// Cancelled, and it could not be taken back.
-    Interrupted,
-    /// An earlier entry needs its locks.
-    Displaced,
-    /// Chosen and certified, but its turn did not come in time.
-    LateTurn,
-}
-
-fn is_our_turn(backend: &Backend, group: &Group) -> bool {
-    backend.word().state == State::Granted && group.is_turn(backend.granted())
-}
-
-fn await_decision(
-    connection: &mut EngineConnection,
-    backend: &Backend,
-    group: &Group,
-    id: OperationId,
-    number: RequestNumber,
-    deadline: Instant,
-) -> Result<Decision, Error> {
-    let mut withdrawal: Option<(RequestNumber, Instant)> = None;
-    // Most often nothing comes over the socket: looking only when it is ready spares a system call per transaction.
-    let mut readable = false;
-    loop {
-        if is_our_turn(backend, group) {
-            return Ok(Decision::Turn);
-        }
-        while let Some((arrived, response)) = if readable { connection.try_receive()? } else { None } {
-            if arrived == number {
-                return match decision_of(response) {
-                    // Taken back on request: the cancel is what the client should hear of.
-                    Err(error) if withdrawal.is_some() && error.certainty() == Certainty::Definite => {
-                        Ok(Decision::Withdrawn)
-                    }
-                    decision => decision,
-                };
-            }
-            if withdrawal.is_some_and(|(number, _)| number == arrived) {
-                return Ok(match response {
-                    Response::Withdrawn(true) => Decision::Withdrawn,
-                    _ => Decision::Interrupted,
-                });
-            }
-        }
-        let now = Instant::now();
-        let word = backend.word();
-        let granted = word.state == State::Granted;
-        if backend.is_displaced(word) {
-            return Ok(Decision::Displaced);
-        }
-        if now >= deadline + GRACE {
-            return if granted { Ok(Decision::LateTurn) } else { Err(Error::Deadline) };
-        }
-        let until = withdrawal.map_or(deadline + GRACE, |(_, until)| until);
-        if now >= until {
-            return Ok(Decision::Interrupted);
-        }
-        if is_interrupted() && withdrawal.is_none() {
-            if granted {
-                return Ok(Decision::Interrupted);
-            }
-            let number = connection.send(&Request::Withdraw { id })?;
-            withdrawal = Some((number, now + WITHDRAW_WAIT));
-            continue;
-        }
-        readable = connection.wait(Some(until - now))?;
-        run_harmless_interrupts();
-    }
-}
-
-fn decision_of(response: Response) -> Result<Decision, Error> {
-    match response {
-        Response::Outcome(outcome) if !outcome.verdict.is_accepted() => Ok(Decision::Rejected(outcome)),
-        Response::Refused(refusal) => Err(refusal.into()),
-        other => Err(Error::Malformed { what: format!("unexpected answer to a proposal: {other:?}") }),
-    }
-}
-
-/// Whether a cancel or a shutdown asks this backend to stop.
-fn is_interrupted() -> bool {
-    // SAFETY: plain reads of this process's own flags.
-    unsafe { pg_sys::QueryCancelPending != 0 || pg_sys::ProcDiePending != 0 }
-}
-
-/// Serves what PostgreSQL wants of a waiting process, cancels excepted: those are the caller's to act on.
-fn run_harmless_interrupts() {
-    // SAFETY: on the main thread, as PostgreSQL's own CHECK_FOR_INTERRUPTS.
-    unsafe {
-        if pg_sys::InterruptPending != 0 && !is_interrupted() {
-            pg_sys::ProcessInterrupts();
-        }
-    }
-}
-
-/// The connection broke after the proposal was sent. Asks a new engine what became of it, which settles it.
-fn ask_again(
-    backend: &Backend,
-    group: &Group,
-    group_id: GroupId,
-    id: OperationId,
-    deadline: Instant,
-    lost: Error,
-) -> Result<Decision, Error> {
-    let settled = loop {
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        if remaining.is_zero() {
-            return Err(lost);
-        }
-        let request = Request::OutcomeOf { group: group_id, id, wait_ms: milliseconds(remaining) };
-        match engine_connection::call(&request, remaining) {
-            Ok(Response::Settled(settled)) => break settled,
-            Ok(_) => return Err(lost),
-            Err(Error::Refused(refusal)) if refusal.reason != RefusalReason::Stopping => {
-                return Err(unknown_refusal(id, &refusal))
-            }
-            Err(_) => engine_connection::pause(Duration::from_millis(20)),
-        }
-    };
-    match settled {
-        Settled::Decided(outcome) if outcome.verdict.is_accepted() => await_turn(backend, group, deadline),
-        Settled::Decided(outcome) => Ok(Decision::Rejected(outcome)),
-        Settled::Closed { .. } => {
-            Err(Refusal::definite(RefusalReason::Closed, "the engine was restarted before the transaction was chosen")
-                .with_hint("Run the transaction again.")
-                .into())
-        }
-        Settled::Expired => Err(lost),
-    }
-}
-
-fn unknown_refusal(id: OperationId, refusal: &Refusal) -> Error {
-    Refusal { certainty: Certainty::Unknown, ..refusal.clone() }.about(id).into()
-}
-
-/// Chosen and certified for certain: waits for the grant, and for the turn.
-fn await_turn(backend: &Backend, group: &Group, deadline: Instant) -> Result<Decision, Error> {
-    loop {
-        if is_our_turn(backend, group) {
-            return Ok(Decision::Turn);
-        }
-        // The new engine granted it before it answered, or gave the slot to the applier.
-        if backend.word().state != State::Granted || Instant::now() >= deadline {
-            return Ok(Decision::LateTurn);
-        }
-        engine_connection::pause(Duration::from_millis(20));
-    }
-}
-
 /// The proposal is certain to have no effect: the transaction is an ordinary one again.
 fn withdraw_word(backend: &Backend) {
     let word = backend.word();
@@ -461,10 +299,6 @@ fn await_origin(group: &Group, deadline: Instant) {
         }
         engine_connection::pause(Duration::from_millis(20));
     }
-}
-
-fn milliseconds(wait: Duration) -> u32 {
-    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn raise_canceled() -> ! {
@@ -533,6 +367,16 @@ pub fn commit_as_copy(group: &'static Group, slot: Slot) {
     // SAFETY: a transaction is in progress; without an id it would write no commit record.
     unsafe { pg_sys::GetTopTransactionId() };
     commit_at(group, slot, slot, false);
+}
+
+/// The turn that the current transaction waits for is that of a snapshot mark.
+pub fn note_mark(group: &'static Group) {
+    COMMIT.set(Some(Commit { group, id: None, in_turn: None }));
+}
+
+/// The mark's turn is ended by whoever calls this: the group whose turn it is.
+pub fn forget_mark() -> &'static Group {
+    COMMIT.take().expect("a mark was proposed").group
 }
 
 fn commit_at(group: &'static Group, first: Slot, last: Slot, passes: bool) {
@@ -673,107 +517,4 @@ fn words_while_open(backend: &Backend, id: OperationId, turn: Option<&Turn>, why
             hint: format!("SELECT paxos_transaction_status('{id}') tells what became of it."),
         },
     }
-}
-
-/// Waits for the turn of a snapshot mark that this backend puts into the group's log, and returns its slot with the
-/// turn held: nothing commits on this server until [`pass_mark`]. An error or the end of the transaction passes it too.
-pub fn propose_mark(group_id: GroupId) -> Slot {
-    let Some(group) = Area::attached().group(group_id) else { raise_no_group() };
-    let (backend, index) = own_backend();
-    let area = Area::attached();
-    let wait = settings::commit_timeout();
-    let deadline = Instant::now() + wait;
-    note_running();
-    let id = OperationId { node: area.node(), start: area.start(), sequence: area.next_sequence() };
-    let request = Request::Mark { group: group_id, id, origin: Some(Origin(index.0)), wait_ms: milliseconds(wait) };
-    backend.note_operation(id);
-    let running = backend.word();
-    if running.state != State::Running || !backend.change(running, State::Proposed) {
-        conflict::raise_if_doomed();
-        panic!("a transaction that is {:?} cannot mark a snapshot", running.state);
-    }
-    COMMIT.set(Some(Commit { group, id: None, in_turn: None }));
-    let end = engine_connection::with(|connection| {
-        connection.send(&request)?;
-        loop {
-            while let Some((_, response)) = connection.try_receive()? {
-                if let Response::Refused(refusal) = response {
-                    return Err(refusal.into());
-                }
-            }
-            if is_our_turn(backend, group) {
-                return Ok(());
-            }
-            let remaining = (deadline + GRACE).saturating_duration_since(Instant::now());
-            if remaining.is_zero() {
-                return Err(Error::Deadline);
-            }
-            connection.wait(Some(remaining))?;
-            pgrx::check_for_interrupts!();
-        }
-    });
-    if let Err(error) = end {
-        engine_connection::raise("cannot mark a snapshot", &error);
-    }
-    backend.granted()
-}
-
-/// Ends the turn of the mark of [`propose_mark`].
-pub fn pass_mark() {
-    let commit = COMMIT.take().expect("a mark was proposed");
-    let (backend, _) = own_backend();
-    let word = backend.word();
-    assert!(word.state == State::Granted, "the mark's turn is this backend's");
-    commit.group.pass_turn(backend.granted());
-    let running = backend.change(word, State::Running);
-    assert!(running, "a granted word is changed by its owner only");
-}
-
-/// What became of a transaction whose outcome was unknown: `committed`, `aborted` or `expired`. If the log has not
-/// decided, it is closed first, so the answer is final.
-#[pg_extern(sql = false)]
-fn paxos_transaction_status(transaction_id: &str) -> String {
-    let id: OperationId = transaction_id.parse().unwrap_or_else(|error| {
-        ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("invalid transaction id: {error}"),
-            "pg_paxos",
-        )
-        .set_hint("The id stands in the message of the error whose SQLSTATE is 08007.")
-        .report(PgLogLevel::ERROR);
-        unreachable!("an error was reported")
-    });
-    let wait = settings::commit_timeout();
-    let groups: Vec<GroupId> = Area::attached().groups().iter().filter_map(Group::identity).collect();
-    let mut last = None;
-    for group in &groups {
-        // The id does not name its group. Only a group that has seen ids of that node can hold it, but asking closes an
-        // id that the group lacks; that harms nobody, because an id is used in one group only.
-        let request = Request::OutcomeOf { group: *group, id, wait_ms: milliseconds(wait) };
-        match engine_connection::call(&request, wait) {
-            Ok(Response::Settled(Settled::Decided(outcome))) => {
-                return if outcome.verdict.is_accepted() { "committed" } else { "aborted" }.to_string();
-            }
-            Ok(Response::Settled(Settled::Closed { .. })) => last = Some("aborted"),
-            Ok(Response::Settled(Settled::Expired)) => last = last.or(Some("expired")),
-            Ok(other) => pgrx::error!("unexpected answer of the engine: {other:?}"),
-            Err(error) => engine_connection::raise("cannot tell what became of the transaction", &error),
-        }
-    }
-    let Some(status) = last else {
-        ErrorReport::new(
-            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
-            "this server is not a member of any group",
-            "pg_paxos",
-        )
-        .report(PgLogLevel::ERROR);
-        unreachable!("an error was reported");
-    };
-    status.to_string()
-}
-
-/// The id of the last transaction that this session proposed; null if there was none.
-#[pg_extern(sql = false)]
-fn paxos_last_transaction_id() -> Option<String> {
-    last_transaction().map(|(_, id)| id.to_string())
 }

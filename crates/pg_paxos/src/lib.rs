@@ -16,6 +16,7 @@ pub mod commit;
 pub mod conflict;
 pub mod connection_string;
 pub mod copy_worker;
+pub mod decision;
 pub mod engine_connection;
 pub mod engine_worker;
 pub mod error_rewrite;
@@ -39,6 +40,7 @@ pub mod row_codec;
 pub mod row_locks;
 pub mod settings;
 pub mod shared;
+pub mod snapshot_mark;
 pub mod staged_rows;
 pub mod state_copy;
 pub mod statement_hooks;
@@ -46,6 +48,8 @@ pub mod status;
 pub mod table_definition;
 pub mod tables_face;
 pub mod target;
+pub mod touched;
+pub mod transaction_status;
 pub mod write_set;
 
 /// Called by PostgreSQL when the library is loaded.

@@ -28,7 +28,7 @@ use crate::remote::{CopyData, Remote, RemoteError};
 use crate::replicate_table::{self, qualified_name};
 use crate::rounds::slot_for_sql;
 use crate::shared::{ApplierState, Area};
-use crate::{applier, capture, commit, engine_connection, settings, table_definition};
+use crate::{applier, capture, engine_connection, settings, snapshot_mark, table_definition};
 
 /// How often a long copy says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -544,12 +544,12 @@ fn paxos_mark_snapshot(
     group_id: pgrx::Uuid,
 ) -> TableIterator<'static, (name!(slot, i64), name!(snapshot, String), name!(checkpoint, Vec<u8>))> {
     let group = GroupId(groups::identity_of(group_id));
-    let slot = commit::propose_mark(group);
+    let slot = snapshot_mark::propose(group);
     let snapshot = PgTryBuilder::new(|| {
         // SAFETY: exports the newest snapshot, which in this turn is that of the mark; the name is copied.
         unsafe { CStr::from_ptr(pg_sys::ExportSnapshot(pg_sys::GetLatestSnapshot())).to_string_lossy().into_owned() }
     })
-    .finally(|| commit::pass_mark())
+    .finally(snapshot_mark::pass)
     .execute();
     let checkpoint = checkpoint_at(group, slot);
     TableIterator::once((slot_for_sql(slot), snapshot, checkpoint))
