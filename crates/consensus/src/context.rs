@@ -71,7 +71,7 @@ impl Context {
             node,
             start,
             now,
-            peers: Peers::new(node, start, incarnation, position, options.failure_timeout),
+            peers: Peers::new(node, start, incarnation, position, options.silence_max()),
             options,
             random,
             dirty: BTreeSet::new(),

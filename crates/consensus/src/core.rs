@@ -71,6 +71,7 @@ impl Core {
         if self.context.stopped {
             return;
         }
+        self.note_standstill(now);
         self.context.now = self.context.now.max(now);
         self.take(input);
         self.settle();
@@ -91,7 +92,8 @@ impl Core {
         let groups =
             self.groups.values().map(|group| group.next_deadline(self.context.now)).min().unwrap_or(Time::NEVER);
         let heartbeat = if self.groups.is_empty() { Time::NEVER } else { self.heartbeat_at };
-        let deadline = groups.min(heartbeat);
+        let loss = self.context.peers.next_loss(self.context.now);
+        let deadline = groups.min(heartbeat).min(loss);
         (deadline != Time::NEVER).then_some(deadline)
     }
 
@@ -126,10 +128,10 @@ impl Core {
             Input::Connected { node } => self.send_heartbeat(vec![node]),
             Input::Disconnected { node } => {
                 context.peers.link_lost(node);
-                self.live.remove(&node);
                 for group in self.groups.values_mut() {
                     group.contact_changed(context, node, false, false);
                 }
+                self.notice_lost_contact();
             }
             Input::Propose { group, log, entry, deadline } => self.propose(group, log, entry, deadline),
             Input::Withdraw { group, log, id } => {
@@ -236,9 +238,9 @@ impl Core {
     /// Timers: heartbeats, contact lost, logs and changes whose time has come.
     fn tick(&mut self) {
         let now = self.context.now;
+        self.notice_lost_contact();
         if now >= self.heartbeat_at {
             self.heartbeat_at = now + self.context.options.heartbeat_interval();
-            self.notice_lost_contact();
             let peers = self.known_peers();
             self.send_heartbeat(peers);
             // Only beside records of substance: noting that others noted something would never end.
@@ -263,19 +265,29 @@ impl Core {
 
     fn notice_lost_contact(&mut self) {
         let now = self.context.now;
-        let live: BTreeSet<NodeId> = self
-            .context
-            .peers
-            .all()
-            .map(|(node, _)| node)
-            .filter(|node| self.context.peers.is_live(*node, now))
-            .collect();
-        let lost: Vec<NodeId> = self.live.difference(&live).copied().collect();
-        self.live = live;
+        let peers = &self.context.peers;
+        let lost: Vec<NodeId> = self.live.iter().copied().filter(|node| !peers.is_live(*node, now)).collect();
+        if lost.is_empty() {
+            return;
+        }
         for node in lost {
+            self.live.remove(&node);
             for group in self.groups.values_mut() {
                 group.contact_changed(&mut self.context, node, false, false);
             }
+        }
+        // The others may wait for this one's word that the owner is out of contact here, too.
+        let peers = self.known_peers();
+        self.send_heartbeat(peers);
+    }
+
+    /// A core is asked at every heartbeat at the latest. If it was not, its own thread stood still, and that the others seem
+    /// silent says nothing about them: what they sent is still to be read.
+    fn note_standstill(&mut self, now: Time) {
+        let before = self.context.now;
+        let usual = self.context.options.heartbeat_interval();
+        if now > before + usual * 2 {
+            self.context.peers.excuse(now - before, before);
         }
     }
 
@@ -312,7 +324,7 @@ impl Core {
         let now = self.context.now;
         match self.context.peers.heard(from, heartbeat, now) {
             Heard::Refused(impostor) => self.context.send_to_node(vec![from], Message::Impostor(impostor)),
-            Heard::Welcome { newly_heard, newly_live, restarted } => {
+            Heard::Welcome { newly_heard, newly_live, restarted, contacts_changed } => {
                 if newly_heard {
                     self.send_heartbeat(vec![from]);
                 }
@@ -322,6 +334,11 @@ impl Core {
                 if newly_live || restarted {
                     for group in self.groups.values_mut() {
                         group.contact_changed(&mut self.context, from, newly_live, restarted);
+                    }
+                }
+                if contacts_changed {
+                    for group in self.groups.values_mut() {
+                        group.reachable_changed(&mut self.context);
                     }
                 }
                 for position in &heartbeat.logs {

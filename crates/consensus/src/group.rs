@@ -223,6 +223,13 @@ impl Group {
         context.dirty_groups.insert(self.scope.group);
     }
 
+    /// Some member came into or went out of contact with another one.
+    pub(crate) fn reachable_changed(&mut self, context: &mut Context) {
+        for log in self.logs.values_mut() {
+            log.reachable_changed(context, &self.scope);
+        }
+    }
+
     pub(crate) fn next_deadline(&self, now: Time) -> Time {
         let logs = self.logs.values().map(|log| log.next_deadline(now)).min().unwrap_or(Time::NEVER);
         logs.min(self.change_deadline())

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Options of a core. Every node of a group should have the same failure time-out; safety does not depend on it (rule 8).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreOptions {
-    /// After this long without two-way contact a node counts as not live. Default one second; at least 10 ms.
+    /// By this time after an owner fell silent another has taken over, so that the members in contact wait no longer than
+    /// this, once. Default one second; at least 10 ms.
     pub failure_timeout: Duration,
     /// Bytes of trimmable log kept per log for members that lag behind, before they need a state copy. Default 256 MiB.
     pub log_keep_bytes: u64,
@@ -20,10 +21,24 @@ impl Default for CoreOptions {
 }
 
 impl CoreOptions {
-    /// Heartbeats go out this often: four of them must be lost before a node counts as not live.
+    /// After this long without a heartbeat a node counts as not live. The rest of the failure time-out is for the takeover:
+    /// the turns of the members ahead, a round trip and two syncs, and the write that waited.
+    #[must_use]
+    pub fn silence_max(&self) -> Duration {
+        self.failure_timeout / 10 * 8
+    }
+
+    /// Heartbeats go out this often: five of them in a row must be lost before a node counts as not live.
     #[must_use]
     pub fn heartbeat_interval(&self) -> Duration {
-        self.failure_timeout / 5
+        self.failure_timeout / 8
+    }
+
+    /// A member takes over this much later than the one ahead of it, which knows of the loss by a message then: more than a
+    /// message takes within a continent.
+    #[must_use]
+    pub(crate) fn turn_step(&self) -> Duration {
+        self.failure_timeout / 20
     }
 
     /// What went unanswered is sent again after this long: well beyond a round trip, well within the failure time-out.

@@ -33,7 +33,8 @@ pub(crate) struct Peers {
     /// Durable length of this node's log, now and at its start.
     pub(crate) position: Sequence,
     position_at_start: Sequence,
-    timeout: Duration,
+    /// After this long without a heartbeat a node is not in contact.
+    silence_max: Duration,
     peers: BTreeMap<NodeId, Peer>,
 }
 
@@ -49,12 +50,20 @@ pub(crate) enum Heard {
         newly_live: bool,
         /// It restarted since it was last heard.
         restarted: bool,
+        /// It came into or went out of contact with somebody since its last heartbeat.
+        contacts_changed: bool,
     },
 }
 
 impl Peers {
-    pub(crate) fn new(node: NodeId, start: Start, incarnation: u64, position: Sequence, timeout: Duration) -> Peers {
-        Peers { node, start, incarnation, position, position_at_start: position, timeout, peers: BTreeMap::new() }
+    pub(crate) fn new(
+        node: NodeId,
+        start: Start,
+        incarnation: u64,
+        position: Sequence,
+        silence_max: Duration,
+    ) -> Peers {
+        Peers { node, start, incarnation, position, position_at_start: position, silence_max, peers: BTreeMap::new() }
     }
 
     pub(crate) fn incarnation(&self) -> u64 {
@@ -84,7 +93,7 @@ impl Peers {
     }
 
     fn fresh(&self, peer: &Peer, now: Time) -> bool {
-        peer.heard_at.is_some_and(|at| now - at < self.timeout)
+        peer.heard_at.is_some_and(|at| now - at < self.silence_max)
     }
 
     /// The members in two-way contact with this node, itself included.
@@ -139,9 +148,9 @@ impl Peers {
     /// Takes in a heartbeat, unless its sender is not what it claims to be (rule 7).
     pub(crate) fn heard(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Time) -> Heard {
         let me = self.node;
-        let timeout = self.timeout;
+        let silence_max = self.silence_max;
         if self.peers.len() >= bounds::PEERS_MAX && !self.peers.contains_key(&from) {
-            return Heard::Welcome { newly_heard: false, newly_live: false, restarted: false };
+            return Heard::Welcome { newly_heard: false, newly_live: false, restarted: false, contacts_changed: false };
         }
         let peer = self.peers.entry(from).or_default();
         let (seen_start, seen) = peer.seen;
@@ -167,14 +176,31 @@ impl Peers {
         let restarted = heartbeat.start > seen_start && seen_start > Start(0);
         peer.seen = (heartbeat.start, heartbeat.position.max(if restarted { Sequence(0) } else { seen }));
         peer.incarnation = Some(heartbeat.incarnation);
-        let newly_heard = restarted || peer.heard_at.is_none_or(|at| now - at >= timeout);
+        let newly_heard = restarted || peer.heard_at.is_none_or(|at| now - at >= silence_max);
         peer.heard_at = Some(now);
         peer.hears.clone_from(&heartbeat.hears);
+        let contacts_changed = peer.contacts != heartbeat.contacts;
         peer.contacts.clone_from(&heartbeat.contacts);
         let live = peer.hears.contains(&me);
         let newly_live = live && (restarted || newly_heard || !peer.was_live);
         peer.was_live = live;
-        Heard::Welcome { newly_heard, newly_live, restarted }
+        Heard::Welcome { newly_heard, newly_live, restarted, contacts_changed }
+    }
+
+    /// When the first node that is heard now will have been silent for too long.
+    pub(crate) fn next_loss(&self, now: Time) -> Time {
+        let heard = self.peers.values().filter(|peer| self.fresh(peer, now)).filter_map(|peer| peer.heard_at);
+        heard.min().map_or(Time::NEVER, |at| at + self.silence_max)
+    }
+
+    /// This node itself stood still for so long: what the others said meanwhile has not been looked at yet.
+    pub(crate) fn excuse(&mut self, standstill: Duration, before: Time) {
+        let silence_max = self.silence_max;
+        for at in self.peers.values_mut().filter_map(|peer| peer.heard_at.as_mut()) {
+            if before - *at < silence_max {
+                *at = *at + standstill;
+            }
+        }
     }
 
     /// The link to the node broke. A killed process is noticed at once this way; one that lives is heard again by its next heartbeat.

@@ -259,6 +259,16 @@ impl Log {
         self.unroute(|place| matches!(place, Place::Forwarded { to, .. } if to == node));
     }
 
+    /// What went to a member that is not the way to the owner any more, such as one that was to pass it on to an owner now
+    /// lost, finds its way anew at once: nobody will say that it came to nothing.
+    pub(super) fn forget_forwards_astray(&mut self, context: &Context, scope: &Scope) {
+        let way = match self.hint(context, scope) {
+            Hint::To(node) | Hint::Through(node) => Some(node),
+            Hint::Here | Hint::Nobody => None,
+        };
+        self.unroute(|place| matches!(place, Place::Forwarded { to, .. } if Some(to) != way));
+    }
+
     /// These leave the queue for the log: from now on their outcome is the log's word.
     pub(super) fn mark_proposed(&mut self, entries: &[Entry]) {
         if self.admission.pending.is_empty() {

@@ -165,6 +165,13 @@ impl Log {
     /// A peer came into or went out of contact.
     pub(crate) fn contact_changed(&mut self, context: &mut Context, scope: &Scope, node: NodeId, restarted: bool) {
         self.forget_forwards(node, restarted);
+        self.forget_forwards_astray(context, scope);
+        self.wake(context, scope);
+    }
+
+    /// Members may be reachable in another way than before, or not at all.
+    pub(crate) fn reachable_changed(&mut self, context: &mut Context, scope: &Scope) {
+        self.forget_forwards_astray(context, scope);
         self.wake(context, scope);
     }
 

@@ -191,7 +191,7 @@ impl Log {
             .take_while(|node| **node != context.node)
             .filter(|node| context.peers.is_live(**node, context.now))
             .count();
-        let step = context.options.failure_timeout / 10;
+        let step = context.options.turn_step();
         let jitter = context.random.delay(step / 4);
         let rank = u32::try_from(ahead).expect("members are bounded");
         let at = if rank == 0 { context.now } else { context.now + step * rank + jitter };

@@ -12,7 +12,7 @@ fn a_dead_owner_delays_others_by_the_failure_timeout_once() {
     assert_eq!(cluster.owners(), [node(1)]);
     cluster.kill(1);
     let id = cluster.propose(2, "during");
-    cluster.run(Duration::from_millis(1300));
+    cluster.run(Duration::from_secs(1));
     assert_eq!(cluster.state(2).outcomes[&id], ProposalOutcome::Chosen(Slot(2)), "one failure time-out, then done");
 
     let id = cluster.propose(2, "after");
@@ -27,6 +27,43 @@ fn a_dead_owner_delays_others_by_the_failure_timeout_once() {
     for number in 1..=3 {
         assert_eq!(cluster.bodies(number), ["before", "during", "after", "after on 3"]);
     }
+}
+
+/// However the silence falls between heartbeats, whoever waits, and whoever notices first.
+#[test]
+fn a_silent_owner_is_replaced_within_the_failure_timeout() {
+    for phase in 0..26 {
+        for noticed_later in [0, 60, 130] {
+            for writer in [2, 3] {
+                let mut cluster = Cluster::of(3);
+                cluster.propose(1, "before");
+                cluster.run(Duration::from_millis(1000 + 5 * phase));
+                assert_eq!(cluster.owners(), [node(1)]);
+                // It is lost to one member a little before it is lost to the other, which would pass its proposals on to it.
+                cluster.cut(1, 2);
+                cluster.run(Duration::from_millis(noticed_later));
+                cluster.cut(1, 3);
+                let id = cluster.propose(writer, "during");
+                cluster.run(Duration::from_millis(950));
+                let outcome = cluster.state(writer).outcomes.get(&id);
+                let what = format!("phase {phase}, noticed {noticed_later} ms later, writer {writer}");
+                assert!(matches!(outcome, Some(ProposalOutcome::Chosen(_))), "{what}: {outcome:?}");
+            }
+        }
+    }
+}
+
+/// Its own standstill says nothing about the others: it does not take over from an owner whose heartbeats are still unread.
+#[test]
+fn a_member_that_stood_still_does_not_take_the_others_for_dead() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "before");
+    cluster.run(Duration::from_secs(1));
+    cluster.now = cluster.now + Duration::from_millis(2500);
+    let id = cluster.propose(2, "at once after it");
+    cluster.settle();
+    assert!(matches!(cluster.state(2).outcomes.get(&id), Some(ProposalOutcome::Chosen(_))));
+    assert_eq!(cluster.owners(), [node(1)]);
 }
 
 #[test]
