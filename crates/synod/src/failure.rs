@@ -8,6 +8,8 @@ use std::fmt;
 pub enum Reason {
     /// Something that no other reason names: an I/O error, mostly.
     Unexpected,
+    /// The command line asks for what cannot be: a number out of range, a setting that is none.
+    Usage,
     /// The directory is no cluster, is somebody else's, or cannot be used by the servers' user.
     Directory,
     /// A program or the extension is missing, or has a version that does not fit.
@@ -25,10 +27,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The documented exit code. 2 is left to the command line's own parser.
+    /// The documented exit code. 2 is also what the command line's own parser ends with.
     pub fn exit_code(self) -> u8 {
         match self {
             Reason::Unexpected => 1,
+            Reason::Usage => 2,
             Reason::Directory => 3,
             Reason::Missing => 4,
             Reason::PortTaken => 5,
@@ -92,9 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_distinct_and_leave_0_and_2_alone() {
+    fn exit_codes_are_distinct_and_none_is_success() {
         let reasons = [
             Reason::Unexpected,
+            Reason::Usage,
             Reason::Directory,
             Reason::Missing,
             Reason::PortTaken,
@@ -107,6 +111,6 @@ mod tests {
         codes.sort_unstable();
         codes.dedup();
         assert_eq!(codes.len(), reasons.len());
-        assert!(!codes.contains(&0) && !codes.contains(&2));
+        assert!(!codes.contains(&0));
     }
 }

@@ -1,12 +1,22 @@
 //! `synod local` as a user meets it: what it says, what it refuses, with which exit code. On
 //! ordinary servers, so that the extension need not be installed.
 
+use rustix::fs::{flock, FlockOperation};
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
-/// Below the ports that the system hands out, and apart from those of the end-to-end tests.
-const PORT_BASE: u16 = 20_500;
+/// Where ranges of ports for these tests begin: with their engines' ports below those that the system hands out, and
+/// apart from those of the end-to-end tests.
+const PORT_BASE: u16 = 19_000;
+
+/// Ports of one run of these tests.
+const RANGE: u16 = 100;
+
+/// How many such ranges there are: runs of several checkouts on one machine never meet.
+const RANGES: u16 = 19;
 
 /// A directory for a cluster; everything in it dies with it.
 struct Place(PathBuf);
@@ -52,8 +62,23 @@ fn said(output: &Output, code: i32) -> String {
     text
 }
 
+/// The first port of this run's range, taken from the first range that nobody holds and nobody listens in.
+fn first_port() -> u16 {
+    static TAKEN: OnceLock<(u16, File)> = OnceLock::new();
+    let take = || {
+        (0..RANGES).map(|number| PORT_BASE + number * RANGE).find_map(|first| {
+            let path = format!("/tmp/synod-test-ports-{first}.lock");
+            let lock = File::options().create(true).append(true).open(path).ok()?;
+            flock(&lock, FlockOperation::NonBlockingLockExclusive).ok()?;
+            let is_free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+            (first..first + RANGE).all(|port| is_free(port) && is_free(port + 10_000)).then_some((first, lock))
+        })
+    };
+    TAKEN.get_or_init(|| take().expect("a free range of ports")).0
+}
+
 fn base(offset: u16) -> String {
-    (PORT_BASE + offset).to_string()
+    (first_port() + offset).to_string()
 }
 
 #[test]
@@ -98,7 +123,7 @@ fn a_cluster_lives_through_all_that_can_be_done_to_it() {
 #[test]
 fn a_taken_port_is_named_and_nothing_is_left_behind() {
     let place = Place::new("port");
-    let port = PORT_BASE + 42;
+    let port = first_port() + 42;
     let _listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a test's own port");
     let text = said(&place.run("up", &["--port-base", &base(41), "--without-extension"]), 5);
     assert!(text.contains(&format!("port {port} is taken")), "{text}");
@@ -111,9 +136,11 @@ fn what_is_missing_or_unusable_is_named() {
     let text = said(&place.run("up", &["--bindir", "/nowhere"]), 4);
     assert!(text.contains("/nowhere"), "{text}");
     assert!(said(&place.run("status", &[]), 3).contains("is no local cluster"));
-    assert!(said(&place.run("up", &["--nodes", "0", "--without-extension"]), 9).contains("0 nodes"));
-    let low = ["--port-base", "60000", "--without-extension"];
-    assert!(said(&place.run("up", &low), 5).contains("60000"));
+    assert!(said(&place.run("up", &["--nodes", "0", "--without-extension"]), 2).contains("0 nodes"));
+    let high = ["--port-base", "60000", "--without-extension"];
+    assert!(said(&place.run("up", &high), 2).contains("60000"));
+    let no_setting = ["--port-base", &base(50), "--without-extension", "--set", "fast"];
+    assert!(said(&place.run("up", &no_setting), 2).contains("--set fast is no setting"));
     assert!(!place.0.exists());
 
     let long = Place(PathBuf::from(format!("/tmp/{}", "x".repeat(100))));
@@ -125,6 +152,10 @@ fn what_is_missing_or_unusable_is_named() {
     std::fs::write(foreign.path().join("letter.txt"), "dear").expect("a file");
     let text = said(&local("up", foreign.path(), &["--without-extension"]), 3);
     assert!(text.contains("it holds files"), "{text}");
+    let text = said(&local("status", foreign.path(), &[]), 3);
+    assert!(text.contains("it has no file"), "{text}");
+    let text = said(&local("up", &foreign.path().join("letter.txt"), &["--without-extension"]), 3);
+    assert!(text.contains("is no directory"), "{text}");
 }
 
 #[test]

@@ -93,19 +93,39 @@ pub struct Directory {
 impl Directory {
     /// Opens an existing cluster; a directory that is none is refused.
     pub fn open(path: &Path) -> Result<Directory, Failure> {
-        match Directory::open_if_any(path)? {
+        match Directory::read(path)? {
             Some(directory) => Ok(directory),
             None => Err(Failure::new(
                 Reason::Directory,
                 format!("{} is no local cluster", path.display()),
-                format!("it has no file {SETTINGS_FILE}"),
-                format!("make one: synod local up --nodes 3 --dir {}", path.display()),
+                match path.exists() {
+                    true => format!("it has no file {SETTINGS_FILE}"),
+                    false => "it does not exist".to_owned(),
+                },
+                "name the directory of a cluster, or make a new one: synod local up --nodes 3 --dir DIR",
             )),
         }
     }
 
     /// Opens a cluster if there is one. A directory that holds something else is refused.
     pub fn open_if_any(path: &Path) -> Result<Option<Directory>, Failure> {
+        let found = Directory::read(path)?;
+        let holds_other_files = || {
+            std::fs::read_dir(path)
+                .is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK_FILE)))
+        };
+        if found.is_none() && holds_other_files() {
+            return Err(Failure::new(
+                Reason::Directory,
+                format!("{} is no local cluster", path.display()),
+                format!("it holds files, but no {SETTINGS_FILE}"),
+                "choose a directory that is empty or does not exist",
+            ));
+        }
+        Ok(found)
+    }
+
+    fn read(path: &Path) -> Result<Option<Directory>, Failure> {
         let file = path.join(SETTINGS_FILE);
         match std::fs::read_to_string(&file) {
             Ok(text) => match Settings::parse(&text) {
@@ -120,20 +140,13 @@ impl Directory {
                     ),
                 )),
             },
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let holds_other_files = std::fs::read_dir(path).is_ok_and(|mut entries| {
-                    entries.any(|entry| entry.is_ok_and(|entry| entry.file_name() != LOCK_FILE))
-                });
-                if holds_other_files {
-                    return Err(Failure::new(
-                        Reason::Directory,
-                        format!("{} is no local cluster", path.display()),
-                        format!("it holds files, but no {SETTINGS_FILE}"),
-                        "choose a directory that is empty or does not exist",
-                    ));
-                }
-                Ok(None)
-            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Err(Failure::new(
+                Reason::Directory,
+                format!("{} is no directory", path.display()),
+                "a cluster is kept in a directory, and something else is there",
+                "choose a directory that is empty or does not exist",
+            )),
             Err(error) => Err(Failure::system(format!("cannot read {}", file.display()), error)),
         }
     }
@@ -145,10 +158,18 @@ impl Directory {
         let mut directory = Directory { path: absolute, settings };
         // Before it is made, so that a refusal leaves nothing behind; and with links resolved.
         directory.check_socket_paths()?;
+        let is_new = !path.exists();
         account.make_directory(path, 0o755)?;
-        directory.path = real_path(path)?;
-        directory.check_socket_paths()?;
-        account.check_reach(&directory.path)?;
+        let usable = real_path(path).and_then(|real| {
+            directory.path = real;
+            directory.check_socket_paths()?;
+            account.check_reach(&directory.path)
+        });
+        if usable.is_err() && is_new {
+            // It is empty still; if it cannot be removed, the failure told is worth more than that one.
+            std::fs::remove_dir(path).ok();
+        }
+        usable?;
         directory.save()?;
         Ok(directory)
     }

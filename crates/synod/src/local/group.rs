@@ -1,6 +1,7 @@
 //! The group of a local cluster: made on its first node, joined by the others.
 
 use super::directory::Directory;
+use super::processes::{Processes, State};
 use super::progress::Progress;
 use crate::failure::{Failure, Reason};
 use postgres::error::SqlState;
@@ -47,7 +48,8 @@ pub fn connect(
 pub fn form(directory: &Directory, progress: &Progress) -> Result<(), Failure> {
     let mut outside = Vec::new();
     let mut member = None;
-    for node in directory.nodes() {
+    // A frozen server takes connections and never answers; whoever froze it wants it left alone.
+    for node in directory.nodes().filter(|node| !is_frozen(directory, *node)) {
         let mut client = prepare(directory, node)?;
         if !directory.settings.with_group {
             continue;
@@ -80,7 +82,7 @@ pub fn add(directory: &Directory, node: usize, progress: &Progress) -> Result<()
     }
     let member = directory
         .nodes()
-        .filter(|other| *other != node)
+        .filter(|other| *other != node && !is_frozen(directory, *other))
         .find(|other| {
             connect(directory, *other, |_| ()).is_ok_and(|mut client| is_member(&mut client).unwrap_or(false))
         })
@@ -93,6 +95,10 @@ pub fn add(directory: &Directory, node: usize, progress: &Progress) -> Result<()
             )
         })?;
     join(directory, node, &mut client, member, progress)
+}
+
+fn is_frozen(directory: &Directory, node: usize) -> bool {
+    matches!(Processes::of(&directory.data(node)).state(), State::Frozen { .. })
 }
 
 /// Connects to a node and makes sure that it has the extension.

@@ -2,9 +2,8 @@
 //! message about a taken port stands in a log file that nobody looks at.
 
 use crate::failure::{Failure, Reason};
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Distance between a server's port and its engine's: the default of `pg_paxos.port`.
 pub const ENGINE_PORT_DISTANCE: u16 = 10_000;
@@ -21,18 +20,35 @@ pub fn check_range(port_base: u16, nodes: usize) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(
-        Reason::PortTaken,
+        Reason::Usage,
         format!("port base {port_base} does not fit"),
         format!("node N uses ports BASE+N and BASE+N+{ENGINE_PORT_DISTANCE}, which must lie between 1025 and 65535"),
         format!("choose --port-base between 1024 and {}", usize::from(u16::MAX - ENGINE_PORT_DISTANCE) - nodes),
     ))
 }
 
+/// How long a port may be some connection's own end before it counts as taken. The default ports lie where the system
+/// picks those of outgoing connections; most of these last milliseconds.
+const PASSING_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How often to look whether a passing connection is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The state of a listening socket in /proc/net/tcp.
+const LISTENING: &str = "0A";
+
 /// Checks that a node's two ports on the loopback address are free.
 pub fn check_free(node: usize, server: u16) -> Result<(), Failure> {
     for (port, user) in [(server, "PostgreSQL"), (server + ENGINE_PORT_DISTANCE, "the engine")] {
-        if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            let holder = match holder(port) {
+        let deadline = Instant::now() + PASSING_TIME_MAX;
+        while let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            let sockets = sockets(port);
+            let is_passing = sockets.iter().all(|socket| !socket.is_listening);
+            if is_passing && Instant::now() < deadline {
+                std::thread::sleep(LOOK_AGAIN);
+                continue;
+            }
+            let holder = match holder(&sockets) {
                 Some(holder) => format!("{holder} has it"),
                 None => error.to_string(),
             };
@@ -47,19 +63,30 @@ pub fn check_free(node: usize, server: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which process listens on a port, as far as /proc shows it to us.
-fn holder(port: u16) -> Option<String> {
-    let sockets: BTreeSet<String> = std::fs::read_to_string("/proc/net/tcp")
-        .ok()?
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let (_, listening_port) = fields.get(1)?.split_once(':')?;
-            (u16::from_str_radix(listening_port, 16).ok()? == port)
-                .then(|| format!("socket:[{}]", fields.get(9).copied().unwrap_or_default()))
+/// A socket whose own end is a certain port.
+struct Socket {
+    is_listening: bool,
+    /// As a link in /proc/PID/fd names it.
+    name: String,
+}
+
+/// The sockets on a port, as far as /proc shows them.
+fn sockets(port: u16) -> Vec<Socket> {
+    // A server that listens on all addresses of IPv6 mostly has those of IPv4 too.
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, own_port) = fields.get(1)?.split_once(':')?;
+        (u16::from_str_radix(own_port, 16).ok()? == port).then(|| Socket {
+            is_listening: fields.get(3) == Some(&LISTENING),
+            name: format!("socket:[{}]", fields.get(9).copied().unwrap_or_default()),
         })
-        .collect();
+    };
+    tables.iter().flat_map(|table| table.lines().skip(1)).filter_map(of_line).collect()
+}
+
+/// Which process has one of the sockets, as far as /proc shows it to us.
+fn holder(sockets: &[Socket]) -> Option<String> {
     let entries = std::fs::read_dir("/proc").ok()?;
     entries.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
@@ -67,14 +94,10 @@ fn holder(port: u16) -> Option<String> {
             .ok()?
             .flatten()
             .filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok())
-            .any(|target| is_one_of(&target, &sockets));
+            .any(|target| sockets.iter().any(|socket| target.to_str() == Some(&socket.name)));
         let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
         holds.then(|| format!("process {pid} ({})", name.trim()))
     })
-}
-
-fn is_one_of(target: &Path, sockets: &BTreeSet<String>) -> bool {
-    target.to_str().is_some_and(|name| sockets.contains(name))
 }
 
 #[cfg(test)]

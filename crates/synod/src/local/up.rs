@@ -123,7 +123,7 @@ fn create(
     for line in &options.server_settings {
         if !line.contains('=') || line.contains('\n') {
             return Err(Failure::new(
-                Reason::Unexpected,
+                Reason::Usage,
                 format!("--set {line} is no setting"),
                 "a setting is one line of the form name=value",
                 "write it as in postgresql.conf, for example --set shared_buffers=256MB",
@@ -148,7 +148,7 @@ fn check_count(nodes: usize) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(
-        Reason::NoSuchNode,
+        Reason::Usage,
         format!("a local cluster cannot have {nodes} nodes"),
         format!("it has from 1 to {NODES_MAX}, each of them a whole server"),
         "choose a number in between: 3 survives the loss of one node, 5 of two",
