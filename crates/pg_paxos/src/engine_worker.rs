@@ -16,6 +16,7 @@ use pgrx::prelude::*;
 
 use crate::applier;
 use crate::conflict::Watchdog;
+use crate::engine_log;
 use crate::membership_watch::MembershipWatch;
 use crate::origins;
 use crate::settings;
@@ -65,6 +66,7 @@ pub extern "C-unwind" fn pg_paxos_engine_main(_argument: pg_sys::Datum) {
     let progress = origins::progress().unwrap_or_else(|error| {
         fatal_setting(format!("cannot read how far each group was applied: {error}"), "Check pg_paxos.data_directory.")
     });
+    engine_log::install();
     let engine = start(progress);
     area.set_engine(engine.node(), engine.start());
     log!("pg_paxos engine: node {}, start {}", engine.node(), engine.start());
@@ -72,6 +74,7 @@ pub extern "C-unwind" fn pg_paxos_engine_main(_argument: pg_sys::Datum) {
     area.clear_engine();
     let failure = engine.failure();
     engine.stop();
+    engine_log::write();
     if let Some(failure) = failure {
         log!("the pg_paxos engine failed: {failure}");
     }
@@ -150,6 +153,7 @@ fn start(progress: Progress) -> EngineHandle {
     match with_signals_blocked(|| Engine::start(options)) {
         Ok(engine) => engine,
         Err(failure) => {
+            engine_log::write();
             let hint = match &failure {
                 EngineFailure::Setup { hint, .. } => hint.clone(),
                 _ => String::new(),
@@ -213,6 +217,7 @@ fn serve(engine: &EngineHandle) {
         // SAFETY: on the main thread.
         unsafe { pg_sys::ResetLatch(pg_sys::MyLatch) };
         pgrx::check_for_interrupts!();
+        engine_log::write();
         if FAILED.load(Ordering::SeqCst) || engine.failure().is_some() {
             return;
         }

@@ -18,6 +18,7 @@ pub mod connection_string;
 pub mod copy_worker;
 pub mod decision;
 pub mod engine_connection;
+pub mod engine_log;
 pub mod engine_worker;
 pub mod error_rewrite;
 pub mod groups;
