@@ -199,6 +199,10 @@ pub fn register(group: GroupId, table: TableId, relation: pg_sys::Oid) {
     capture::attach(relation);
     // SAFETY: only queues an invalidation.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+    // A statement's names are looked up before its barrier can wait. A server that crashes must therefore not come back
+    // without a table that it has acknowledged, as it may without rows, which it gets from the log before it answers.
+    // SAFETY: only sets a flag of the present transaction.
+    unsafe { pg_sys::ForceSyncCommit() };
 }
 
 /// Adds the rows that the table has to the transaction's write set, or sends them ahead if they are many.
@@ -292,7 +296,7 @@ fn obstacle_at(member: &MemberDescription, definition: &TableDefinition) -> Resu
         &[&format!("\\x{digits}")],
         Some(Instant::now() + CHECK_TIMEOUT),
     )?;
-    Ok((rows.len() > 0).then(|| rows.value(0, 0).map(str::to_owned)).flatten())
+    Ok((!rows.is_empty()).then(|| rows.value(0, 0).map(str::to_owned)).flatten())
 }
 
 /// What stands in the way of a table that another member wants to replicate here, as sentences; none if nothing does.
