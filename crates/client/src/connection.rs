@@ -122,7 +122,7 @@ impl Connection {
 
     fn try_receive_fresh(&mut self) -> Result<Option<(RequestNumber, Response)>, Error> {
         loop {
-            if let Some(response) = self.decoder.next()? {
+            if let Some(response) = self.decoder.next_frame()? {
                 return Ok(Some(response));
             }
             match self.stream.read(&mut self.buffer) {

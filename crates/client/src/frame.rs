@@ -58,7 +58,7 @@ impl Decoder {
     }
 
     /// The next whole frame, if one has arrived.
-    pub fn next<T: DeserializeOwned>(&mut self) -> Result<Option<(RequestNumber, T)>, Error> {
+    pub fn next_frame<T: DeserializeOwned>(&mut self) -> Result<Option<(RequestNumber, T)>, Error> {
         let pending = &self.bytes[self.consumed..];
         let Some((head, rest)) = pending.split_first_chunk::<LENGTH_BYTES>() else {
             return Ok(None);
@@ -96,7 +96,7 @@ mod tests {
             let mut got = Vec::new();
             for part in [&bytes[..cut], &bytes[cut..]] {
                 decoder.push(part);
-                while let Some(frame) = decoder.next::<String>().unwrap() {
+                while let Some(frame) = decoder.next_frame::<String>().unwrap() {
                     got.push(frame);
                 }
             }
@@ -108,13 +108,13 @@ mod tests {
     fn a_length_beyond_the_limit_is_refused_before_anything_is_allotted() {
         let mut decoder = Decoder::default();
         decoder.push(&u32::MAX.to_le_bytes());
-        assert!(matches!(decoder.next::<String>(), Err(Error::TooLarge { .. })));
+        assert!(matches!(decoder.next_frame::<String>(), Err(Error::TooLarge { .. })));
     }
 
     #[test]
     fn garbage_is_an_error_and_not_a_panic() {
         let mut decoder = Decoder::default();
         decoder.push(&[3, 0, 0, 0, 0xff, 0xff, 0xff]);
-        assert!(matches!(decoder.next::<String>(), Err(Error::Malformed { .. })));
+        assert!(matches!(decoder.next_frame::<String>(), Err(Error::Malformed { .. })));
     }
 }

@@ -231,7 +231,7 @@ async fn read(number: ClientNumber, stream: Rc<UnixStream>, inbox: Rc<Inbox>) {
             Err(error) => break error.to_string(),
         }
         let failed = loop {
-            match decoder.next::<Request>() {
+            match decoder.next_frame::<Request>() {
                 Ok(Some((request_number, request))) => {
                     let to = ReplyTo { client: number, request: request_number };
                     inbox.push(Event::Request { to, request });

@@ -14,7 +14,7 @@ pub(crate) fn member_text(label: &str, database: &str) -> String {
 
 /// Whether a label or database can stand in a member's text.
 pub(crate) fn is_plain(text: &str) -> bool {
-    text.len() <= crate::limits::NAME_BYTES_MAX && !text.contains(|c: char| c == SEPARATOR || c == '\0' || c == '\n')
+    text.len() <= crate::limits::NAME_BYTES_MAX && !text.contains([SEPARATOR, '\0', '\n'])
 }
 
 /// A member as the core keeps it.

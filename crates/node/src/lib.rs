@@ -23,4 +23,4 @@ mod waiting;
 
 pub use engine::{Engine, EngineFailure, EngineHandle};
 pub use face::{Delivery, Face, FaceContext, FaceFactory};
-pub use options::{EngineOptions, Limits, SequenceSource};
+pub use options::{EngineOptions, FailureCallback, Limits, SequenceSource};

@@ -7,6 +7,9 @@ use std::time::Duration;
 /// Hands out the sequence numbers of this node's operation ids: rising, never the same twice within one start.
 pub type SequenceSource = Box<dyn Fn() -> u64 + Send>;
 
+/// Is told why the engine stops.
+pub type FailureCallback = Box<dyn FnOnce(&EngineFailure) + Send>;
+
 /// How an engine is started.
 pub struct EngineOptions {
     /// The engine's own directory: identity, keys, log, checkpoints. Created if it is missing.
@@ -27,7 +30,7 @@ pub struct EngineOptions {
     /// Where operation ids come from; `None`: a counter inside the engine.
     pub sequence: Option<SequenceSource>,
     /// Called once, from an engine thread, if the engine fails.
-    pub on_failure: Option<Box<dyn FnOnce(&EngineFailure) + Send>>,
+    pub on_failure: Option<FailureCallback>,
     /// Bounds.
     pub limits: Limits,
 }

@@ -163,7 +163,7 @@ fn a_client_that_talks_nonsense_loses_only_its_connection() {
     let response = loop {
         let count = stream.read(&mut buffer).unwrap();
         decoder.push(&buffer[..count]);
-        if let Some((_, response)) = decoder.next::<Response>().unwrap() {
+        if let Some((_, response)) = decoder.next_frame::<Response>().unwrap() {
             break response;
         }
     };

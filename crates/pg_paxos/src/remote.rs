@@ -69,6 +69,11 @@ impl Rows {
         unsafe { libpq::PQntuples(self.result.as_ptr()) as usize }
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// One value; none for NULL.
     pub fn value(&self, row: usize, field: usize) -> Option<&str> {
         assert!(row < self.len());

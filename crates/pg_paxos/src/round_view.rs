@@ -153,6 +153,6 @@ fn may_see_values() -> bool {
         let table = pg_sys::get_relname_relid(c"raw_round".as_ptr(), schema);
         let admin = pg_sys::get_role_oid(c"pg_paxos_admin".as_ptr(), true);
         (admin != pg_sys::InvalidOid && pg_sys::has_privs_of_role(caller, admin))
-            || pg_sys::pg_class_aclcheck(table, caller, pg_sys::ACL_SELECT.into()) == pg_sys::AclResult::ACLCHECK_OK
+            || pg_sys::pg_class_aclcheck(table, caller, pg_sys::ACL_SELECT) == pg_sys::AclResult::ACLCHECK_OK
     }
 }

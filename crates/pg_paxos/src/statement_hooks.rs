@@ -276,7 +276,7 @@ unsafe fn renew_active_snapshot() {
         let is_portals = !portal.is_null() && (*portal).portalSnapshot == pg_sys::GetActiveSnapshot();
         pg_sys::PopActiveSnapshot();
         if is_portals {
-            pg_sys::PushActiveSnapshotWithLevel(pg_sys::GetTransactionSnapshot(), (*portal).createLevel as i32);
+            pg_sys::PushActiveSnapshotWithLevel(pg_sys::GetTransactionSnapshot(), (*portal).createLevel);
             (*portal).portalSnapshot = pg_sys::GetActiveSnapshot();
         } else {
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());

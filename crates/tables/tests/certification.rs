@@ -94,8 +94,10 @@ fn strengths() -> impl Strategy<Value = Strength> {
     prop_oneof![Just(Strength::Reference), Just(Strength::Update), Just(Strength::Exclusive)]
 }
 
-/// A proposed entry: its keys with how far behind its slot each was read, and its node.
-fn entries() -> impl Strategy<Value = Vec<(u128, Vec<(u64, Strength, u64)>)>> {
+/// A proposed entry: its node, and its keys with how far behind its slot each was read.
+type Proposed = (u128, Vec<(u64, Strength, u64)>);
+
+fn entries() -> impl Strategy<Value = Vec<Proposed>> {
     let key = (0..12_u64, strengths(), 0..12_u64);
     prop::collection::vec((0..3_u128, prop::collection::vec(key, 0..4)), 1..60)
 }
