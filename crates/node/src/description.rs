@@ -45,6 +45,16 @@ pub(crate) fn member_description(member: &Member) -> MemberDescription {
     }
 }
 
+/// Who is in a group and as what, for the server's log.
+pub(crate) fn members_text(configuration: &Configuration) -> String {
+    let one = |member: &Member| {
+        let described = member_description(member);
+        format!("\"{}\" ({})", described.label, described.role)
+    };
+    let all: Vec<String> = configuration.members.iter().map(one).collect();
+    all.join(", ")
+}
+
 /// A group as clients see it.
 pub(crate) fn group_description(configuration: &Configuration) -> GroupDescription {
     GroupDescription {

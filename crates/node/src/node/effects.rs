@@ -45,7 +45,10 @@ impl Node {
                 if let Some(replica) = self.replicas.get_mut(&group) {
                     if replica.needs_state.is_none() {
                         warn!(
-                            "group {group} needs a state copy: no log reaches back to slot {from}; donors {donors:?}"
+                            "group \"{}\" needs a copy of the state: this node was away for longer than the log is \
+                             kept, and the {} other members in contact have no slot {from} any more",
+                            replica.configuration.name,
+                            donors.len()
                         );
                     }
                     replica.needs_state = Some(from);

@@ -27,7 +27,8 @@ impl Node {
                 Refusal::definite(RefusalReason::Invalid, error.to_string())
                     .with_hint("Set another listen address or port for the engine.")
             })?;
-            info!("listening for peers on {bound:?}");
+            let bound: Vec<String> = bound.iter().map(ToString::to_string).collect();
+            info!("listening for peers on {}", bound.join(", "));
         }
         self.listening = true;
         Ok(())
@@ -312,7 +313,12 @@ impl Node {
 
     /// A configuration came into force.
     pub(super) fn configured(&mut self, configuration: Arc<Configuration>) {
-        info!("group \"{}\" has configuration {configuration:?}", configuration.name);
+        info!(
+            "group \"{}\" is in epoch {} with {}",
+            configuration.name,
+            configuration.epoch.0,
+            description::members_text(&configuration)
+        );
         match self.replicas.get_mut(&configuration.group) {
             Some(replica) => {
                 replica.configure(configuration);

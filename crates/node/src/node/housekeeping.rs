@@ -6,7 +6,7 @@ use client::GroupId;
 use consensus::{Input, LogId};
 use std::time::Instant;
 use storage::CheckpointError;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 impl Node {
     pub(super) fn keep_house(&mut self) {
@@ -72,7 +72,7 @@ impl Node {
     pub(super) fn held(&mut self, group: GroupId) {
         if let Some(replica) = self.replicas.get(&group) {
             let slot = replica.needed_up_to();
-            info!("group \"{}\" needs its log only after slot {slot}", replica.configuration.name);
+            debug!("group \"{}\" needs its log only after slot {slot}", replica.configuration.name);
             self.input(Input::Held { group, log: LogId::MAIN, slot });
         }
     }
