@@ -203,11 +203,15 @@ impl Processes {
         if matches!(state, "Z" | "X") {
             return None; // Ended; only its parent has not asked for its status yet.
         }
-        let is_postgres = std::fs::read_link(directory.join("exe")).is_ok_and(|program| {
-            let name = program.file_name().unwrap_or_default().to_string_lossy();
-            // A package upgrade replaces the program under a running server.
-            name.trim_end_matches(" (deleted)") == "postgres"
-        });
+        let is_postgres = match std::fs::read_link(directory.join("exe")) {
+            Ok(program) => {
+                let name = program.file_name().unwrap_or_default().to_string_lossy();
+                // A package upgrade replaces the program under a running server.
+                name.trim_end_matches(" (deleted)") == "postgres"
+            }
+            // One that is ending has no program any more, but sockets still, and its name.
+            Err(_) => stat.contains("(postgres)"),
+        };
         let works_here = std::fs::read_link(directory.join("cwd")).is_ok_and(|place| place == self.data);
         Some(Seen { parent, is_ours: is_postgres && works_here, is_frozen: state == "T" })
     }
