@@ -4,6 +4,7 @@
 //! rows ahead of its turn where it can, and commits consecutive entries in one local transaction when their turn comes.
 //! Transactions of this node are committed by their own backends; the applier replays those that were handed over.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use tables::WriteSet;
 
-use crate::shared::{ApplierState, Area, Group, Turn};
+use crate::shared::{ApplierState, Area, BackendIndex, Group, Turn};
 use crate::{barrier, capture, commit, engine_connection, origins, row_apply};
 
 /// Entries that one local transaction replays at most: enough to make its commit cheap, few enough that readers who
@@ -58,6 +59,67 @@ pub fn install(group: GroupId, slot: Slot) {
     let shared = Area::attached().group(group).expect("the group was learnt before it is copied");
     shared.set_origin(origin_of(group));
     commit::commit_as_copy(shared, slot);
+}
+
+thread_local! {
+    /// In a process that stands in for an applier: what the applier did before.
+    static BEFORE: Cell<Option<ApplierState>> = const { Cell::new(None) };
+}
+
+/// How often a process that wants the applier's place asks for it.
+const PLACE_POLL: Duration = Duration::from_millis(50);
+
+/// A process that has taken the applier's place, to copy the tables anew. No applier changes them meanwhile, and the
+/// watchdog frees this process's way as it does an applier's.
+pub struct StandIn {
+    group: &'static Group,
+    index: BackendIndex,
+}
+
+impl StandIn {
+    /// Ends the group's applier and takes its place until [`StandIn::finish`], or until this process ends: then the
+    /// applier goes on from where it was, unless the copy was committed.
+    pub fn take(identity: GroupId) -> StandIn {
+        let area = Area::attached();
+        let place = area.groups().iter().position(|group| group.identity() == Some(identity));
+        let place = place.expect("the group was learnt before it is copied");
+        let group = &area.groups()[place];
+        let (_, index) = commit::own_backend();
+        BEFORE.set(Some(group.applier_state()));
+        group.set_applier_state(ApplierState::Copying);
+        // SAFETY: the callback is static; it runs before the place of the process is given up.
+        unsafe { pg_sys::on_shmem_exit(Some(end_standing_in), pg_sys::Datum::from(place)) };
+        while !group.claim_applier(index) {
+            let applier = group.applier_process().map(|applier| area.backend(applier).process());
+            if let Some(process) = applier.filter(|process| *process != 0) {
+                // SAFETY: a process of this server or one that is gone.
+                unsafe { libc::kill(process, libc::SIGTERM) };
+            }
+            engine_connection::pause(PLACE_POLL);
+        }
+        StandIn { group, index }
+    }
+
+    /// The copy is committed: the tables are ahead of what the engine knows until it has the checkpoint, too.
+    pub fn committed(&self) {
+        BEFORE.set(None);
+    }
+
+    /// The engine has the checkpoint: an applier goes on from the copy.
+    pub fn finish(self) {
+        self.group.set_applier_state(ApplierState::Starting);
+        self.group.release_applier(self.index);
+        Area::attached().wake_engine();
+    }
+}
+
+unsafe extern "C-unwind" fn end_standing_in(_: i32, argument: pg_sys::Datum) {
+    let group = &Area::attached().groups()[argument.value()];
+    if let Some(before) = BEFORE.take() {
+        group.set_applier_state(before);
+    }
+    group.release_applier(Area::own_index());
+    Area::attached().wake_engine();
 }
 
 /// Why a group's applier stopped, if it did.

@@ -8,6 +8,7 @@
 //! A worker without a session copies the state of a group whose log no longer reaches back; it tries the other members
 //! one after the other.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -57,19 +58,12 @@ unsafe extern "C-unwind" {
     fn pq_parse_errornotice(message: pg_sys::StringInfo, data: *mut pg_sys::ErrorData);
 }
 
-/// Ends the worker when the session stops waiting for it, for whatever reason.
-struct Worker {
-    handle: *mut pg_sys::BackgroundWorkerHandle,
-    finished: bool,
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if !self.finished {
-            // SAFETY: the handle stays valid for the transaction; this only asks the postmaster to signal the worker.
-            unsafe { pg_sys::TerminateBackgroundWorker(self.handle) };
-        }
-    }
+/// Ends the worker when the session stops waiting for it, for whatever reason: the segment goes with the transaction or
+/// with the process, also where no destructor runs.
+unsafe extern "C-unwind" fn end_worker(_segment: *mut pg_sys::dsm_segment, handle: pg_sys::Datum) {
+    // SAFETY: the transaction's memory outlives its segments; this only asks the postmaster to signal the worker, if it
+    // is still the same.
+    unsafe { pg_sys::TerminateBackgroundWorker(handle.cast_mut_ptr()) };
 }
 
 /// Runs a join in a worker, shows its messages, and returns when it is done. Raises its error if it fails.
@@ -89,12 +83,11 @@ pub fn run(request: &JoinRequest) {
         head.request_bytes.store(encoded.len() as u32, Ordering::SeqCst);
 
         let handle = launch(pg_sys::Datum::from(pg_sys::dsm_segment_handle(segment)), &[]);
-        let mut worker = Worker { handle, finished: false };
+        pg_sys::on_dsm_detach(segment, Some(end_worker), pg_sys::Datum::from(handle));
         let queue = pg_sys::shm_mq_attach(queue, segment, handle);
         while let Some(message) = receive(queue) {
             show(message);
         }
-        worker.finished = true;
         let finished = head.finished.load(Ordering::SeqCst) != 0;
         pg_sys::dsm_detach(segment);
         if !finished {
@@ -238,6 +231,7 @@ unsafe fn for_session(handle: pg_sys::dsm_handle) {
 }
 
 fn automatic() {
+    IS_AUTOMATIC.set(true);
     // SAFETY: set for every background worker; sixteen bytes of it were filled by `launch_automatic`.
     let extra = unsafe { (*pg_sys::MyBgworkerEntry).bgw_extra };
     let mut identity = [0; 16];
@@ -256,6 +250,20 @@ fn connect(database: &str) {
     unsafe { pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0) };
     // What it reads of the tables that it copies (to check a foreign key) is not for anybody to wait for.
     barrier::exempt_process();
+}
+
+thread_local! {
+    /// Whether nobody waits for this worker.
+    static IS_AUTOMATIC: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says how far this worker is: to the session that waits for it, or else to the server's log.
+pub fn tell(message: String) {
+    if IS_AUTOMATIC.get() {
+        pgrx::log!("{message}");
+    } else {
+        pgrx::notice!("{message}");
+    }
 }
 
 /// Runs a part of the worker's work in a transaction of its own.

@@ -14,10 +14,10 @@ use pgrx::prelude::*;
 use tables::TableDefinition;
 
 use crate::connection_string::ConnectionString;
-use crate::copy_worker::{self, JoinRequest};
+use crate::copy_worker::{self, tell, JoinRequest};
 use crate::groups::{self, current_database, refusal, uuid_of, LABEL_BYTES_MAX};
 use crate::remote::{Remote, RemoteError};
-use crate::shared::{self, Area};
+use crate::shared::{self, ApplierState, Area};
 use crate::{engine_connection, settings, state_copy};
 
 /// How often a joiner looks how far it is.
@@ -149,12 +149,12 @@ pub fn run(request: &JoinRequest) {
     let group = admit(&mut remote, request, &engine);
     copy_worker::transaction(|| state_copy::lock(group.group));
     learn(&group);
-    if state_copy::is_needed(group.group) {
+    // Once as a rule; again if the others' logs no longer reach back to it by the time it is done.
+    while !catch_up(group.group, &request.group) {
         state_copy::copy(group.group, &existing, &mut remote);
     }
-    catch_up(group.group, &request.group);
     promote(&mut remote, &group, engine.node);
-    pgrx::notice!("this server is a voting member of group \"{}\"", request.group);
+    tell(format!("this server is a voting member of group \"{}\"", request.group));
 }
 
 /// Copies the state of a group that this server is already a member of, from whichever member answers.
@@ -163,9 +163,13 @@ pub fn copy_again(group: GroupId) {
         return;
     }
     let own = Area::attached().node();
-    while state_copy::is_needed(group) {
+    while state_copy::is_needed(group) || is_half_done(group) {
         let Some(description) = groups::all().into_iter().find(|other| other.group == group) else { return };
-        for member in description.members.iter().filter(|member| member.node != own) {
+        let mut others: Vec<_> = description.members.iter().filter(|member| member.node != own).collect();
+        // Another one first each time: the one asked last may be the reason why this is tried again.
+        let first = std::process::id() as usize % others.len().max(1);
+        others.rotate_left(first);
+        for member in others {
             let Ok(string) = ConnectionString::parse(&member.label) else { continue };
             let string = string.with_default("dbname", &member.database);
             match Remote::connect(&string) {
@@ -178,6 +182,11 @@ pub fn copy_again(group: GroupId) {
         }
         engine_connection::pause(RETRY_PAUSE);
     }
+}
+
+/// Whether a copy was committed here whose checkpoint the engine did not get.
+fn is_half_done(group: GroupId) -> bool {
+    Area::attached().group(group).is_some_and(|place| place.applier_state() == ApplierState::Copying)
 }
 
 fn check_compatible(remote: &mut Remote) {
@@ -294,8 +303,8 @@ fn learn(group: &GroupDescription) {
     groups::await_place(group.group, &group.name);
 }
 
-/// Waits until the applier has almost reached the end of the log.
-fn catch_up(group: GroupId, name: &str) {
+/// Waits until the applier has almost reached the end of the log. False if the state must be copied first.
+fn catch_up(group: GroupId, name: &str) -> bool {
     let mut reported = Instant::now();
     loop {
         let Some(status) = state_copy::status(group) else {
@@ -315,14 +324,17 @@ fn catch_up(group: GroupId, name: &str) {
             .hint("Remove what is in the way; then join again.")
             .raise()
         }
+        if status.needs_state.is_some() {
+            return false;
+        }
         let applied = shared::applied(group);
         let known = status.members.iter().map(|member| member.chosen).max().unwrap_or(status.log.chosen);
         let behind = known.0.max(status.log.chosen.0).saturating_sub(applied.0);
-        if status.needs_state.is_none() && behind <= NEAR_SLOTS {
-            return;
+        if behind <= NEAR_SLOTS {
+            return true;
         }
         if reported.elapsed() >= REPORT_EVERY {
-            pgrx::notice!("catching up: at {}, {behind} behind", applied.0);
+            tell(format!("catching up: at {}, {behind} behind", applied.0));
             reported = Instant::now();
         }
         engine_connection::pause(POLL);

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use client::{Connection, GroupStatus};
+use client::{Connection, GroupStatus, MemberRole};
 use consensus::GroupId;
 use pgrx::PgTryBuilder;
 
@@ -63,7 +63,13 @@ impl MembershipWatch {
         let Some(group) = area.group(status.group) else { return };
         if status.role.is_some() {
             self.removed.remove(&status.group);
-            if status.needs_state.is_some() && !is_recent(&self.copied, status.group, COPY_AGAIN_AFTER) {
+            // A learner's copy belongs to the join that made it one: whoever interrupted that calls it again.
+            let is_voter = status.role == Some(MemberRole::Voter);
+            let is_half_done = group.applier_state() == ApplierState::Copying && group.applier_process().is_none();
+            if is_voter
+                && (status.needs_state.is_some() || is_half_done)
+                && !is_recent(&self.copied, status.group, COPY_AGAIN_AFTER)
+            {
                 self.copied.insert(status.group, Instant::now());
                 launch_copy(status.group);
             }

@@ -20,14 +20,14 @@ use consensus::{GroupId, Slot};
 use pgrx::prelude::*;
 use tables::{TableDefinition, TableId};
 
+use crate::applier::StandIn;
 use crate::connection_string::ConnectionString;
-use crate::copy_worker::transaction;
+use crate::copy_worker::{tell, transaction};
 use crate::groups::{self, refusal, uuid_of};
 use crate::join::raise_remote;
 use crate::remote::{CopyData, Remote, RemoteError};
 use crate::replicate_table::{self, qualified_name};
 use crate::rounds::slot_for_sql;
-use crate::shared::{ApplierState, Area};
 use crate::{applier, capture, engine_connection, settings, snapshot_mark, table_definition};
 
 /// How often a long copy says how far it is.
@@ -70,7 +70,7 @@ pub fn lock(group: GroupId) {
     let mut is_told = false;
     while !try_lock(group) {
         if !is_told && began.elapsed() >= TELL_AFTER {
-            pgrx::notice!("waiting for a copy of this group's state that is under way on this server");
+            tell(format!("waiting for a copy of this group's state that is under way on this server"));
             is_told = true;
         }
         engine_connection::pause(LOCK_POLL);
@@ -90,10 +90,7 @@ struct DonorTable {
 /// Copies the group's state from the member that `existing` reaches; `control` is a connection to it.
 pub fn copy(group: GroupId, existing: &ConnectionString, control: &mut Remote) {
     let started = Instant::now();
-    if let Some(place) = Area::attached().group(group) {
-        // The applier stays away; installing the checkpoint lets it go on.
-        place.set_applier_state(ApplierState::Copying);
-    }
+    let stand_in = StandIn::take(group);
     prepare(control);
     run(control, "begin", "BEGIN");
     let rows = ask(control.query(
@@ -109,7 +106,7 @@ pub fn copy(group: GroupId, existing: &ConnectionString, control: &mut Remote) {
         )
         .raise()
     };
-    pgrx::notice!("copying the state at slot {} from {}", slot.0, control.server());
+    tell(format!("copying the state at slot {} from {}", slot.0, control.server()));
 
     let mut reader = ask(Remote::connect(existing));
     prepare(&mut reader);
@@ -123,23 +120,25 @@ pub fn copy(group: GroupId, existing: &ConnectionString, control: &mut Remote) {
         applier::install(group, slot);
         copied
     });
+    stand_in.committed();
     // The copy must be on disk before the engine counts the state as installed and trims its log by it.
     // SAFETY: the end of the commit just done.
     unsafe { pg_sys::XLogFlush(pg_sys::XactLastCommitEnd) };
     install_checkpoint(group, slot, &checkpoint);
+    stand_in.finish();
     run(
         control,
         "release the snapshot",
         &format!("SELECT pgp_metadata.release_mark('{}'::uuid, {})", uuid_of(group.0), slot.0),
     );
     run(control, "commit", "COMMIT");
-    pgrx::notice!(
+    tell(format!(
         "copied {} tables, {} rows, {} in {:.1} s",
         copied.tables,
         copied.rows,
         readable(copied.bytes),
         started.elapsed().as_secs_f64()
-    );
+    ));
 }
 
 fn ask<T>(answer: Result<T, RemoteError>) -> T {
@@ -194,6 +193,8 @@ impl SetLocal {
         Self::set(c"search_path", c"pg_catalog, pg_temp");
         Self::set(c"statement_timeout", c"0");
         Self::set(c"lock_timeout", c"0");
+        // The watchdog frees the way; a deadlock check would make this its own victim.
+        Self::set(c"deadlock_timeout", c"3600000");
         Self::set(c"datestyle", c"ISO, DMY");
         Self::set(c"intervalstyle", c"postgres");
     }
@@ -357,7 +358,7 @@ fn copy_table(reader: &mut Remote, table: &DonorTable, relation: pg_sys::Oid) ->
     let source = if list.is_empty() { name.clone() } else { format!("{name} ({})", list.join(", ")) };
     ask(reader.start_copy_out(&format!("copy table {name}"), &format!("COPY {source} TO STDOUT{format}")));
     let (rows, bytes) = load(reader, &name, table.bytes, relation, &columns, table.binary);
-    pgrx::notice!("copied {name}: {rows} rows, {}", readable(bytes));
+    tell(format!("copied {name}: {rows} rows, {}", readable(bytes)));
     (rows, bytes)
 }
 
@@ -404,12 +405,12 @@ impl Stream {
 
     fn report(&mut self) {
         if self.reported.elapsed() >= REPORT_EVERY {
-            pgrx::notice!(
+            tell(format!(
                 "copying {}: {} of about {}",
                 self.name,
                 readable(self.bytes),
                 readable(self.expected_bytes.max(self.bytes))
-            );
+            ));
             self.reported = Instant::now();
         }
     }
