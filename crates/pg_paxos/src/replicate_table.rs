@@ -22,7 +22,7 @@ use crate::remote::{Remote, RemoteError};
 use crate::rounds::{holds_values, use_key};
 use crate::shared::{self, Area};
 use crate::staged_rows::{self, Lot};
-use crate::{barrier, capture, catalog, latest, table_definition, write_set};
+use crate::{barrier, capture, catalog, latest, state_copy, table_definition, write_set};
 
 /// How long a member may take to say whether a table stands in the way there. It is asked for a courtesy: the applier
 /// checks again, so a member that does not answer holds nobody up for longer than this.
@@ -257,11 +257,21 @@ fn size_of(relation: pg_sys::Oid) -> i64 {
     Spi::get_one_with_args::<i64>("SELECT pg_table_size($1)", &[relation.into()]).ok().flatten().unwrap_or(0)
 }
 
-/// Asks every other member that answers whether a table stands in the way there.
+/// Asks every other member that is in contact whether a table stands in the way there; a dead one would only hold up
+/// whoever waits for the table.
 fn check_members(group: &GroupDescription, definition: &TableDefinition) {
     let own = Area::attached().node();
+    let status = state_copy::status(group.group);
+    let live: Vec<NodeId> = status
+        .map(|status| status.members.iter().filter(|member| member.live).map(|member| member.node).collect())
+        .unwrap_or_default();
     for member in group.members.iter().filter(|member| member.node != own) {
-        match obstacle_at(member, definition) {
+        let answer = if live.contains(&member.node) {
+            obstacle_at(member, definition)
+        } else {
+            Err(RemoteError::local(&member.label, "it is silent".to_owned()))
+        };
+        match answer {
             Ok(None) => {}
             Ok(Some(obstacle)) => refusal(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
