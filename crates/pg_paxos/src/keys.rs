@@ -1,15 +1,20 @@
 //! Keys of rows: which unique indexes a table has, and the hash of a row's values in each.
 //!
-//! Values are hashed by their type's own extended hash function under the index's collation, so that values that the
-//! index holds equal (1.0 and 1.00, 'a' and 'A' of a case-blind collation) are one key. A foreign key's values are
-//! hashed as the parent's key. An enum is hashed by its label, since its number differs from server to server.
+//! Where an index holds values equal exactly if their bytes are, those are hashed: integers of any width as eight bytes,
+//! so that a foreign key may be narrower or wider than its parent. PostgreSQL's own hash of a bigint folds its two
+//! halves, so ids made as `node << 32 | number` would meet all the time. Other values are hashed by their type's own
+//! extended hash function under the index's collation, so that what the index holds equal (1.0 and 1.00, 'a' and 'A' of
+//! a case-blind collation) is one key. A foreign key's values are hashed as the parent's key. An enum is hashed by its
+//! label, since its number differs from server to server.
+//!
+//! Two members that hashed a value differently would miss conflicts, so all of this is part of the protocol.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
 
 use pgrx::pg_sys::{self, Datum, Oid};
 use tables::{IndexId, KeyHash, Row};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::column_codec::function;
 use crate::list;
@@ -27,6 +32,8 @@ struct Hasher {
 }
 
 enum HasherKind {
+    /// By the value's bytes.
+    Image(Image),
     Extended(RefCell<pg_sys::FmgrInfo>),
     Label(RefCell<pg_sys::FmgrInfo>),
 }
@@ -34,17 +41,92 @@ enum HasherKind {
 impl Hasher {
     unsafe fn add(&self, hash: u64, value: Datum) -> u64 {
         match &self.kind {
+            HasherKind::Image(image) => image.hash(hash, value),
             HasherKind::Extended(function) => {
                 let function = function.as_ptr();
                 pg_sys::FunctionCall2Coll(function, self.collation, value, Datum::from(hash)).value() as u64
             }
             HasherKind::Label(output) => {
                 let label = pg_sys::OutputFunctionCall(output.as_ptr(), value);
-                xxhash_rust::xxh3::xxh3_64_with_seed(CStr::from_ptr(label).to_bytes(), hash)
+                xxh3_64_with_seed(CStr::from_ptr(label).to_bytes(), hash)
             }
         }
     }
 }
+
+/// How the bytes of a value are found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Image {
+    /// An integer, or what is stored as one, of so many bytes.
+    Integer(i16),
+    /// So many bytes behind a pointer.
+    Fixed(i16),
+    /// As many bytes as the value says.
+    Variable,
+}
+
+impl Image {
+    unsafe fn hash(self, hash: u64, value: Datum) -> u64 {
+        match self {
+            Image::Integer(width) => {
+                // What stands in a datum above the value's own width is left open.
+                let number = match width {
+                    1 => i64::from(value.value() as i8),
+                    2 => i64::from(value.value() as i16),
+                    4 => i64::from(value.value() as i32),
+                    _ => value.value() as i64,
+                };
+                xxh3_64_with_seed(&number.to_le_bytes(), hash)
+            }
+            Image::Fixed(length) => {
+                let length = usize::try_from(length).expect("a fixed length is positive");
+                xxh3_64_with_seed(std::slice::from_raw_parts(value.cast_mut_ptr::<u8>(), length), hash)
+            }
+            Image::Variable => {
+                let plain = pg_sys::pg_detoast_datum_packed(value.cast_mut_ptr());
+                xxh3_64_with_seed(pgrx::varlena_to_byte_slice(plain), hash)
+            }
+        }
+    }
+
+    /// How values of a type are hashed by their bytes in an index; none if the index may hold equal what differs there.
+    unsafe fn of(family: Oid, compared: Oid, collation: Oid) -> Option<Image> {
+        let is_canonical = matches!(
+            compared,
+            pg_sys::BOOLOID
+                | pg_sys::CHAROID
+                | pg_sys::INT2OID
+                | pg_sys::INT4OID
+                | pg_sys::INT8OID
+                | pg_sys::OIDOID
+                | pg_sys::DATEOID
+                | pg_sys::TIMEOID
+                | pg_sys::TIMESTAMPOID
+                | pg_sys::TIMESTAMPTZOID
+                | pg_sys::MONEYOID
+                | pg_sys::UUIDOID
+                | pg_sys::BYTEAOID
+                | pg_sys::TEXTOID
+        );
+        let says = pg_sys::get_opfamily_proc(family, compared, compared, BTEQUALIMAGE_PROC);
+        if !is_canonical
+            || says == Oid::INVALID
+            || pg_sys::OidFunctionCall1Coll(says, collation, Datum::from(compared)).value() == 0
+        {
+            return None;
+        }
+        let (mut length, mut by_value) = (0, false);
+        pg_sys::get_typlenbyval(compared, &mut length, &mut by_value);
+        Some(match (by_value, length) {
+            (true, width) => Image::Integer(width),
+            (false, 1..) => Image::Fixed(length),
+            (false, _) => Image::Variable,
+        })
+    }
+}
+
+/// The support function of a btree operator family that says whether equal means equal bytes (`access/nbtree.h`).
+const BTEQUALIMAGE_PROC: i16 = 4;
 
 /// The support function of a hash operator family that takes a seed (`access/hash.h`).
 const HASHEXTENDED_PROC: i16 = 2;
@@ -309,6 +391,9 @@ unsafe fn hasher(family: Oid, compared: Oid, column_type: Oid, collation: Oid) -
         pg_sys::getTypeOutputInfo(column_type, &mut output, &mut is_varlena);
         return Some(Hasher { kind: HasherKind::Label(RefCell::new(function(output))), collation });
     }
+    if let Some(image) = Image::of(family, compared, collation) {
+        return Some(Hasher { kind: HasherKind::Image(image), collation });
+    }
     if hashes_numbers_of_this_server(column_type) {
         return None;
     }
@@ -383,16 +468,38 @@ unsafe fn foreign_hasher(
     if from == to || pg_sys::IsBinaryCoercible(from, to) {
         return Some((parent_hasher, None));
     }
-    // Types of one hash family (smallint, integer, bigint) hash equal values alike, so no cast can overflow.
-    let hash_family = (*pg_sys::lookup_type_cache(to, pg_sys::TYPECACHE_HASH_OPFAMILY as i32)).hash_opf;
-    let own = pg_sys::get_opfamily_proc(hash_family, from, from, HASHEXTENDED_PROC);
-    if own != Oid::INVALID {
-        return Some((Hasher { kind: HasherKind::Extended(RefCell::new(function(own))), collation }, None));
+    match &parent_hasher.kind {
+        HasherKind::Image(Image::Integer(_)) => {
+            // An integer of another width: no cast, which could overflow.
+            if let (Some(width), Some(_)) = (integer_width(from), integer_width(to)) {
+                let kind = HasherKind::Image(Image::Integer(width));
+                return Some((Hasher { kind, collation }, None));
+            }
+        }
+        HasherKind::Extended(_) => {
+            // Types of one hash family (real and double precision) hash equal values alike.
+            let hash_family = (*pg_sys::lookup_type_cache(to, pg_sys::TYPECACHE_HASH_OPFAMILY as i32)).hash_opf;
+            let own = pg_sys::get_opfamily_proc(hash_family, from, from, HASHEXTENDED_PROC);
+            if own != Oid::INVALID {
+                return Some((Hasher { kind: HasherKind::Extended(RefCell::new(function(own))), collation }, None));
+            }
+        }
+        HasherKind::Image(_) | HasherKind::Label(_) => {}
     }
     let mut cast = Oid::INVALID;
     match pg_sys::find_coercion_pathway(to, from, pg_sys::CoercionContext::COERCION_IMPLICIT, &mut cast) {
         pg_sys::CoercionPathType::COERCION_PATH_RELABELTYPE => Some((parent_hasher, None)),
         pg_sys::CoercionPathType::COERCION_PATH_FUNC => Some((parent_hasher, Some(RefCell::new(function(cast))))),
+        _ => None,
+    }
+}
+
+/// The bytes of a smallint, an integer or a bigint.
+fn integer_width(type_oid: Oid) -> Option<i16> {
+    match type_oid {
+        pg_sys::INT2OID => Some(2),
+        pg_sys::INT4OID => Some(4),
+        pg_sys::INT8OID => Some(8),
         _ => None,
     }
 }
