@@ -323,6 +323,9 @@ fn foreign_keys(cluster: &Cluster) -> anyhow::Result<()> {
                     SELECT paxos_replicate_table('local', 'child'); COMMIT",
     )?;
     cluster.run(1, "INSERT INTO parent VALUES (1), (2), (3)")?;
+    for node in cluster.all() {
+        cluster.wait_for_service(node, "child")?;
+    }
     cluster.run(2, "INSERT INTO child VALUES (10, 1), (20, 2)")?;
     cluster.run(3, "DELETE FROM parent WHERE id = 2")?;
     let (code, said) = cluster.refusal(2, "INSERT INTO child VALUES (30, 2)")?;
