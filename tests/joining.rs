@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// How often a node is away until its log is expected to be gone.
+const AWAY_ROUNDS_MAX: usize = 5;
+
 /// The group of these stories.
 const GROUP: &str = "app";
 
@@ -248,19 +251,26 @@ fn a_member_that_was_away_too_long_copies_the_state_by_itself() -> anyhow::Resul
     cluster.run(1, &replicate("t"))?;
     cluster.equal_checksums(&[1, 2, 3], "t")?;
 
-    step("node 3 is away while much more is written than the log keeps");
-    cluster.kill(3)?;
-    for round in 0..40 {
-        cluster.run(1, &format!("UPDATE t SET filling = repeat(chr(65 + {round} % 26), 3000)"))?;
-        cluster.run(2, &format!("INSERT INTO t VALUES (100000 + {round}, 'away')"))?;
-    }
+    // When the log is trimmed depends on when PostgreSQL has its part on disk: once is enough as a rule.
+    for round in 0..AWAY_ROUNDS_MAX {
+        step("node 3 is away while much more is written than the log keeps");
+        cluster.kill(3)?;
+        for part in 0..40 {
+            cluster.run(1, &format!("UPDATE t SET filling = repeat(chr(65 + {part} % 26), 3000)"))?;
+            cluster.run(2, &format!("INSERT INTO t VALUES (100000 + {round} * 40 + {part}, 'away')"))?;
+        }
 
-    step("it comes back, copies, and serves");
-    cluster.start(3)?;
-    cluster.wait_for_service(3, "t")?;
-    cluster.equal_checksums(&[1, 2, 3], "t")?;
-    let log = std::fs::read_to_string(cluster.directory().join("node3/log"))?;
-    ensure!(log.contains("copying the state at slot"), "it came back without a copy: the story shows nothing");
+        step("it comes back, and serves");
+        cluster.start(3)?;
+        cluster.wait_for_service(3, "t")?;
+        cluster.equal_checksums(&[1, 2, 3], "t")?;
+        let log = std::fs::read_to_string(cluster.directory().join("node3/log"))?;
+        if log.contains("copying the state at slot") {
+            step("by a copy of the state");
+            break;
+        }
+        ensure!(round + 1 < AWAY_ROUNDS_MAX, "it came back without a copy each time: the story shows nothing");
+    }
     cluster.run(3, "INSERT INTO t VALUES (200000, 'back')")?;
     cluster.equal_checksums(&[1, 2, 3], "t")?;
     cluster.finish()
