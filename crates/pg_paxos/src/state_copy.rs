@@ -353,7 +353,7 @@ fn copy_table(reader: &mut Remote, table: &DonorTable, relation: pg_sys::Oid) ->
     let name = table.definition.qualified_name();
     let columns: Vec<String> =
         table.definition.columns.iter().filter(|column| !column.generated).map(|column| column.name.clone()).collect();
-    let list: Vec<String> = columns.iter().map(|column| pgrx::spi::quote_identifier(column)).collect();
+    let list: Vec<String> = columns.iter().map(pgrx::spi::quote_identifier).collect();
     let format = if table.binary { " (FORMAT binary)" } else { "" };
     let source = if list.is_empty() { name.clone() } else { format!("{name} ({})", list.join(", ")) };
     ask(reader.start_copy_out(&format!("copy table {name}"), &format!("COPY {source} TO STDOUT{format}")));
