@@ -121,7 +121,8 @@ impl Group {
         if is_fenced(&body) && epoch != self.scope.epoch() {
             return;
         }
-        if self.scope.configuration.index(from).is_some() {
+        // Of an older epoch it may be a word from before it left.
+        if epoch >= self.scope.epoch() && self.scope.configuration.index(from).is_some() {
             self.heard_from.insert(from);
         }
         match body {
@@ -186,6 +187,8 @@ impl Group {
         }
         context.persist(Record::Configured { configuration: configuration.clone() });
         self.scope.configuration = configuration.clone();
+        // One that left and comes again must say again that it knows.
+        self.heard_from.retain(|node| configuration.index(*node).is_some());
         context.effect(Effect::Configured { configuration: configuration.clone() });
         self.control.epoch_changed();
         self.asked_at = None;

@@ -214,3 +214,25 @@ fn a_learner_told_of_an_idle_group_fetches_what_it_lacks() {
     cluster.run(Duration::from_secs(1));
     assert_eq!(cluster.bodies(2), ["long ago"]);
 }
+
+#[test]
+fn a_member_that_left_and_comes_again_is_not_promoted_before_it_is_told() {
+    let mut cluster = alone();
+    let join = |cluster: &mut Cluster| {
+        let token = cluster.change(1, Change::AddLearner(member(2, Role::Learner)));
+        cluster.run(Duration::from_secs(1));
+        cluster.state(1).changes[&token].clone().expect("added")
+    };
+    let configuration = join(&mut cluster);
+    cluster.input(node(2), Input::LearnGroup { token: Token(9001), configuration });
+    cluster.run(Duration::from_secs(1));
+    let token = cluster.change(1, Change::Remove(node(2)));
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.state(1).changes[&token].is_ok());
+    cluster.input(node(2), Input::Forget { group: GROUP });
+    cluster.run(Duration::from_secs(1));
+    join(&mut cluster);
+    let token = cluster.change(1, Change::Promote(node(2)));
+    cluster.settle();
+    assert_eq!(cluster.state(1).changes[&token], Err(Refusal::NotInContact(node(2))));
+}
