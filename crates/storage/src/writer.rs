@@ -116,10 +116,20 @@ impl Shared {
     fn next_batch(&self) -> Option<Vec<(Sequence, Record)>> {
         let mut queue = self.lock();
         queue.bytes_in_flight = 0;
+        let mut yielded = false;
         loop {
             let waited = queue.waiting_since.map(|since| since.elapsed());
             let due = waited.is_some_and(|waited| waited >= self.options.lazy_wait);
             if !queue.records.is_empty() && (queue.urgent > 0 || due || queue.closed) {
+                if !yielded {
+                    // Whoever has the processor may be about to submit more, which costs no sync of its own if it comes in
+                    // this batch. Where a processor is free this returns at once.
+                    yielded = true;
+                    drop(queue);
+                    std::thread::yield_now();
+                    queue = self.lock();
+                    continue;
+                }
                 return Some(queue.take(self.options.batch_bytes_max));
             }
             if queue.closed {
