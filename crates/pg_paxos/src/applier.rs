@@ -305,7 +305,7 @@ impl Applier {
         let mut received = Vec::new();
         let (group, stream) = (self.identity, self.stream);
         let from = self.group.applied().next();
-        let full = self.queue_bytes >= QUEUE_BYTES_MAX;
+        let mut room = QUEUE_BYTES_MAX.saturating_sub(self.queue_bytes);
         let mut is_new = false;
         let number = engine_connection::with_fresh(|connection, is_fresh| {
             let number = match stream {
@@ -315,13 +315,18 @@ impl Applier {
                     connection.send(&Request::Entries { group, from, omit_own: true })?
                 }
             };
-            while !full {
+            while room > 0 {
                 let Some((arrived, response)) = connection.try_receive()? else { break };
                 if arrived != number {
                     continue;
                 }
                 match response {
-                    Response::Decided(batch) => received.push(batch),
+                    Response::Decided(batch) => {
+                        let bytes: usize =
+                            batch.entries.iter().filter_map(|entry| entry.body.as_ref()).map(Bytes::len).sum();
+                        room = room.saturating_sub(bytes);
+                        received.push(batch);
+                    }
                     Response::Refused(refusal) => return Err(refusal.into()),
                     other => {
                         return Err(Error::Malformed { what: format!("unexpected in a stream of entries: {other:?}") })
