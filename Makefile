@@ -50,6 +50,11 @@ story: install ## One end-to-end story: make story NAME=storm
 soak: install ## The end-to-end stories at full size: hours
 	@SYNOD_TEST_SIZE=full scripts/test $(addprefix --test ,$(STORIES))
 
+STEPS = 100000
+.PHONY: histories
+histories: install ## What clients see under each kind of fault, checked: STEPS=100000 each (FAULT=with_nodes_killed: one)
+	@SYNOD_TEST_SIZE=full SYNOD_HISTORY_STEPS=$(STEPS) scripts/test --test histories -- --nocapture $(FAULT)
+
 MINUTES = 10
 .PHONY: simulate
 simulate: setup ## Simulated clusters of the consensus core under faults, for MINUTES=10

@@ -52,6 +52,14 @@ pub(crate) fn target_directory() -> PathBuf {
     directory.to_path_buf()
 }
 
+/// Where what is left of failures is kept: beside the build.
+pub(crate) fn kept_directory() -> anyhow::Result<PathBuf> {
+    let target = target_directory();
+    let place = target.parent().expect("the build's directory is below the target directory").join("test-logs");
+    std::fs::create_dir_all(&place)?;
+    Ok(place)
+}
+
 /// Where the programs of the PostgreSQL under test are: PG_CONFIG's, or Debian's.
 pub fn installation_bindir() -> PathBuf {
     let debian = "/usr/lib/postgresql/15/bin/pg_config";

@@ -15,6 +15,9 @@ const VISITED_WORDS_MAX: usize = 1 << 25;
 /// The clock is looked at once in so many steps.
 const STEPS_BETWEEN_LOOKS: u64 = 1 << 10;
 
+/// A report tells so many of the operations that were explained before those that cannot be.
+const TAKEN_TOLD_MAX: usize = 3;
+
 /// The list's end.
 const NOTHING: usize = usize::MAX;
 
@@ -74,8 +77,12 @@ pub(crate) fn check(operations: &[Operation], deadline: Instant) -> Finding {
             continue;
         }
         // This one has ended, so it had to be among those taken: the last choice was wrong.
-        if path.len() >= furthest.0 {
-            furthest = (path.len(), line.until(at, operations));
+        if furthest.1.is_empty() || path.len() > furthest.0 {
+            let before = path[path.len().saturating_sub(TAKEN_TOLD_MAX)..].iter();
+            let mut concerned: Vec<usize> =
+                before.map(|(begin, _)| operations[line.entries[*begin].operation].transaction).collect();
+            concerned.extend(line.until(at, operations));
+            furthest = (path.len(), concerned);
         }
         let Some((back, before)) = path.pop() else { return Finding::Not(furthest.1) };
         let undone = line.entries[back].operation;
