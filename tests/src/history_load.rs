@@ -31,6 +31,10 @@ const LAST_READERS: u32 = 1_000_000;
 /// How long the search for a linearization may take, all keys together.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(120);
 
+/// Every other client gives its statements only so long, COMMIT too: less than most faults last, so that many are
+/// cancelled at every point, and hold the servers to what they say of the outcome.
+const IMPATIENCE_MS: u32 = 700;
+
 /// The pause before a client connects again to a node that did not answer.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -157,7 +161,7 @@ impl<'a> HistoryLoad<'a> {
         let mut client: Option<Client> = None;
         while !self.is_stopped() {
             let Some(connected) = client.as_mut().filter(|client| !client.is_closed()) else {
-                client = self.connect(node, manner).ok();
+                client = self.connect(node, manner, process).ok();
                 if client.is_none() {
                     std::thread::sleep(RECONNECT_PAUSE);
                 }
@@ -181,8 +185,11 @@ impl<'a> HistoryLoad<'a> {
         }
     }
 
-    fn connect(&self, node: usize, manner: Manner) -> anyhow::Result<Client> {
+    fn connect(&self, node: usize, manner: Manner, process: Process) -> anyhow::Result<Client> {
         let mut client = self.cluster.connect_briefly(node)?;
+        if process.0 % 2 == 1 {
+            client.batch_execute(&format!("SET statement_timeout = {IMPATIENCE_MS}"))?;
+        }
         if manner.is_optimistic {
             client.batch_execute("SET pg_paxos.consistency_model = optimistic")?;
         }
