@@ -87,6 +87,19 @@ struct Batch {
     sent_at: Time,
 }
 
+impl Batch {
+    /// Takes the entries up to this slot off its front; some are left.
+    fn take_up_to(&mut self, slot: Slot) -> Arc<[Entry]> {
+        assert!(self.first <= slot && slot < self.last, "the batch is divided");
+        let count = usize::try_from(slot.0 - self.first.0 + 1).expect("a batch fits memory");
+        let done: Arc<[Entry]> = self.entries[..count].into();
+        self.entries = self.entries[count..].into();
+        self.bytes -= done.iter().map(Entry::len).sum::<usize>();
+        self.first = slot.next();
+        done
+    }
+}
+
 /// What phase 1 came to.
 enum Findings {
     Wait,
@@ -489,6 +502,16 @@ impl Log {
                     owning.slots -= batch.entries.len();
                     owning.bytes -= batch.bytes;
                     for entry in batch.entries.iter() {
+                        known_ids.remove(&entry.id());
+                    }
+                    *notice_due = true;
+                }
+                // Others may have finished a part of a batch. Who restarted since would refuse that part, and with it the rest.
+                if let Some(batch) = owning.batches.front_mut().filter(|batch| batch.first <= closed) {
+                    let done = batch.take_up_to(closed);
+                    owning.slots -= done.len();
+                    owning.bytes -= done.iter().map(Entry::len).sum::<usize>();
+                    for entry in done.iter() {
                         known_ids.remove(&entry.id());
                     }
                     *notice_due = true;

@@ -1,7 +1,7 @@
 //! Replication while everything is well: creation, one round trip, pipelining, forwarding.
 
 use crate::cluster::{member, node, Cluster, GROUP};
-use crate::{Input, ProposalOutcome, Role, Slot, Token};
+use crate::{ChosenRange, Epoch, GroupMessage, Input, LogId, Message, ProposalOutcome, Role, Slot, Token};
 use expect_test::expect;
 use std::time::Duration;
 
@@ -140,4 +140,40 @@ fn what_arrives_while_the_owners_disk_writes_travels_together() {
     }
     let accepts = cluster.take_transcript().lines().filter(|line| line.contains("n1 -> n2: accept ")).count();
     assert_eq!(accepts, 3);
+}
+
+/// Readers finished a part of what the owner has in flight; then everybody but the owner restarts. What the owner sends again
+/// must not begin with slots that are closed, or they refuse all of it for ever.
+#[test]
+fn a_batch_that_others_finished_in_part_is_sent_again_from_there() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "one");
+    cluster.settle();
+    let ballot = cluster.main_status(1).ballot;
+    let ids: Vec<_> = (2..=5).map(|number| cluster.propose(1, &format!("v{number}"))).collect();
+    cluster.poll(node(1));
+    assert!(cluster.deliver_one() && cluster.deliver_one(), "both get all four");
+    cluster.cut(1, 2);
+    cluster.cut(1, 3);
+    cluster.settle();
+    for (from, to) in [(2, 1), (3, 2), (2, 3)] {
+        let range = ChosenRange { first: Slot(2), last: Slot(3), ballot };
+        let body = GroupMessage::Chosen { log: LogId::MAIN, range };
+        let message = Message::Group { group: GROUP, epoch: Epoch(1), body };
+        cluster.input(node(to), Input::Message { from: node(from), message });
+    }
+    cluster.settle();
+    assert!((1..=3).all(|number| cluster.main_status(number).closed == Slot(3)));
+    (2..=3).for_each(|number| cluster.kill(number));
+    (2..=3).for_each(|number| cluster.restart(number));
+    cluster.heal();
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.owners(), [node(1)], "it stays the owner");
+    for (id, slot) in ids.iter().zip(2..) {
+        assert_eq!(cluster.state(1).outcomes.get(id), Some(&ProposalOutcome::Chosen(Slot(slot))));
+    }
+    assert_eq!(cluster.main_status(1).in_flight, 0);
+    cluster.propose(2, "six");
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.bodies(3).last().map(String::as_str), Some("six"));
 }
