@@ -77,3 +77,45 @@ fn settle(cluster: &Cluster, told: &str) -> anyhow::Result<bool> {
         other => bail!("neither committed nor aborted but {other}"),
     }
 }
+
+#[test]
+fn nobody_settles_a_transaction_for_which_another_roles_session_waits() -> anyhow::Result<()> {
+    let cluster = Cluster::of(3)?;
+    cluster.replicate("CREATE TABLE paid (id bigint PRIMARY KEY)", &["paid"])?;
+    cluster.run(1, "CREATE ROLE guest LOGIN")?;
+    let mut guest = cluster.connect_as(1, "guest", "postgres")?;
+    // What no session waits for could be settled, which takes a majority: not to be waited for here.
+    guest.batch_execute("SET statement_timeout = '150ms'")?;
+    let mut client = cluster.connect(1)?;
+    client.batch_execute("INSERT INTO paid VALUES (1)")?;
+    let last: String = client.query_one("SELECT paxos_last_transaction_id()", &[])?.get(0);
+    let (before, sequence) = last.rsplit_once('.').context("an id has three parts")?;
+    let sequence: u64 = sequence.parse()?;
+
+    step("a commit waits for the other nodes, and a guest guesses its id");
+    client.batch_execute("BEGIN; INSERT INTO paid VALUES (2)")?;
+    cluster.freeze(2)?;
+    cluster.freeze(3)?;
+    let committing = std::thread::spawn(move || client.batch_execute("COMMIT").map(|()| client));
+    let mut answers = Vec::new();
+    for next in 1..=4 {
+        let id = format!("{before}.{}", sequence + next);
+        let answer = guest.query_one(&format!("SELECT paxos_transaction_status('{id}')"), &[]);
+        answers.push(answer.map_or_else(|error| describe(&error), |row| row.get(0)));
+        if answers.last().is_some_and(|answer| answer == "in progress") {
+            break;
+        }
+    }
+    cluster.thaw(2)?;
+    cluster.thaw(3)?;
+    ensure!(answers.iter().any(|answer| answer == "in progress"), "{answers:?}");
+
+    step("it commits all the same, which everybody may know");
+    let outcome = committing.join().expect("the client does not panic");
+    let mut client = outcome.map_err(|error| anyhow::anyhow!("it was settled by a guest: {}", describe(&error)))?;
+    let id: String = client.query_one("SELECT paxos_last_transaction_id()", &[])?.get(0);
+    guest.batch_execute("SET statement_timeout = '10s'")?;
+    let status: String = guest.query_one(&format!("SELECT paxos_transaction_status('{id}')"), &[])?.get(0);
+    ensure!(status == "committed", "{id} is {status}, of {answers:?}");
+    cluster.finish()
+}

@@ -127,6 +127,14 @@ pub enum Request {
         /// How long to wait for a quorum, in milliseconds.
         wait_ms: u32,
     },
+    /// What this node knows to have become of an operation; changes nothing. Answered by
+    /// [`crate::Response::Settled`] or [`crate::Response::Undecided`].
+    LookUp {
+        /// The group.
+        group: GroupId,
+        /// The operation, of any node.
+        id: OperationId,
+    },
     /// What became of an operation. If the log has not decided it, it is closed first, so that the answer is final.
     /// Answered by [`crate::Response::Settled`].
     OutcomeOf {

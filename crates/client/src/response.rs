@@ -75,8 +75,10 @@ pub enum Response {
         /// Wait until this slot is applied before reading.
         slot: Slot,
     },
-    /// To [`crate::Request::OutcomeOf`].
+    /// To [`crate::Request::OutcomeOf`] and [`crate::Request::LookUp`].
     Settled(Settled),
+    /// To [`crate::Request::LookUp`]: as far as this node has applied the log, it does not hold the operation.
+    Undecided,
     /// To [`crate::Request::Entries`] and [`crate::Request::Entry`].
     Decided(DecidedBatch),
     /// To [`crate::Request::Checkpoint`].

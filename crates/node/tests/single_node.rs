@@ -42,7 +42,10 @@ fn an_undecided_id_is_closed_when_somebody_asks() {
     let cluster = Cluster::group(1, Limits::default());
     let mut connection = cluster.members[0].connect();
     let id = connection.operation_id(PATIENCE).unwrap();
+    let glance = Request::LookUp { group: cluster.group, id };
+    assert_eq!(connection.call(&glance, PATIENCE).unwrap(), Response::Undecided);
     let settled = connection.outcome_of(cluster.group, id, PATIENCE).unwrap();
+    assert_eq!(connection.call(&glance, PATIENCE).unwrap(), Response::Settled(settled.clone()));
     let Settled::Closed { slot } = settled else {
         panic!("expected closed, got {settled:?}");
     };

@@ -64,6 +64,10 @@ impl Node {
             }
             Request::Withdraw { id } => self.withdraw(to, id),
             Request::Barrier { group, wait_ms } => self.ask_barrier(to, group, wait_ms)?,
+            Request::LookUp { group, id } => {
+                let known = settled(id, self.serving_replica(group)?.look_up(id));
+                self.clients.answer(to, &known.map_or(Response::Undecided, Response::Settled));
+            }
             Request::OutcomeOf { group, id, wait_ms } => self.outcome_of(to, group, id, wait_ms)?,
             Request::Entries { group, from, omit_own } => self.open_stream(to, group, from, omit_own)?,
             Request::Entry { group, slot } => self.entry(to, group, slot)?,

@@ -147,6 +147,11 @@ impl Area {
         Start(self.start.load(Ordering::SeqCst))
     }
 
+    /// The highest sequence that an operation of this start has.
+    pub fn last_sequence(&self) -> u64 {
+        self.sequence.load(Ordering::SeqCst)
+    }
+
     /// The next sequence of an operation of this start.
     pub fn next_sequence(&self) -> u64 {
         self.sequence.fetch_add(1, Ordering::SeqCst) + 1
