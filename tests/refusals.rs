@@ -73,6 +73,12 @@ const REFUSALS: &[Refusal] = &[
     refusal("CREATE VIEW s13 AS SELECT 1 AS id", "SELECT paxos_replicate_table('local', 's13')", "0A000"),
     refusal("", "SELECT paxos_replicate_table('local', 'pg_class')", "0A000"),
     refusal("", "SELECT paxos_replicate_table('local', 't')", "55000"),
+    refusal(
+        "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE TABLE moods (id int PRIMARY KEY, m mood[]); \
+         SELECT paxos_replicate_table('local', 'moods')",
+        "ALTER TYPE mood ADD VALUE 'happy'",
+        "0A000",
+    ),
     refusal("CREATE TABLE s14 (id int)", "SELECT paxos_replicate_table('nowhere', 's14')", "42704"),
     // Groups.
     refusal("", "SELECT paxos_create_group('local', 'host=127.0.0.1 dbname=postgres')", "42710"),

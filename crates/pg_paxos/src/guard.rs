@@ -102,6 +102,7 @@ fn is_watched(tag: NodeTag) -> bool {
             | NodeTag::T_AlterObjectSchemaStmt
             | NodeTag::T_TruncateStmt
             | NodeTag::T_DropStmt
+            | NodeTag::T_AlterEnumStmt
     )
 }
 
@@ -111,7 +112,17 @@ unsafe extern "C-unwind" fn check_statement(node: *mut pg_sys::Node) {
         return;
     }
     match (*node).type_ {
-        NodeTag::T_AlterTableStmt => refuse_named((*node.cast::<pg_sys::AlterTableStmt>()).relation, "ALTER TABLE"),
+        NodeTag::T_AlterTableStmt => {
+            let statement = &*node.cast::<pg_sys::AlterTableStmt>();
+            match statement.objtype {
+                pg_sys::ObjectType::OBJECT_TYPE => refuse_type(row_type((*statement).relation)),
+                _ => refuse_named((*statement).relation, "ALTER TABLE"),
+            }
+        }
+        NodeTag::T_AlterEnumStmt => {
+            let name = pg_sys::makeTypeNameFromNameList((*node.cast::<pg_sys::AlterEnumStmt>()).typeName);
+            refuse_type(pg_sys::LookupTypeNameOid(std::ptr::null_mut(), name, true));
+        }
         NodeTag::T_IndexStmt => refuse_named((*node.cast::<pg_sys::IndexStmt>()).relation, "CREATE INDEX"),
         NodeTag::T_CreateTrigStmt => {
             refuse_named((*node.cast::<pg_sys::CreateTrigStmt>()).relation, "CREATE TRIGGER");
@@ -181,6 +192,51 @@ const HINT_DDL: &str = "Changes of a replicated table's definition are not repli
 unsafe fn refuse_named(name: *const pg_sys::RangeVar, what: &str) {
     if let Some(table) = named(name) {
         refuse(&table, what, HINT_DDL);
+    }
+}
+
+/// The type of the rows of a composite type.
+unsafe fn row_type(name: *const pg_sys::RangeVar) -> Oid {
+    let relation = pg_sys::RangeVarGetRelidExtended(
+        name,
+        pg_sys::NoLock as i32,
+        pg_sys::RVROption::RVR_MISSING_OK,
+        None,
+        std::ptr::null_mut(),
+    );
+    match relation {
+        Oid::INVALID => Oid::INVALID,
+        relation => pg_sys::get_rel_type_id(relation),
+    }
+}
+
+/// Refuses to change a type whose values a replicated table holds: the other servers could not read new ones.
+fn refuse_type(changed: Oid) {
+    if changed == Oid::INVALID || !catalog::has_tables() {
+        return;
+    }
+    // The type may stand in arrays, domains, ranges and composites, and those in others.
+    let user = Spi::get_one_with_args::<String>(
+        "WITH RECURSIVE used (type) AS (
+             SELECT $1::pg_catalog.oid
+             UNION
+             SELECT t.oid FROM used JOIN pg_catalog.pg_type t ON t.typelem = used.type OR t.typbasetype = used.type
+                 OR EXISTS (SELECT FROM pg_catalog.pg_range r
+                            WHERE r.rngsubtype = used.type AND t.oid IN (r.rngtypid, r.rngmultitypid))
+                 OR EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+                            WHERE c.reltype = t.oid AND c.relkind = 'c' AND a.atttypid = used.type AND NOT a.attisdropped))
+         SELECT local_table.relation::pg_catalog.text
+         FROM pgp_metadata.local_table JOIN pg_catalog.pg_attribute a ON a.attrelid = local_table.relation
+         WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid IN (SELECT type FROM used)
+         ORDER BY 1 LIMIT 1",
+        &[changed.into()],
+    );
+    if let Some(table) = user.ok().flatten() {
+        refusal::not_supported(
+            format!("ALTER TYPE is not supported on a type of a column of replicated table \"{table}\""),
+            "Changes of a type are not replicated yet, and the other members could not read its new values. Make a new \
+             type and a new table and replicate that, or let the group's members leave the group first.",
+        );
     }
 }
 
