@@ -176,7 +176,7 @@ pub fn changes_catalogs(tag: pg_sys::NodeTag) -> bool {
 pub unsafe fn groups_of_copy(statement: *mut pg_sys::CopyStmt) -> Vec<GroupId> {
     // SAFETY: a parse tree of a COPY.
     unsafe {
-        if (*statement).relation.is_null() || (*statement).is_from {
+        if (*statement).relation.is_null() {
             return Vec::new();
         }
         group_of_range((*statement).relation).into_iter().collect()
