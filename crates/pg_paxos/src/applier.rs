@@ -107,16 +107,23 @@ impl StandIn {
 
     /// The engine has the checkpoint: an applier goes on from the copy.
     pub fn finish(self) {
-        self.group.set_applier_state(ApplierState::Starting);
+        change_from_copying(self.group, ApplierState::Starting);
         self.group.release_applier(self.index);
         Area::attached().wake_engine();
+    }
+}
+
+/// Not if the group is left or the node was removed meanwhile.
+fn change_from_copying(group: &Group, to: ApplierState) {
+    if group.applier_state() == ApplierState::Copying {
+        group.set_applier_state(to);
     }
 }
 
 unsafe extern "C-unwind" fn end_standing_in(_: i32, argument: pg_sys::Datum) {
     let group = &Area::attached().groups()[argument.value()];
     if let Some(before) = BEFORE.take() {
-        group.set_applier_state(before);
+        change_from_copying(group, before);
     }
     group.release_applier(Area::own_index());
     Area::attached().wake_engine();
