@@ -158,7 +158,7 @@ CREATE FUNCTION paxos_transaction_status(transaction_id text)
     RETURNS text LANGUAGE c STRICT
     AS 'MODULE_PATHNAME', 'paxos_transaction_status_wrapper';
 COMMENT ON FUNCTION paxos_transaction_status(text)
-    IS 'what became of a transaction whose outcome was unknown (SQLSTATE 08007): committed, aborted or expired';
+    IS 'what became of a transaction whose outcome was unknown (SQLSTATE 08007): committed, aborted, expired or in progress';
 
 CREATE FUNCTION paxos_last_transaction_id()
     RETURNS text LANGUAGE c STRICT
@@ -210,6 +210,21 @@ CREATE VIEW pgp_metadata.replicated_tables AS
     FROM pgp_metadata.local_table JOIN paxos_groups() AS groups USING (group_id);
 
 CREATE VIEW pg_stat_paxos AS SELECT * FROM paxos_status();
+COMMENT ON VIEW pg_stat_paxos IS 'every member of every group of this server, as this server sees it';
+COMMENT ON COLUMN pg_stat_paxos.node_id IS 'the member''s identity, made when its data directory was';
+COMMENT ON COLUMN pg_stat_paxos.connection_string IS 'how other members reach its PostgreSQL';
+COMMENT ON COLUMN pg_stat_paxos.address IS 'where the other members'' engines reach its engine';
+COMMENT ON COLUMN pg_stat_paxos.database_name IS 'which of its databases holds the group''s tables';
+COMMENT ON COLUMN pg_stat_paxos.role IS 'voter; witness: votes and holds no tables; learner: joins, and has no vote yet; none: was removed';
+COMMENT ON COLUMN pg_stat_paxos.is_self IS 'whether it is this server';
+COMMENT ON COLUMN pg_stat_paxos.is_live IS 'whether it was in contact, both ways, within pg_paxos.failure_timeout';
+COMMENT ON COLUMN pg_stat_paxos.is_owner IS 'whether it appends to the log in one round trip; it changes by itself when that member fails';
+COMMENT ON COLUMN pg_stat_paxos.epoch IS 'number of the group''s configuration: one more with each change of members';
+COMMENT ON COLUMN pg_stat_paxos.chosen IS 'slot up to which it is known to have the log';
+COMMENT ON COLUMN pg_stat_paxos.applied IS 'slot up to which its tables hold the log; NULL for other servers, which alone know';
+COMMENT ON COLUMN pg_stat_paxos.lag IS 'slots of the log, as this server knows it, that it lacks';
+COMMENT ON COLUMN pg_stat_paxos.state IS 'this server: serving, applying, copying, needs copy, changing members, stopped or removed; others: answering or silent';
+COMMENT ON COLUMN pg_stat_paxos.apply_error IS 'why this server stopped applying; NULL if it did not';
 
 -- ---------------------------------------------------------------------------------------------------------------
 -- Between members: what a joining server asks of an existing one, over an ordinary connection.
@@ -250,28 +265,26 @@ CREATE FUNCTION pgp_metadata.table_obstacle(definition bytea)
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights.
 
-REVOKE ALL ON FUNCTION
-    paxos_create_group(text, text), paxos_create_group(text, text, integer),
-    paxos_join_group(text, text, text), paxos_join_group(text, text, integer, text, integer),
-    paxos_leave_group(text), paxos_remove_host(text, text), paxos_remove_host(text, text, text),
-    paxos_replicate_table(text, regclass),
-    paxos(text, text, bigint, text), paxos_append(text, text, text), paxos_apply_and_append(text, text, text),
-    paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
-    pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
-    pgp_metadata.mark_snapshot(uuid), pgp_metadata.release_mark(uuid, bigint),
-    pgp_metadata.group_tables(text), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
-    FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION
-    paxos_create_group(text, text), paxos_create_group(text, text, integer),
-    paxos_join_group(text, text, text), paxos_join_group(text, text, integer, text, integer),
-    paxos_leave_group(text), paxos_remove_host(text, text), paxos_remove_host(text, text, text),
-    paxos_replicate_table(text, regclass),
-    paxos(text, text, bigint, text), paxos_append(text, text, text), paxos_apply_and_append(text, text, text),
-    paxos_apply_log(text, text, bigint), paxos_max_group_round(text, boolean),
-    pgp_metadata.admit_member(text, uuid, text, bytea, text, text), pgp_metadata.promote_member(uuid, uuid),
-    pgp_metadata.mark_snapshot(uuid), pgp_metadata.release_mark(uuid, bigint),
-    pgp_metadata.group_tables(text), pgp_metadata.describe_tables(uuid), pgp_metadata.table_obstacle(bytea)
-    TO pg_paxos_admin;
+DO $$
+DECLARE
+    administration regprocedure;
+BEGIN
+    FOREACH administration IN ARRAY ARRAY[
+        'paxos_create_group(text, text)', 'paxos_create_group(text, text, integer)',
+        'paxos_join_group(text, text, text)', 'paxos_join_group(text, text, integer, text, integer)',
+        'paxos_leave_group(text)', 'paxos_remove_host(text, text)', 'paxos_remove_host(text, text, text)',
+        'paxos_replicate_table(text, regclass)',
+        'paxos(text, text, bigint, text)', 'paxos_append(text, text, text)', 'paxos_apply_and_append(text, text, text)',
+        'paxos_apply_log(text, text, bigint)', 'paxos_max_group_round(text, boolean)',
+        'pgp_metadata.admit_member(text, uuid, text, bytea, text, text)', 'pgp_metadata.promote_member(uuid, uuid)',
+        'pgp_metadata.mark_snapshot(uuid)', 'pgp_metadata.release_mark(uuid, bigint)',
+        'pgp_metadata.group_tables(text)', 'pgp_metadata.describe_tables(uuid)', 'pgp_metadata.table_obstacle(bytea)'
+    ]::regprocedure[] LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', administration);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_paxos_admin', administration);
+    END LOOP;
+END
+$$;
 
 GRANT USAGE ON SCHEMA pgp_metadata TO PUBLIC;
 GRANT SELECT ON pgp_metadata."group", pgp_metadata.host, pgp_metadata.round, pgp_metadata.replicated_tables,
