@@ -275,3 +275,46 @@ fn a_member_that_was_away_too_long_copies_the_state_by_itself() -> anyhow::Resul
     cluster.equal_checksums(&[1, 2, 3], "t")?;
     cluster.finish()
 }
+
+#[test]
+fn a_member_that_was_removed_while_it_was_away_keeps_its_tables_as_ordinary_ones() -> anyhow::Result<()> {
+    let cluster = servers(3, &[])?;
+    for node in [2, 3] {
+        cluster.run(node, &join(&cluster, node))?;
+    }
+    cluster.run(1, "CREATE TABLE t (id int PRIMARY KEY)")?;
+    cluster.run(1, &replicate("t"))?;
+    for node in [1, 2, 3] {
+        cluster.wait_for_service(node, "t")?;
+    }
+    // What a server had not written out it would get back from the group's log, but not once it is removed.
+    cluster.run(3, "INSERT INTO t VALUES (1)")?;
+    cluster.run(3, "CHECKPOINT")?;
+
+    step("node 3 dies and is removed; what is written meanwhile is not for it");
+    cluster.kill(3)?;
+    cluster.run(1, &format!("SELECT paxos_remove_host('{GROUP}', '{}')", cluster.connection_string(3)))?;
+    ensure!(members(&cluster)? == 2, "it is still a member");
+    cluster.run(2, "INSERT INTO t VALUES (2)")?;
+
+    step("it comes back, learns of it, and its table becomes an ordinary one");
+    cluster.start(3)?;
+    wait_until(
+        "the removed server's tables are its own",
+        RECOVERY_TIME_MAX,
+        || cluster.value::<i64>(3, "SELECT count(*) FROM pgp_metadata.local_table"),
+        |count| *count == 0,
+    )?;
+    cluster.run(3, "INSERT INTO t VALUES (3); ALTER TABLE t ADD COLUMN own int")?;
+    let own: i64 = cluster.value(3, "SELECT sum(id) FROM t")?;
+    ensure!(own == 4, "its rows are {own}");
+    let others = cluster.equal_checksums(&[1, 2], "t")?;
+    ensure!(others.rows == 2, "a write of the removed server went to the others");
+
+    step("without the table it joins again");
+    cluster.run(3, "DROP TABLE t")?;
+    cluster.run(3, &join(&cluster, 3))?;
+    cluster.run(3, "INSERT INTO t VALUES (4)")?;
+    cluster.equal_checksums(&[1, 2, 3], "t")?;
+    cluster.finish()
+}

@@ -2,11 +2,13 @@
 //! and all nodes hold the same afterwards.
 
 use anyhow::{bail, ensure};
-use end_to_end::{describe, is_serialization_failure, sqlstate, tell, Cluster, Story};
+use end_to_end::{describe, installation_bindir, is_serialization_failure, sqlstate, tell, Cluster, Story};
 use postgres::Client;
 use std::io::{Read, Write};
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-const STORIES: [Story; 12] = [
+const STORIES: [Story; 14] = [
     ("the demonstration of the pg_paxos talk, as printed", talk),
     ("INSERT, UPDATE and DELETE in all their forms", forms),
     ("values are computed once: now(), random(), defaults", computed_once),
@@ -15,6 +17,8 @@ const STORIES: [Story; 12] = [
     ("prepared statements of both kinds, past the fifth execution", prepared),
     ("COPY in both directions", copy),
     ("joins with local tables, views, cursors", joins),
+    ("a procedure that commits sees after each COMMIT what was acknowledged elsewhere", procedures),
+    ("pg_dump in parallel, beside writers on another node, takes one state", dumps),
     ("of two transactions that conflict, one gets 40001 and is told why", conflicts),
     ("isolation levels", isolation),
     ("roles read and write as GRANTs allow", rights),
@@ -229,6 +233,72 @@ fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     equal(cluster, "shared", 90)?;
     let x: i64 = cluster.value(3, "SELECT sum(x) FROM shared WHERE id <= 3")?;
     ensure!(x == 2 - 1 + 6, "{x}");
+    Ok(())
+}
+
+fn procedures(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.replicate(
+        "CREATE TABLE stepped (id int PRIMARY KEY); CREATE TABLE steps (seen bigint); \
+         CREATE PROCEDURE follow(goal bigint) LANGUAGE plpgsql AS $$ DECLARE seen bigint; BEGIN \
+           LOOP COMMIT; SELECT count(*) INTO seen FROM stepped; EXIT WHEN seen >= goal; \
+                INSERT INTO steps VALUES (seen); PERFORM pg_sleep(0.001); END LOOP; \
+           COMMIT; INSERT INTO steps SELECT count(*) FROM stepped; END $$",
+        &["stepped", "steps"],
+    )?;
+    std::thread::scope(|scope| {
+        let follower = scope.spawn(|| run(&mut cluster.connect(1)?, "CALL follow(50)"));
+        for id in 1..=50 {
+            cluster.run(2, &format!("INSERT INTO stepped VALUES ({id})"))?;
+        }
+        follower.join().expect("the follower does not panic")
+    })?;
+    let last: i64 = cluster.value(3, "SELECT max(seen) FROM steps")?;
+    ensure!(last == 50, "the last step saw {last}");
+    let steps = cluster.equal_checksums(&cluster.all(), "steps")?;
+    ensure!(steps.rows > 1, "it committed only at its end");
+    Ok(())
+}
+
+fn dumps(cluster: &Cluster) -> anyhow::Result<()> {
+    let tables = ["debit", "credit"];
+    cluster.replicate("CREATE TABLE debit (id int PRIMARY KEY); CREATE TABLE credit (id int PRIMARY KEY)", &tables)?;
+    let place = cluster.directory().join("dump");
+    let stop = AtomicBool::new(false);
+    let output = std::thread::scope(|scope| -> anyhow::Result<Output> {
+        let writer = scope.spawn(|| -> anyhow::Result<()> {
+            let mut client = cluster.connect(1)?;
+            for id in 1.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                run(
+                    &mut client,
+                    &format!("BEGIN; INSERT INTO debit VALUES ({id}); INSERT INTO credit VALUES ({id}); COMMIT"),
+                )?;
+            }
+            Ok(())
+        });
+        let output = Command::new(installation_bindir().join("pg_dump"))
+            .args(["-h", "127.0.0.1", "-p", &cluster.port(2).to_string(), "-U", "postgres", "-j", "2", "-F", "d"])
+            .args(["-t", "debit", "-t", "credit", "-f"])
+            .arg(&place)
+            .arg("postgres")
+            .output();
+        stop.store(true, Ordering::Relaxed);
+        writer.join().expect("the writer does not panic")?;
+        Ok(output?)
+    })?;
+    ensure!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new(installation_bindir().join("pg_restore")).args(["-a", "-f", "-"]).arg(&place).output()?;
+    std::fs::remove_dir_all(&place)?;
+    ensure!(output.status.success(), "pg_restore: {}", String::from_utf8_lossy(&output.stderr));
+    let script = String::from_utf8(output.stdout)?;
+    let rows: Vec<usize> = script
+        .split("FROM stdin;\n")
+        .skip(1)
+        .map(|data| data.split("\\.\n").next().expect("a split gives something").lines().count())
+        .collect();
+    ensure!(rows.len() == 2 && rows[0] == rows[1], "the tables have {rows:?} rows in the dump");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::environment::{installation_bindir, step, synod, target_directory};
 use crate::port_range::PortRange;
-use crate::{checksum, describe, sqlstate, wait_for, wait_until, Checksum};
+use crate::{checksum, describe, is_serialization_failure, sqlstate, wait_for, wait_until, Checksum};
 use anyhow::{bail, Context};
 use postgres::{Client, Config, NoTls};
 use rustix::fs::{flock, FlockOperation};
@@ -15,6 +15,9 @@ use std::time::Duration;
 
 /// A statement of a test that takes longer than this hangs, which is a failure of its own.
 const STATEMENT_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How often a transaction is run that is told to run again.
+const TRIES_MAX: usize = 20;
 
 /// How long a cluster gets to serve again after a disturbance: restart, catch-up and a few
 /// failure time-outs, on a machine with two cores that does other things too.
@@ -168,11 +171,18 @@ impl Cluster {
         Ok(client)
     }
 
-    /// Runs statements on a node, each simple-query string a transaction unless it says otherwise.
+    /// Runs statements on a node, each simple-query string a transaction unless it says otherwise. As a client does, it
+    /// runs them again when told to: a node that has just come to a row by its key may not have had the latest.
     pub fn run(&self, node: usize, sql: &str) -> anyhow::Result<()> {
-        self.connect(node)?
-            .batch_execute(sql)
-            .map_err(|error| anyhow::anyhow!("node {node}: {sql}: {}", describe(&error)))
+        for _ in 1..TRIES_MAX {
+            match self.connect(node)?.batch_execute(sql) {
+                Err(error) if is_serialization_failure(&error) => {
+                    eprintln!("node {node}: again: {sql}: {}", describe(&error));
+                }
+                other => return other.map_err(|error| anyhow::anyhow!("node {node}: {sql}: {}", describe(&error))),
+            }
+        }
+        bail!("node {node}: {sql}: refused {TRIES_MAX} times with 40001")
     }
 
     /// Runs statements that must be refused, and returns the SQLSTATE and all that was said.
