@@ -70,7 +70,7 @@ pub fn lock(group: GroupId) {
     let mut is_told = false;
     while !try_lock(group) {
         if !is_told && began.elapsed() >= TELL_AFTER {
-            tell(format!("waiting for a copy of this group's state that is under way on this server"));
+            tell("waiting for a copy of this group's state that is under way on this server".to_owned());
             is_told = true;
         }
         engine_connection::pause(LOCK_POLL);
