@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use client::{DecidedBatch, Error, Request, RequestNumber, Response};
@@ -241,6 +241,8 @@ struct Applier {
     through: Slot,
     stream: Option<RequestNumber>,
     pause: Duration,
+    /// What the applier stopped for, if it did.
+    stopped_for: Option<String>,
 }
 
 impl Applier {
@@ -253,6 +255,7 @@ impl Applier {
             through: Slot::ZERO,
             stream: None,
             pause: RETRY_PAUSE,
+            stopped_for: None,
         }
     }
 
@@ -296,7 +299,7 @@ impl Applier {
                 continue;
             };
             match self.apply(batch) {
-                Ok(()) => self.pause = RETRY_PAUSE,
+                Ok(()) => self.goes_on(),
                 Err(failure) => self.recover(batch, failure),
             }
         }
@@ -493,27 +496,44 @@ impl Applier {
             // One at a time, so that the entry at fault is the one that is named.
             let single = Batch { first: batch.first, last: batch.first };
             match self.apply(single) {
-                Ok(()) => {}
+                Ok(()) => self.goes_on(),
                 Err(failure) => self.recover(single, failure),
             }
             return;
         }
-        self.stop(&format!("slot {}: {message}", batch.first));
+        self.stop(format!("slot {}: {message}", batch.first));
     }
 
-    fn stop(&mut self, text: &str) {
-        self.group.set_failure(text);
-        self.group.set_applier_state(ApplierState::Stopped);
-        pgrx::warning!(
-            "the applier of group \"{}\" stopped: {text}. This server goes on voting, but its tables fall behind. When the cause is removed, end this worker with pg_terminate_backend({}): it starts again.",
-            self.group.name(),
-            std::process::id()
-        );
-        loop {
+    /// Something that a person must see to is in the way. Tried again every few seconds, since nobody tells this worker
+    /// that it was seen to.
+    fn stop(&mut self, text: String) {
+        if self.stopped_for.as_ref() != Some(&text) {
+            self.group.set_failure(&text);
+            self.group.set_applier_state(ApplierState::Stopped);
+            pgrx::warning!(
+                "the applier of group \"{}\" stopped: {text}. This server goes on voting, but its tables fall behind. It goes on by itself when the cause is removed.",
+                self.group.name()
+            );
+            self.stopped_for = Some(text);
+        }
+        let again = Instant::now() + RETRY_PAUSE_MAX;
+        while Instant::now() < again {
             if matches!(self.group.applier_state(), ApplierState::Leaving | ApplierState::Removed) {
                 return;
             }
             engine_connection::pause(IDLE_WAIT);
+        }
+    }
+
+    fn goes_on(&mut self) {
+        self.pause = RETRY_PAUSE;
+        if self.stopped_for.take().is_some() {
+            self.group.set_failure("");
+            // Unless the server was removed from the group meanwhile, or the copy of a newer state has begun.
+            if self.group.applier_state() == ApplierState::Stopped {
+                self.group.set_applier_state(ApplierState::Running);
+            }
+            pgrx::log!("the applier of group \"{}\" goes on", self.group.name());
         }
     }
 
