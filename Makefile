@@ -46,9 +46,10 @@ stories: install ## Every end-to-end story, also those that `make test` leaves o
 story: install ## One end-to-end story: make story NAME=storm
 	@scripts/test --test $(NAME)
 
+# SOAK names some of them.
 .PHONY: soak
-soak: install ## The end-to-end stories at full size: hours
-	@SYNOD_TEST_SIZE=full scripts/test $(addprefix --test ,$(STORIES))
+soak: install ## The end-to-end stories at full size: an hour or two (HOURS=8 repeats them)
+	@scripts/soak $(SOAK)
 
 STEPS = 100000
 .PHONY: histories
