@@ -5,6 +5,7 @@
 //! a turn leave in one write per peer, the answers of a turn in one write per client. Under load turns grow by
 //! themselves, so batches do.
 
+mod contact;
 mod effects;
 mod groups;
 mod housekeeping;
@@ -90,6 +91,7 @@ pub(crate) struct Node {
     deliveries: VecDeque<Effect>,
     /// Members of all groups.
     peers: BTreeMap<NodeId, Peer>,
+    contact: contact::Contact,
     /// Removed members whose links stay open for a moment.
     farewells: BTreeMap<NodeId, (Peer, Instant)>,
     /// The proposal that the core said was withdrawn, last.
@@ -130,6 +132,7 @@ impl Node {
             batch: Vec::new(),
             deliveries: VecDeque::new(),
             peers: BTreeMap::new(),
+            contact: contact::Contact::new(),
             farewells: BTreeMap::new(),
             withdrawn: None,
             metrics: Metrics::default(),

@@ -20,6 +20,7 @@ impl Node {
             }
         }
         self.change_again();
+        self.note_contact();
         let now = Instant::now();
         if self.farewells.values().any(|(_, until)| *until <= now) {
             self.refresh_peers();
