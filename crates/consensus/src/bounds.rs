@@ -95,3 +95,10 @@ pub const PROMOTION_LAG_SLOTS: u64 = ACCEPT_WINDOW_SLOTS / 2;
 /// An owner gathers entries while its own disk writes, for at most the failure time-out divided by this: 10 ms by default,
 /// longer than a sync takes on any disk fit for the work.
 pub const GATHERING_PART: u32 = 100;
+
+/// Entries within a dwell time below which it does not matter who owns a log.
+pub const HAND_OVER_ENTRIES_MIN: u64 = 64;
+
+/// The part of a log's entries that must come from one node before it is invited to own the log, and from another before that
+/// one is: three quarters of two windows are no accident, and two nodes cannot both have them.
+pub const HAND_OVER_SHARE: (u64, u64) = (3, 4);

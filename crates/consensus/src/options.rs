@@ -47,6 +47,13 @@ impl CoreOptions {
         self.failure_timeout / 4
     }
 
+    /// An owner looks this often from where its log's entries come: a hand-over costs a round trip and a sync, which must not
+    /// count beside what it saves.
+    #[must_use]
+    pub fn hand_over_dwell(&self) -> Duration {
+        self.failure_timeout * 5
+    }
+
     /// What this many bytes take on their way to a disk and back, at the slowest that is not taken for a loss: 16 MB/s. Sent
     /// again sooner, a large entry would only stand in its own way.
     #[must_use]

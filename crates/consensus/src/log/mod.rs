@@ -4,6 +4,7 @@ mod acceptor;
 mod admission;
 mod catch_up;
 mod learner;
+mod origins;
 mod ownership;
 mod proposer;
 mod reader;
@@ -23,6 +24,7 @@ use acceptor::Acceptor;
 use admission::Admission;
 use catch_up::CatchUp;
 use learner::Learner;
+use origins::Origins;
 use ownership::Ownership;
 use proposer::Proposer;
 use reader::Reader;
@@ -36,6 +38,7 @@ pub(crate) struct Log {
     catch_up: CatchUp,
     proposer: Proposer,
     ownership: Ownership,
+    origins: Origins,
     admission: Admission,
     reader: Reader,
     /// Closed-up-to of the other members, as last heard.
@@ -58,6 +61,7 @@ impl Log {
             catch_up,
             proposer: Proposer::default(),
             ownership: Ownership::new(recovered.promised),
+            origins: Origins::default(),
             admission: Admission::default(),
             reader: Reader::default(),
             member_closed: BTreeMap::new(),
@@ -180,6 +184,7 @@ impl Log {
         self.expire(context, scope);
         self.route_pending(context, scope);
         self.seek_ownership(context, scope);
+        self.consider_hand_over(context, scope);
         self.propose_queued(context, scope);
         self.flush_reads(context, scope);
         self.note_durable(context);

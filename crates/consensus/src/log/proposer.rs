@@ -1,5 +1,6 @@
 //! The proposer: phase 1 over the open slots, then phase 2, pipelined, for as long as its ballot is the highest (rules 2 and 4).
 
+use super::origins::Origins;
 use super::Log;
 use crate::ballot::Ballot;
 use crate::bounds;
@@ -220,6 +221,8 @@ impl Log {
         let ballot = Ballot { epoch: scope.epoch(), round, node: context.node, start };
         assert!(ballot > highest, "a new ballot is above every ballot seen");
         self.ownership.highest = ballot;
+        // The owner until now will not propose what it has queued; what it has in flight phase 1 finds.
+        self.reconsider_forwards();
         let now = context.now;
         self.proposer.stage = Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), asked_at: now });
         self.ask_promises(context, scope);
@@ -355,6 +358,7 @@ impl Log {
             yielding_until: None,
         });
         self.ownership.won();
+        self.origins = Origins::default();
         let mut batch = Vec::new();
         let mut bytes = 0;
         for (_, entry) in values {
@@ -503,6 +507,7 @@ impl Log {
                     owning.bytes -= batch.bytes;
                     for entry in batch.entries.iter() {
                         known_ids.remove(&entry.id());
+                        self.origins.count(context.now, entry.id());
                     }
                     *notice_due = true;
                 }

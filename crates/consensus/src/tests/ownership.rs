@@ -154,6 +154,56 @@ fn an_invitation_hands_the_log_over_without_a_timeout() {
     assert_eq!(cluster.bodies(2), ["one", "two"]);
 }
 
+/// A client of one node writes, `per_second` times for so many seconds.
+fn write_steadily(cluster: &mut Cluster, number: u128, seconds: u64, per_second: u64) {
+    for written in 0..seconds * per_second {
+        let id = cluster.propose(number, &format!("{number}: {written}"));
+        cluster.run(Duration::from_millis(1000 / per_second));
+        assert!(matches!(cluster.state(number).outcomes[&id], ProposalOutcome::Chosen(_)), "{written}");
+    }
+}
+
+#[test]
+fn a_log_moves_to_the_node_where_its_entries_come_from() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "one");
+    cluster.settle();
+    write_steadily(&mut cluster, 3, 7, 20);
+    assert_eq!(cluster.owners(), [node(1)], "one dwell time may be an accident");
+    write_steadily(&mut cluster, 3, 5, 20);
+    assert_eq!(cluster.owners(), [node(3)], "two are not, and no write waited for the change");
+    write_steadily(&mut cluster, 1, 7, 20);
+    assert_eq!(cluster.owners(), [node(3)], "nor does it go back at once");
+    write_steadily(&mut cluster, 1, 8, 20);
+    assert_eq!(cluster.owners(), [node(1)]);
+}
+
+#[test]
+fn a_log_that_two_nodes_write_stays_where_it_is() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "one");
+    cluster.settle();
+    for _ in 0..20 {
+        write_steadily(&mut cluster, 3, 1, 20);
+        write_steadily(&mut cluster, 2, 1, 20);
+    }
+    assert_eq!(cluster.owners(), [node(1)]);
+}
+
+#[test]
+fn an_owner_whose_invitation_comes_to_nothing_resumes() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "one");
+    cluster.settle();
+    let hand_over = crate::Input::HandOver { group: crate::cluster::GROUP, log: crate::LogId::MAIN, to: node(3) };
+    cluster.input(node(1), hand_over);
+    cluster.kill(3);
+    let id = cluster.propose(2, "two");
+    cluster.run(Duration::from_millis(1100));
+    assert!(matches!(cluster.state(2).outcomes[&id], ProposalOutcome::Chosen(_)));
+    assert_eq!(cluster.owners(), [node(1)]);
+}
+
 /// Both nodes' disks, node 1's held back: nothing that it says about a promise or an acceptance may leave before the sync (rule 3).
 #[test]
 fn nothing_is_promised_or_accepted_before_it_is_durable() {
