@@ -19,4 +19,5 @@
 
 pub mod checker;
 pub mod log;
+pub mod reads;
 pub mod words;
