@@ -18,6 +18,8 @@
 //! after that part, whose replies are lost.
 
 pub mod checker;
+pub mod epochs;
 pub mod log;
 pub mod reads;
+pub mod runs;
 pub mod words;

@@ -12,7 +12,8 @@
 //! | a member behind copies what another has closed, with its ballot | `learn` |
 //!
 //! *Finishing* needs no step of its own: the accept to send again is in the network already, and acceptances are counted by
-//! anybody. A proposer's own acceptor takes its messages at once, as in the code.
+//! anybody. A true notice does what counting does; only those stay messages whose range reaches beyond what was chosen under
+//! their ballot. A proposer's own acceptor takes its messages at once, as in the code.
 //!
 //! **Bounds**: nodes, of which the first few propose; slots; rounds; attempts (phase 1 begun) and crashes over all nodes. When
 //! no crash is left, a sync follows every step, as nothing can tell the difference any more. **Left out**: damage (rule 9),
@@ -56,6 +57,8 @@ pub enum Bug {
 /// The model with its bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Log<const N: usize> {
+    /// A quorum holds a majority of each of these: twice all nodes, or the old and the new voters of a joint epoch.
+    pub majorities_of: [Nodes; 2],
     /// The first so many nodes propose.
     pub proposers: u8,
     /// Slots that are proposed.
@@ -214,7 +217,14 @@ impl<const N: usize> Log<N> {
     #[must_use]
     pub fn new(proposers: u8, slots: u8, rounds: u8, attempts: u8, crashes: u8) -> Log<N> {
         assert!(usize::from(slots) <= SLOTS && usize::from(proposers) <= N);
-        Log { proposers, slots, rounds, attempts, crashes, bug: None }
+        Log { majorities_of: [Nodes::below(N as u8); 2], proposers, slots, rounds, attempts, crashes, bug: None }
+    }
+
+    /// The same with the quorums of a joint epoch. With one slot that is the control log deciding the epoch after it: two
+    /// members may want different ones, and only one may be chosen (rule 6).
+    #[must_use]
+    pub fn joint(self, old: &[Node], new: &[Node]) -> Log<N> {
+        Log { majorities_of: [Nodes::of(old), Nodes::of(new)], ..self }
     }
 
     /// The same with a rule broken.
@@ -232,7 +242,11 @@ impl<const N: usize> Log<N> {
     }
 
     fn is_quorum(&self, set: Nodes) -> bool {
-        set.is_majority_of(self.all())
+        self.majorities_of.iter().all(|voters| set.is_majority_of(*voters))
+    }
+
+    fn quorums(&self) -> impl Iterator<Item = Nodes> + '_ {
+        (1..=self.all().0).map(Nodes).filter(|set| self.is_quorum(*set))
     }
 
     /// The state after a step: what cannot matter any more is made equal.
@@ -278,7 +292,9 @@ impl<const N: usize> Log<N> {
         for number in 0..N {
             let waiting = std::mem::take(&mut state.nodes[number].waiting);
             let useful = |message: &Message| match *message {
-                Message::Promise { ballot, .. } => state.nodes[usize::from(ballot.node)].stage == Stage::Preparing { ballot },
+                Message::Promise { ballot, .. } => {
+                    state.nodes[usize::from(ballot.node)].stage == Stage::Preparing { ballot }
+                }
                 _ => true,
             };
             let kept = if waiting.iter().all(useful) { waiting } else { waiting.into_iter().filter(useful).collect() };
@@ -322,10 +338,9 @@ impl<const N: usize> Log<N> {
 
     /// Takes a slot as chosen; the promises of the log are judged here.
     fn take(&self, state: &mut State<N>, slot: Slot, value: Value) {
-        let all = self.all();
         let is_chosen = state.sent.iter().any(|message| match message {
             Message::Accepted { ballot, slot: at, value: accepted, .. } if (*at, *accepted) == (slot, value) => {
-                state.accepted_by(*ballot, slot).is_majority_of(all)
+                self.is_quorum(state.accepted_by(*ballot, slot))
             }
             _ => false,
         });
@@ -352,8 +367,7 @@ impl<const N: usize> Log<N> {
         if let Stage::Owning { ballot, base, next } = &mut it.stage {
             *next = (*next).max(slot + 1);
             let (ballot, first) = (*ballot, *base);
-            let all = self.all();
-            let is_redundant = |slot| state.accepted_by(ballot, slot).is_majority_of(all);
+            let is_redundant = |slot| self.is_quorum(state.accepted_by(ballot, slot));
             if slot >= first && (self.has(Bug::ChosenUnderAnyBallot) || !(first..=slot).all(is_redundant)) {
                 state.send(Message::Chosen { ballot, first, last: slot });
             }
@@ -391,8 +405,7 @@ impl<const N: usize> Log<N> {
 
     /// Phase 1 at an acceptor; false if there is nothing to answer.
     fn promise(&self, state: &mut State<N>, node: Node, ballot: Ballot) -> bool {
-        let answered =
-            |message: &Message| matches!(message, Message::Promise { ballot: under, from, .. } if (*under, *from) == (ballot, node));
+        let answered = |message: &Message| matches!(message, Message::Promise { ballot: under, from, .. } if (*under, *from) == (ballot, node));
         let once = !self.has(Bug::BallotsWithoutStart);
         if once && (state.sent.iter().any(answered) || state.node(node).waiting.iter().any(answered)) {
             return false;
@@ -508,7 +521,7 @@ impl<const N: usize> Log<N> {
                 .iter()
                 .filter(|message| matches!(message, Message::Promise { ballot: under, .. } if *under == ballot))
                 .collect();
-            for set in self.all().majorities() {
+            for set in self.quorums() {
                 for counted in one_of_each(set, &promises) {
                     if let Some(state) = self.owner_with(state, node, ballot, &counted) {
                         next.push((Step::BecomesOwner { node, promised: set }, self.settle(state)));
@@ -523,7 +536,9 @@ impl<const N: usize> Log<N> {
         let closed = state.nodes[usize::from(node)].now.closed;
         let mut found = [Entry::default(); SLOTS];
         for message in counted {
-            let Message::Promise { closed: theirs, held, .. } = message else { unreachable!("only promises are counted") };
+            let Message::Promise { closed: theirs, held, .. } = message else {
+                unreachable!("only promises are counted")
+            };
             if *theirs > closed && !self.has(Bug::PhaseOneIgnoresClosed) {
                 return None;
             }
@@ -535,7 +550,10 @@ impl<const N: usize> Log<N> {
                     && known.ballot != Ballot::ZERO
                     && entry.ballot != Ballot::ZERO
                     && entry.ballot < known.ballot;
-                if lower || (entry.ballot > known.ballot && !self.has(Bug::PhaseOneTakesLowest)) || known.value.is_none() {
+                if lower
+                    || (entry.ballot > known.ballot && !self.has(Bug::PhaseOneTakesLowest))
+                    || known.value.is_none()
+                {
                     *known = *entry;
                 }
             }
@@ -664,7 +682,7 @@ impl<const N: usize> Log<N> {
     /// Whether everything that was taken as chosen would be found by every phase 1, whoever crashes now.
     fn is_safe_on_disk(&self, state: &State<N>) -> bool {
         (1..=self.slots).zip(state.taken).filter(|(_, taken)| !taken.is_none()).all(|(slot, taken)| {
-            self.all().majorities().all(|set| {
+            self.quorums().all(|set| {
                 let disks = || set.iter().map(|node| &state.nodes[usize::from(node)].disk);
                 let is_closed = disks().any(|disk| disk.closed >= slot);
                 is_closed || disks().map(|disk| disk.entry(slot)).max().is_some_and(|entry| entry.value == taken)
@@ -730,7 +748,7 @@ impl<const N: usize> Model for Log<N> {
         let owners = state.nodes.iter().filter(|node| matches!(node.stage, Stage::Owning { .. })).count();
         let carried = state.sent.iter().any(|message| {
             matches!(message, Message::Accepted { ballot, value, slot, .. }
-                if value.0.node != ballot.node && state.accepted_by(*ballot, *slot).is_majority_of(self.all()))
+                if value.0.node != ballot.node && self.is_quorum(state.accepted_by(*ballot, *slot)))
         });
         let closed = || state.nodes.iter().map(|node| node.now.closed);
         u32::from(state.acknowledged() > 0)
@@ -738,9 +756,5 @@ impl<const N: usize> Model for Log<N> {
             | u32::from(two) << 2
             | u32::from(owners > 1) << 3
             | u32::from(closed().filter(|closed| *closed > 0).count() == 1) << 4
-    }
-
-    fn representative(&self, state: State<N>) -> State<N> {
-        state
     }
 }

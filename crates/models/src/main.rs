@@ -1,24 +1,67 @@
-use models::log::*;
-use models::reads::{Reads, self};
-use models::checker::*;
-fn main() {
-    let a: Vec<u8> = std::env::args().skip(1).map(|x| x.parse().unwrap()).collect();
-    let f = |_d: usize, _n: usize| ();
-    if a.is_empty() {
-        use reads::Bug::*;
-        for bug in [BelievesLowest, MajorityOfAnswers, OneAnswer, JoinsRoundSent, RoundsBeginAgain, BarrierNotFinished, AnswersUnsynced] {
-            for (p, s, r, a, c, k) in [(1, 1, 1, 1, 0, 1), (1, 1, 1, 1, 0, 2), (1, 1, 1, 1, 1, 1), (1,1,1,1,1,2), (2,1,2,2,0,1), (2,1,2,2,1,1)] {
-                let m = Reads::<3>::new(Log::new(p, s, r, a, c), k).with(bug);
-                let m = if bug == AnswersUnsynced { m.with_answers_that_prove() } else { m };
-                let rep = search(&m, 2_000_000);
-                if let Outcome::Broken { .. } = rep.outcome { println!("{bug:?} {:?} {rep}", (p, s, r, a, c, k)); break; }
-                println!("{bug:?} {:?} not: {} {:?} {:?} {:?}", (p,s,r,a,c,k), rep.states, rep.outcome, rep.elapsed, rep.unseen);
-            }
+//! Searches the models, says how far it is, and ends with a table.
+
+use clap::Parser;
+use models::checker::{Outcome, Report};
+use models::runs::{self, Run};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Searches the models of the consensus rules to their ends.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Only this model: log, reads or epochs.
+    #[arg(long)]
+    model: Option<String>,
+    /// The bounds of every test run instead of the larger ones.
+    #[arg(long)]
+    small: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runs = if arguments.small { runs::small() } else { runs::large() };
+    let runs: Vec<Run> =
+        runs.into_iter().filter(|run| arguments.model.as_ref().is_none_or(|model| model == run.model)).collect();
+    let mut rows = Vec::new();
+    let mut held = !runs.is_empty();
+    for run in &runs {
+        eprintln!("{}: {}", run.model, run.bounds);
+        let report = search(run);
+        held &= report.outcome == Outcome::Complete && run.surprises(&report).is_empty();
+        if report.outcome != Outcome::Complete {
+            println!("{}: {}: {report}", run.model, run.bounds);
         }
-        return;
+        rows.push(row(run, &report));
+        eprintln!("{}", row(run, &report));
     }
-    let m = Reads::<3>::new(Log::new(a[1], a[2], a[3], a[4], a[5]), usize::from(a[6]));
-    let m = if a[0] == 1 { m.with_answers_that_prove() } else { m };
-    let rep = search_telling(&m, 60_000_000, f);
-    println!("{a:?} {rep} {:?}", rep.unseen);
+    println!("| model | bounds | states | depth | seconds | result |");
+    println!("|---|---|---:|---:|---:|---|");
+    rows.iter().for_each(|row| println!("{row}"));
+    if held {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn search(run: &Run) -> Report {
+    let begun = Instant::now();
+    let mut told = begun;
+    run.search(&mut |depth, states| {
+        if told.elapsed() >= Duration::from_secs(5) {
+            told = Instant::now();
+            eprintln!("  {:>4} s: depth {depth}, {states} states", begun.elapsed().as_secs());
+        }
+    })
+}
+
+fn row(run: &Run, report: &Report) -> String {
+    let result = match &report.outcome {
+        Outcome::Complete if run.surprises(report).is_empty() => "complete, holds".to_owned(),
+        Outcome::Complete => format!("complete, but not seen as expected: {}", run.surprises(report).join("; ")),
+        Outcome::Stopped => "stopped at the limit of states".to_owned(),
+        Outcome::Broken { promise, .. } => format!("BROKEN: {promise}"),
+    };
+    let seconds = report.elapsed.as_secs_f64();
+    format!("| {} | {} | {} | {} | {seconds:.0} | {result} |", run.model, run.bounds, report.states, report.depth)
 }

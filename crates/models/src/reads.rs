@@ -13,11 +13,11 @@
 //! read returned, before it began. Some client may know of all those. With unique operations in slots, that is
 //! linearizability of the log's length, and with agreement (model 1) of its content.
 //!
-//! **Bounds**: those of model 1, and rounds of reads. Readers sit on every node. **Left out**: a member answers a round once
+//! **Bounds**: those of model 1, and rounds of reads. Readers sit on the first nodes, or on all. **Left out**: a member answers a round once
 //! (the first answer counts, and it may come at any time); epochs.
 
 use crate::checker::Model;
-use crate::log::{self, Acceptor, Log, SLOTS};
+use crate::log::{self, Acceptor, Log};
 use crate::words::{Ballot, Node, Nodes, Slot};
 
 /// Rounds of reads; a bound of the arrays.
@@ -49,6 +49,8 @@ pub struct Reads<const N: usize> {
     pub log: Log<N>,
     /// Rounds of reads.
     pub rounds: usize,
+    /// The first so many nodes read.
+    pub readers: u8,
     /// Whether a reader takes its barrier as chosen if a quorum of the answers names it under one ballot. Rule 1 allows that,
     /// and it is what the ballot in an answer is good for; the code does not do it.
     pub answers_prove: bool,
@@ -61,7 +63,7 @@ pub struct Reads<const N: usize> {
 pub struct Answer {
     /// Closed-up-to.
     pub closed: Slot,
-    /// The highest slot accepted durably, and under which ballot.
+    /// The highest slot accepted durably; under which ballot, if readers make something of that.
     pub highest: (Slot, Ballot),
 }
 
@@ -121,7 +123,14 @@ impl<const N: usize> Reads<N> {
     #[must_use]
     pub fn new(log: Log<N>, rounds: usize) -> Reads<N> {
         assert!(rounds <= ROUNDS);
-        Reads { log, rounds, answers_prove: false, bug: None }
+        Reads { log, rounds, readers: N as u8, answers_prove: false, bug: None }
+    }
+
+    /// The same with readers on the first so many nodes only.
+    #[must_use]
+    pub fn with_readers(self, readers: u8) -> Reads<N> {
+        assert!(usize::from(readers) <= N);
+        Reads { readers, ..self }
     }
 
     /// The same with a rule broken.
@@ -178,7 +187,8 @@ impl<const N: usize> Reads<N> {
         let it = &state.log.nodes[usize::from(node)];
         let shown: &Acceptor = if self.has(Bug::AnswersUnsynced) { &it.now } else { &it.disk };
         let highest = shown.highest();
-        let ballot = if highest == 0 { Ballot::ZERO } else { shown.entry(highest).ballot };
+        let told = highest > 0 && self.answers_prove;
+        let ballot = if told { shown.entry(highest).ballot } else { Ballot::ZERO };
         Answer { closed: it.now.closed, highest: (highest, ballot) }
     }
 
@@ -212,7 +222,7 @@ impl<const N: usize> Reads<N> {
         for (number, round) in state.rounds[..self.rounds].iter().enumerate() {
             match *round {
                 Round::NotBegun => {
-                    next.extend((0..N as Node).map(|reader| begun(number, reader, [None; N])));
+                    next.extend((0..self.readers).map(|reader| begun(number, reader, [None; N])));
                     return;
                 }
                 Round::Astray { reader, answers } => next.push(begun(number, reader, answers)),
@@ -279,13 +289,7 @@ impl<const N: usize> Model for Reads<N> {
     ];
 
     fn initial(&self) -> State<N> {
-        State {
-            log: self.log.initial(),
-            rounds: [Round::NotBegun; ROUNDS],
-            returned: 0,
-            stale: false,
-            waited: false,
-        }
+        State { log: self.log.initial(), rounds: [Round::NotBegun; ROUNDS], returned: 0, stale: false, waited: false }
     }
 
     fn steps(&self, state: &State<N>, next: &mut Vec<(Step, State<N>)>) {
@@ -303,9 +307,10 @@ impl<const N: usize> Model for Reads<N> {
     }
 
     fn sights(&self, state: &State<N>) -> u32 {
-        let late = state.rounds.iter().any(|round| {
-            matches!(round, Round::Sent { floor, .. } if state.log.acknowledged() > *floor)
-        });
+        let late = state
+            .rounds
+            .iter()
+            .any(|round| matches!(round, Round::Sent { floor, .. } if state.log.acknowledged() > *floor));
         let differ = state.rounds.iter().any(|round| match round {
             Round::Sent { answers, .. } => {
                 let reaches = || answers.iter().flatten().map(Answer::reach);
@@ -313,12 +318,6 @@ impl<const N: usize> Model for Reads<N> {
             }
             _ => false,
         });
-        u32::from(state.returned > 0)
-            | u32::from(state.waited) << 1
-            | u32::from(late) << 2
-            | u32::from(differ) << 3
+        u32::from(state.returned > 0) | u32::from(state.waited) << 1 | u32::from(late) << 2 | u32::from(differ) << 3
     }
 }
-
-/// Keeps the bound of the arrays and that of the searches together.
-const _: () = assert!(SLOTS >= 2);

@@ -132,11 +132,6 @@ impl Nodes {
     pub fn iter(self) -> impl Iterator<Item = Node> {
         (0..8).filter(move |node| self.has(*node))
     }
-
-    /// Every set of these nodes that holds more than half of them.
-    pub fn majorities(self) -> impl Iterator<Item = Nodes> {
-        (1..=self.0).map(Nodes).filter(move |set| set.and(self) == *set && set.is_majority_of(self))
-    }
 }
 
 impl fmt::Debug for Nodes {
