@@ -13,13 +13,18 @@
 //! | who drives is not in the state: every voter of the joint epoch may go on at any time, from what was answered to anybody | `resume_if_due`, `Changes` is volatile |
 //! | a member behind copies what another has closed, in any epoch | learning is never fenced |
 //!
+//! The promises are those of model 1 across epochs, and that of model 2 for a read while they change.
+//!
 //! **Bounds**: four nodes, one slot, attempts, crashes, which nodes propose. **Left out**: the ballots of the control log.
 //! Its slot 2 has one candidate, open to all from the beginning; its slot 3 is decided in one step, once a joint quorum is
 //! fenced. That two phases with both quorums decide it once only is a search of its own: [`crate::log::Log::joint`]. Notices
-//! are as if fetched. A learner accepts nothing ahead of what it learns. Reads (model 2) do not cross epochs here.
+//! are as if fetched. A learner accepts nothing ahead of what it learns. One round of reads, and only where a search asks for it.
+
+mod reading;
 
 use crate::checker::Model;
 use crate::words::{Ballot, Entry, Node, Nodes, Value};
+use reading::Read;
 
 /// Nodes.
 pub const NODES: usize = 4;
@@ -43,6 +48,10 @@ pub enum Bug {
     BallotsWithoutEpoch,
     /// An owner goes on under its ballot in the next epoch, without phase 1.
     OwnsAfterEpochChange,
+    /// Answers to a read count whatever the epoch of who answers.
+    ReadsNotFenced,
+    /// In a joint epoch the barrier of a read is what a quorum of the new voters may have.
+    JointReadsAskNew,
 }
 
 /// The model with its bounds.
@@ -60,6 +69,8 @@ pub struct Epochs {
     pub rounds: u8,
     /// Crashes, over all nodes.
     pub crashes: u8,
+    /// Who may begin the one read that there is.
+    pub readers: Nodes,
     /// The rule that is broken.
     pub bug: Option<Bug>,
 }
@@ -152,6 +163,8 @@ pub struct State {
     pub attempts: u8,
     /// Crashes so far.
     pub crashes: u8,
+    /// The read.
+    pub read: Read,
     /// A promise that the last step broke.
     pub broken: Option<&'static str>,
 }
@@ -171,6 +184,9 @@ pub enum Step {
     ThirdEpochIsChosen { by: Node, configuration: Configuration },
     Syncs { node: Node },
     Crashes { node: Node, keeps_closed: bool },
+    ReadBegins { reader: Node },
+    AnswersRead { node: Node },
+    ReadReturns { counted: Nodes, found: bool },
 }
 
 impl State {
@@ -214,6 +230,7 @@ impl Epochs {
             attempts,
             rounds: 1,
             crashes,
+            readers: Nodes::NONE,
             bug: None,
         }
     }
@@ -232,6 +249,12 @@ impl Epochs {
             new: Nodes::of(&[0, 1, 2]),
             ..Epochs::replacing(proposers, attempts, crashes)
         }
+    }
+
+    /// The same with a read by one of these, at any time.
+    #[must_use]
+    pub fn with_a_read_by(self, readers: &[Node]) -> Epochs {
+        Epochs { readers: Nodes::of(readers), ..self }
     }
 
     /// The same with a rule broken.
@@ -568,6 +591,7 @@ impl Epochs {
                 if configuration == Configuration::Joint {
                     self.reply(&mut state, node, Message::Fenced { from: node });
                 }
+                self.forget_round(&mut state, node);
                 next.push((Step::IsTold { node, configuration }, self.settle(state)));
             }
         }
@@ -655,6 +679,7 @@ impl Epochs {
                 it.start += 1;
                 it.stage = Stage::Idle;
                 state.crashes += 1;
+                self.forget_round(&mut state, node);
                 next.push((Step::Crashes { node, keeps_closed }, self.settle(state)));
             }
         }
@@ -693,6 +718,7 @@ impl Model for Epochs {
         "the new voters are in force, and something was chosen before",
         "the old voters are in force again",
         "nodes in three epochs at once",
+        "a read returned the slot",
     ];
 
     fn initial(&self) -> State {
@@ -705,6 +731,7 @@ impl Model for Epochs {
             taken_in: 0,
             attempts: 0,
             crashes: 0,
+            read: Read::NotBegun,
             broken: None,
         }
     }
@@ -719,11 +746,14 @@ impl Model for Epochs {
         self.answer_sync_pass(state, next);
         self.choose_third_epoch(state, next);
         self.sync_or_crash(state, next);
+        self.read_steps(state, next);
     }
 
     fn broken(&self, state: &State) -> Option<&'static str> {
         let lost = !state.taken.is_none() && !self.is_safe_on_disk(state);
-        state.broken.or(lost.then_some("nothing acknowledged can be lost, across epochs"))
+        let stale = matches!(state.read, Read::Over { stale: true });
+        let stale = stale.then_some("a read returns no less than what was known to anybody before it began");
+        state.broken.or(stale).or(lost.then_some("nothing acknowledged can be lost, across epochs"))
     }
 
     fn sights(&self, state: &State) -> u32 {
@@ -735,5 +765,6 @@ impl Model for Epochs {
             | u32::from(state.third == Some(Configuration::New) && early) << 3
             | u32::from(state.third == Some(Configuration::OldAgain)) << 4
             | u32::from((1..=3).all(|epoch| epochs.contains(&epoch))) << 5
+            | u32::from(matches!(state.read, Read::Over { stale: false })) << 6
     }
 }

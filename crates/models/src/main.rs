@@ -12,6 +12,9 @@ struct Arguments {
     /// Only this model: log, reads or epochs.
     #[arg(long)]
     model: Option<String>,
+    /// Only searches whose bounds contain this.
+    #[arg(long, default_value = "")]
+    bounds: String,
     /// The bounds of every test run instead of the larger ones.
     #[arg(long)]
     small: bool,
@@ -20,8 +23,10 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runs = if arguments.small { runs::small() } else { runs::large() };
-    let runs: Vec<Run> =
-        runs.into_iter().filter(|run| arguments.model.as_ref().is_none_or(|model| model == run.model)).collect();
+    let wanted = |run: &Run| {
+        arguments.model.as_ref().is_none_or(|model| model == run.model) && run.bounds.contains(&arguments.bounds)
+    };
+    let runs: Vec<Run> = runs.into_iter().filter(wanted).collect();
     let mut rows = Vec::new();
     let mut held = !runs.is_empty();
     for run in &runs {

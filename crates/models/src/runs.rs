@@ -48,11 +48,20 @@ impl Run {
     }
 }
 
-/// A voter that only the old epoch lets propose.
-const WHO_LEAVES: &[&str] = &["something is chosen in the joint epoch"];
+/// Nobody reads.
+const NO_READ: &[&str] = &["a read returned the slot"];
 
-/// A voter that the old epoch does not know.
-const WHO_COMES: &[&str] = &["something is chosen in the old epoch"];
+/// And who proposes may do so in the old epoch only.
+const WHO_LEAVES: &[&str] = &["something is chosen in the joint epoch", "a read returned the slot"];
+
+/// And who proposes is not known to the old epoch.
+const WHO_COMES: &[&str] = &["something is chosen in the old epoch", "a read returned the slot"];
+
+/// Who proposes is not known to the old epoch.
+const OLD: &[&str] = &["something is chosen in the old epoch"];
+
+/// Who proposes may do so in the old epoch only.
+const NO_JOINT: &[&str] = &["something is chosen in the joint epoch"];
 
 /// What every test run searches, in well under a minute.
 #[must_use]
@@ -69,8 +78,14 @@ pub fn small() -> Vec<Run> {
         Run::new("epochs", "1 of 3 replaced, 1 attempt (who leaves)", Epochs::replacing(&[2], 1, 0))
             .without(WHO_LEAVES),
         Run::new("epochs", "1 of 3 replaced, 1 attempt (who comes)", Epochs::replacing(&[3], 1, 0)).without(WHO_COMES),
-        Run::new("epochs", "3 to 4 voters, 1 attempt (who stays)", Epochs::promoting(&[0], 1, 0)),
+        Run::new("epochs", "3 to 4 voters, 1 attempt (who stays)", Epochs::promoting(&[0], 1, 0)).without(NO_READ),
         Run::new("epochs", "4 to 3 voters, 1 attempt (who leaves)", Epochs::removing(&[3], 1, 0)).without(WHO_LEAVES),
+        Run::new(
+            "epochs",
+            "1 of 3 replaced, 1 attempt (who leaves), 1 read (who stays)",
+            Epochs::replacing(&[2], 1, 0).with_a_read_by(&[0]),
+        )
+        .without(NO_JOINT),
     ]
 }
 
@@ -88,10 +103,25 @@ pub fn large() -> Vec<Run> {
         Run::new("log", "3 nodes, 2 slots, 2 attempts, 1 crash", Log::<3>::new(2, 2, 2, 2, 1)),
         Run::new("epochs", "1 of 3 replaced, 1 attempt (who leaves), 1 crash", Epochs::replacing(&[2], 1, 1))
             .without(WHO_LEAVES),
-        Run::new("epochs", "1 of 3 replaced, 1 attempt (who stays), 1 crash", Epochs::replacing(&[0], 1, 1)),
-        Run::new("epochs", "1 of 3 replaced, 2 attempts (who leaves, who comes)", Epochs::replacing(&[2, 3], 2, 0)),
-        Run::new("epochs", "3 to 4 voters, 2 attempts (who stays, who comes)", Epochs::promoting(&[0, 3], 2, 0)),
-        Run::new("epochs", "4 to 3 voters, 2 attempts (who stays, who leaves)", Epochs::removing(&[0, 3], 2, 0)),
+        Run::new("epochs", "1 of 3 replaced, 1 attempt (who stays), 1 crash", Epochs::replacing(&[0], 1, 1))
+            .without(NO_READ),
+        Run::new("epochs", "1 of 3 replaced, 2 attempts (who leaves, who comes)", Epochs::replacing(&[2, 3], 2, 0))
+            .without(NO_READ),
+        Run::new("epochs", "3 to 4 voters, 2 attempts (who stays, who comes)", Epochs::promoting(&[0, 3], 2, 0))
+            .without(NO_READ),
+        Run::new("epochs", "4 to 3 voters, 2 attempts (who stays, who leaves)", Epochs::removing(&[0, 3], 2, 0))
+            .without(NO_READ),
+        Run::new(
+            "epochs",
+            "1 of 3 replaced, 1 attempt (who comes), 1 read (who leaves)",
+            Epochs::replacing(&[3], 1, 0).with_a_read_by(&[2]),
+        )
+        .without(OLD),
+        Run::new(
+            "epochs",
+            "3 to 4 voters, 1 attempt (who stays), 1 read (anybody)",
+            Epochs::promoting(&[0], 1, 0).with_a_read_by(&[0, 1, 2, 3]),
+        ),
         Run::new("reads", "3 nodes, 2 slots, 1 attempt, 1 round on any node", Reads::new(two_slots, 1)),
         Run::new(
             "reads",

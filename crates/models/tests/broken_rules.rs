@@ -174,3 +174,15 @@ fn rule_4_an_owner_runs_phase_one_again_after_an_epoch_change() {
     let model = Epochs::replacing(&[0, 1], 2, 0);
     breaks("owns after an epoch change", &model.with(epochs::Bug::OwnsAfterEpochChange), LOST);
 }
+
+#[test]
+fn rule_5_answers_of_another_epoch_do_not_count() {
+    let model = Epochs::replacing(&[3], 1, 0).with_a_read_by(&[2]);
+    breaks("reads not fenced", &model.with(epochs::Bug::ReadsNotFenced), STALE);
+}
+
+#[test]
+fn rule_5_in_a_joint_epoch_the_barrier_is_the_old_voters() {
+    let model = Epochs::replacing(&[0], 1, 0).with_a_read_by(&[0]);
+    breaks("joint reads ask the new", &model.with(epochs::Bug::JointReadsAskNew), STALE);
+}
