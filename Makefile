@@ -63,7 +63,7 @@ simulate: setup ## Simulated clusters of the consensus core under faults, for MI
 
 MODEL =
 .PHONY: models
-models: setup ## The rules as small models, every state of them (MODEL=log: one; minutes each)
+models: setup ## The rules as small models, every state of them (MODEL=log: one; an hour or two in all)
 	$(CARGO) run --release --locked -p models -- $(if $(MODEL),--model $(MODEL))
 
 .PHONY: bench
