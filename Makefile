@@ -61,6 +61,11 @@ MINUTES = 10
 simulate: setup ## Simulated clusters of the consensus core under faults, for MINUTES=10
 	$(CARGO) run --release --locked -p simulation -- --minutes $(MINUTES)
 
+MODEL =
+.PHONY: models
+models: setup ## The rules as small models, every state of them (MODEL=log: one; an hour or two in all)
+	$(CARGO) run --release --locked -p models -- $(if $(MODEL),--model $(MODEL))
+
 .PHONY: bench
 bench: install ## Against PostgreSQL's own quorum synchronous replication, side by side
 	@bench/single-row-update
