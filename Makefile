@@ -61,6 +61,12 @@ MINUTES = 10
 simulate: setup ## Simulated clusters of the consensus core under faults, for MINUTES=10
 	$(CARGO) run --release --locked -p simulation -- --minutes $(MINUTES)
 
+TARGET = all
+SECONDS = 60
+.PHONY: fuzz
+fuzz: setup ## Hostile bytes for a decoder, searched by coverage: TARGET=peer_message SECONDS=600 (needs nightly)
+	@scripts/fuzz $(TARGET) $(SECONDS)
+
 .PHONY: bench
 bench: install ## Against PostgreSQL's own quorum synchronous replication, side by side
 	@bench/single-row-update
