@@ -73,7 +73,7 @@ impl Driver {
                 self.mutator.bytes(count)
             }
             4..=7 => self.fresh(),
-            8 => {
+            8..=11 => {
                 let mut input = self.pool[self.mutator.below(self.pool.len())].clone();
                 self.mutator.swell(&mut input);
                 input

@@ -40,7 +40,8 @@ impl Mutator {
     /// before it is refused shows in memory.
     pub fn swell(&mut self, bytes: &mut Vec<u8>) {
         const ITEMS: usize = 1 << 18;
-        let at = self.below(bytes.len() + 1);
+        // Lists begin near the front, or are like one that does.
+        let at = self.below(bytes.len().min(96) + 1);
         // The length as postcard writes it, or as the fixed formats do.
         let length = if self.below(4) == 0 { vec![0, 0, 4, 0] } else { vec![0x80, 0x80, 0x10] };
         let until = (at + self.below(2) * length.len()).min(bytes.len());

@@ -168,7 +168,10 @@ impl Face for TablesFace {
         let certifier = Certifier::restore(checkpoint).map_err(|error| error.to_string())?;
         // It may be another server's: one that was ahead of its slot would refuse to judge what comes next.
         if certifier.last() > slot {
-            return Err(format!("the certification state is of slot {}, the checkpoint of slot {slot}", certifier.last()));
+            return Err(format!(
+                "the certification state is of slot {}, the checkpoint of slot {slot}",
+                certifier.last()
+            ));
         }
         self.certifier = certifier;
         if slot > self.shared.applied() {

@@ -1,6 +1,6 @@
 //! A checkpoint in its file.
 
-use super::identity_file::with_checksum;
+use super::identity_file::{temporary, with_checksum};
 use super::values::some_bytes;
 use crate::{Bound, Target};
 use arbitrary::{Result, Unstructured};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 const MEMORY: Bound = Bound { fixed: 64 << 10, per_byte: 16 };
 
 /// [`Checkpoints::newest`].
-pub const TARGET: Target = Target { name: "checkpoint_file", run, encode, memory: MEMORY, executions: 10_000 };
+pub const TARGET: Target = Target { name: "checkpoint_file", run, encode, memory: MEMORY, executions: 4_000 };
 
 const GROUP: GroupId = GroupId(1);
 const SLOT: Slot = Slot(7);
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 fn make() -> Place {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = temporary();
     let node = NodeDirectory::open(directory.path(), "").expect("a new node");
     let checkpoints = Checkpoints::open(&node).expect("a new directory");
     Place { directory, node, checkpoints }

@@ -10,7 +10,7 @@ use std::path::Path;
 const MEMORY: Bound = Bound { fixed: 256 << 10, per_byte: 16 };
 
 /// [`network::Identity::load_or_create`].
-pub const TARGET: Target = Target { name: "key_file", run, encode, memory: MEMORY, executions: 2_000 };
+pub const TARGET: Target = Target { name: "key_file", run, encode, memory: MEMORY, executions: 1_500 };
 
 fn run(bytes: &[u8]) {
     super::identity_file::in_a_directory(|directory| {
@@ -31,7 +31,7 @@ fn write(path: &Path, bytes: &[u8]) {
 
 /// Any pair will do: what is wrong in a file is found by mutation.
 fn encode(_choices: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let directory = tempfile::tempdir().expect("a temporary directory");
+    let directory = super::identity_file::temporary();
     network::Identity::load_or_create(directory.path()).expect("a key pair is made");
     Ok(std::fs::read(directory.path().join("key.pem")).expect("it was just written"))
 }
