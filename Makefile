@@ -66,6 +66,12 @@ MODEL =
 models: setup ## The rules as small models, every state of them (MODEL=log: one; an hour or two in all)
 	$(CARGO) run --release --locked -p models -- $(if $(MODEL),--model $(MODEL))
 
+TARGET = all
+SECONDS = 60
+.PHONY: fuzz
+fuzz: setup ## Hostile bytes for a decoder, searched by coverage: TARGET=peer_message SECONDS=600 (needs nightly)
+	@scripts/fuzz $(TARGET) $(SECONDS)
+
 .PHONY: bench
 bench: install ## Against PostgreSQL's own quorum synchronous replication, side by side
 	@bench/single-row-update

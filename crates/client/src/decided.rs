@@ -49,5 +49,11 @@ pub struct DecidedBatch {
     /// The last slot covered.
     pub through: Slot,
     /// What happened there, in slot order.
+    #[serde(deserialize_with = "consensus::bounded::at_most::<{ DecidedBatch::SLOTS_MAX as usize }, _, _, _>")]
     pub entries: Vec<DecidedEntry>,
+}
+
+impl DecidedBatch {
+    /// Slots that one batch covers at most: what an applier takes in well under a second.
+    pub const SLOTS_MAX: u64 = 4096;
 }

@@ -69,6 +69,7 @@ pub struct GroupDescription {
     /// The number of its configuration.
     pub epoch: u64,
     /// Its members, in the order of their ids.
+    #[serde(deserialize_with = "consensus::bounded::at_most::<{ consensus::bounds::MEMBERS_MAX }, _, _, _>")]
     pub members: Vec<MemberDescription>,
     /// Its configuration in the engine's own encoding, for [`crate::Request::LearnGroup`].
     pub configuration: Bytes,

@@ -70,8 +70,12 @@ impl Decoder {
         if rest.len() < length {
             return Ok(None);
         }
-        let value = postcard::from_bytes(&rest[..length])
+        let (value, more) = postcard::take_from_bytes(&rest[..length])
             .map_err(|error| Error::Malformed { what: format!("cannot decode a frame of {length} bytes: {error}") })?;
+        if !more.is_empty() {
+            let what = format!("{} of a frame's {length} bytes follow after its end", more.len());
+            return Err(Error::Malformed { what });
+        }
         self.consumed += LENGTH_BYTES + length;
         // A single large frame must not pin its memory for the rest of the connection.
         if self.consumed == self.bytes.len() && self.bytes.capacity() > CHECKPOINT_PIECE_BYTES {
@@ -115,6 +119,17 @@ mod tests {
     fn garbage_is_an_error_and_not_a_panic() {
         let mut decoder = Decoder::default();
         decoder.push(&[3, 0, 0, 0, 0xff, 0xff, 0xff]);
+        assert!(matches!(decoder.next_frame::<String>(), Err(Error::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_frame_holds_one_value_and_nothing_else() {
+        let mut bytes = Vec::new();
+        encode(RequestNumber(7), &"first".to_string(), &mut bytes).unwrap();
+        bytes[0] += 1;
+        bytes.push(0);
+        let mut decoder = Decoder::default();
+        decoder.push(&bytes);
         assert!(matches!(decoder.next_frame::<String>(), Err(Error::Malformed { .. })));
     }
 }

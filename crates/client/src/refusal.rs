@@ -73,8 +73,10 @@ pub struct Refusal {
     /// For [`RefusalReason::Conflict`]: why, in the face's encoding.
     pub detail: Vec<u8>,
     /// Members that answer, by node and label.
+    #[serde(deserialize_with = "consensus::bounded::at_most::<{ consensus::bounds::MEMBERS_MAX }, _, _, _>")]
     pub answering: Vec<(NodeId, String)>,
     /// Members that do not.
+    #[serde(deserialize_with = "consensus::bounded::at_most::<{ consensus::bounds::MEMBERS_MAX }, _, _, _>")]
     pub silent: Vec<(NodeId, String)>,
 }
 

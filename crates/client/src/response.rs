@@ -59,7 +59,10 @@ pub enum Response {
     /// To [`crate::Request::CreateGroup`] and [`crate::Request::JoinRequest`].
     Group(GroupDescription),
     /// To [`crate::Request::Groups`].
-    Groups(Vec<GroupDescription>),
+    Groups(
+        #[serde(deserialize_with = "consensus::bounded::at_most::<{ consensus::bounds::GROUPS_MAX }, _, _, _>")]
+        Vec<GroupDescription>,
+    ),
     /// To [`crate::Request::Status`].
     Status(Box<Status>),
     /// A change goes on; more responses with this number follow.

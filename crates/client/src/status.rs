@@ -11,6 +11,7 @@ pub struct Status {
     /// Counters since its start.
     pub metrics: Metrics,
     /// Its groups, by name.
+    #[serde(deserialize_with = "consensus::bounded::at_most::<{ consensus::bounds::GROUPS_MAX }, _, _, _>")]
     pub groups: Vec<GroupStatus>,
 }
 
@@ -39,6 +40,7 @@ pub struct GroupStatus {
     /// Its log.
     pub log: LogStatus,
     /// Its members, as this node sees them.
+    #[serde(deserialize_with = "consensus::bounded::at_most::<{ consensus::bounds::MEMBERS_MAX }, _, _, _>")]
     pub members: Vec<MemberStatus>,
 }
 

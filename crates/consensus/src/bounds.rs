@@ -89,6 +89,12 @@ pub const OUTCOME_BYTES_MAX: usize = 1024;
 /// Logs whose positions travel with one heartbeat: 80 bytes each, so 80 kB at most.
 pub const HEARTBEAT_LOGS_MAX: usize = 1024;
 
+/// Nodes that one heartbeat names: every peer that is remembered, and the sender.
+pub const HEARTBEAT_NODES_MAX: usize = PEERS_MAX + 1;
+
+/// Logs of one group of whose positions one message tells: a tables group has two, and 64 thousand take 6 MB.
+pub const GROUP_LOGS_MAX: usize = 1 << 16;
+
 /// A learner within this many slots of the group is near enough to be promoted: half of what an acceptor takes ahead.
 pub const PROMOTION_LAG_SLOTS: u64 = ACCEPT_WINDOW_SLOTS / 2;
 

@@ -1,6 +1,7 @@
 //! Who belongs to a group, who votes, and what a quorum is (rule 6). Quorums are asked here and counted nowhere else.
 
-use crate::bounds;
+use crate::bounded::{at_most, map_of_at_most, perhaps_at_most};
+use crate::bounds::{self, MEMBERS_MAX};
 use crate::ids::{Epoch, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,10 +48,13 @@ pub struct Configuration {
     /// Number of this configuration; also its slot in the control log.
     pub epoch: Epoch,
     /// Members in the order of their ids.
+    #[serde(deserialize_with = "at_most::<MEMBERS_MAX, _, _, _>")]
     pub members: Vec<Member>,
     /// In a joint epoch: the voters of the old configuration, in order.
+    #[serde(deserialize_with = "perhaps_at_most::<MEMBERS_MAX, _, _>")]
     pub old_voters: Option<Vec<NodeId>>,
     /// Members that had lost their promises, with the joint epoch begun afterwards: past it they vote again (rule 9).
+    #[serde(deserialize_with = "map_of_at_most::<MEMBERS_MAX, _, _, _>")]
     pub renewed: BTreeMap<NodeId, Epoch>,
 }
 

@@ -3,7 +3,8 @@
 //! An id's first occurrence uses it up; later ones take no effect and give the first's outcome. An id older than the window
 //! is refused everywhere alike. What is forgotten depends on the log alone: the oldest by slot, when there are too many.
 
-use crate::bounds;
+use crate::bounded::{at_most, map_of_at_most};
+use crate::bounds::{self, ID_WINDOW_MAX, OUTCOME_BYTES_MAX};
 use crate::ids::{NodeId, OperationId, Slot, Start};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
@@ -32,7 +33,7 @@ pub enum Occurrence {
 
 /// The ids used up lately, with their outcomes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(from = "Encoded", into = "Encoded")]
+#[serde(try_from = "Encoded", into = "Encoded")]
 pub struct IdWindow {
     capacity: usize,
     used: BTreeMap<OperationId, (Slot, Outcome)>,
@@ -45,15 +46,42 @@ pub struct IdWindow {
 #[derive(Serialize, Deserialize)]
 struct Encoded {
     capacity: usize,
+    #[serde(deserialize_with = "at_most::<ID_WINDOW_MAX, _, _, _>")]
     used: Vec<(OperationId, Slot, Outcome)>,
+    #[serde(deserialize_with = "map_of_at_most::<ID_WINDOW_MAX, _, _, _>")]
     floors: BTreeMap<(NodeId, Start), u64>,
 }
 
-impl From<Encoded> for IdWindow {
-    fn from(encoded: Encoded) -> IdWindow {
-        let order = encoded.used.iter().map(|(id, _, _)| *id).collect();
-        let used = encoded.used.into_iter().map(|(id, slot, outcome)| (id, (slot, outcome))).collect();
-        IdWindow { capacity: encoded.capacity, used, order, floors: encoded.floors }
+/// A window that cannot have come about.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("invalid window of ids: {0}")]
+pub struct InvalidIdWindow(&'static str);
+
+impl TryFrom<Encoded> for IdWindow {
+    type Error = InvalidIdWindow;
+
+    /// A checkpoint comes from another member: what it says is held against everything that is relied on later.
+    fn try_from(encoded: Encoded) -> Result<IdWindow, InvalidIdWindow> {
+        let wrong = |why| Err(InvalidIdWindow(why));
+        if !(1..=ID_WINDOW_MAX).contains(&encoded.capacity) || encoded.used.len() > encoded.capacity {
+            return wrong("it holds more ids than it may");
+        }
+        if !encoded.used.windows(2).all(|pair| pair[0].1 <= pair[1].1) {
+            return wrong("its ids are not in slot order");
+        }
+        let detail = |outcome: &Outcome| match outcome {
+            Outcome::Applied(detail) | Outcome::Rejected(detail) => detail.len(),
+            Outcome::Closed => 0,
+        };
+        if encoded.used.iter().any(|(_, _, outcome)| detail(outcome) > OUTCOME_BYTES_MAX) {
+            return wrong("an outcome is too long");
+        }
+        let order: VecDeque<OperationId> = encoded.used.iter().map(|(id, _, _)| *id).collect();
+        let used: BTreeMap<_, _> = encoded.used.into_iter().map(|(id, slot, outcome)| (id, (slot, outcome))).collect();
+        if used.len() != order.len() {
+            return wrong("an id is used twice");
+        }
+        Ok(IdWindow { capacity: encoded.capacity, used, order, floors: encoded.floors })
     }
 }
 
@@ -118,6 +146,12 @@ impl IdWindow {
         }
         self.record(slot, target, Outcome::Closed);
         Occurrence::Repeated(slot, Outcome::Closed)
+    }
+
+    /// The slot at which the newest id was used up; none in an empty window.
+    #[must_use]
+    pub fn last_slot(&self) -> Option<Slot> {
+        self.order.back().map(|id| self.used[id].0)
     }
 
     /// How many ids it holds.
@@ -224,5 +258,21 @@ mod tests {
         back.record(Slot(6), id(1, 1, 7), applied("y"));
         window.record(Slot(6), id(1, 1, 7), applied("y"));
         assert_eq!(back, window);
+    }
+
+    #[test]
+    fn a_window_that_cannot_have_come_about_is_refused() {
+        let used = |slot: u64, sequence: u64| (id(1, 1, sequence), Slot(slot), Outcome::Closed);
+        let decode = |capacity: usize, used: Vec<(OperationId, Slot, Outcome)>| {
+            let encoded = Encoded { capacity, used, floors: BTreeMap::new() };
+            postcard::from_bytes::<IdWindow>(&postcard::to_stdvec(&encoded).expect("it encodes"))
+        };
+        assert!(decode(2, vec![used(1, 1), used(2, 2)]).is_ok());
+        assert!(decode(2, vec![used(1, 1), used(2, 1)]).is_err(), "an id twice");
+        assert!(decode(1, vec![used(1, 1), used(2, 2)]).is_err(), "more than it may hold");
+        assert!(decode(2, vec![used(2, 1), used(1, 2)]).is_err(), "out of order");
+        assert!(decode(0, vec![]).is_err(), "no room at all");
+        let long = Outcome::Applied(vec![0; OUTCOME_BYTES_MAX + 1]);
+        assert!(decode(2, vec![(id(1, 1, 1), Slot(1), long)]).is_err(), "an outcome longer than any");
     }
 }

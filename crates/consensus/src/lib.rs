@@ -7,6 +7,7 @@
 //!
 //! The rules that this crate keeps are the numbered ones of the design's section 3; code and tests name them by number.
 
+pub mod bounded;
 pub mod bounds;
 
 mod ballot;
@@ -41,7 +42,7 @@ pub use ballot::Ballot;
 pub use configuration::{Configuration, InvalidConfiguration, Member, MemberSet, Role};
 pub use effect::{Effect, ProposalOutcome, Refusal, StopReason};
 pub use entry::{Entry, EntryKind, InvalidEntry};
-pub use id_window::{IdWindow, Occurrence, Outcome};
+pub use id_window::{IdWindow, InvalidIdWindow, Occurrence, Outcome};
 pub use ids::{Epoch, GroupId, InvalidOperationId, LogId, NodeId, OperationId, Sequence, Slot, Start, Token};
 pub use input::{Change, Input};
 pub use message::{

@@ -1,9 +1,11 @@
 //! What nodes say to one another, and its encoding: one version byte, then postcard.
 //!
-//! Decoding hostile bytes gives an error, never a panic, and never memory beyond the frame's own size.
+//! Decoding hostile bytes gives an error and never a panic. What it holds meanwhile is the frame's own size and, for the
+//! lists in it, which are bounded one by one, a megabyte.
 
 use crate::ballot::Ballot;
-use crate::bounds;
+use crate::bounded::at_most;
+use crate::bounds::{self, BATCH_ENTRIES_MAX, GROUP_LOGS_MAX, HEARTBEAT_LOGS_MAX, HEARTBEAT_NODES_MAX};
 use crate::configuration::Configuration;
 use crate::entry::Entry;
 use crate::ids::{Epoch, GroupId, LogId, NodeId, OperationId, Sequence, Slot, Start};
@@ -43,10 +45,13 @@ pub struct Heartbeat {
     /// The same at the sender's start: what it came back with.
     pub position_at_start: Sequence,
     /// Nodes that the sender heard within the failure time-out.
+    #[serde(deserialize_with = "at_most::<HEARTBEAT_NODES_MAX, _, _, _>")]
     pub hears: Vec<NodeId>,
     /// Those of them that said the same of the sender.
+    #[serde(deserialize_with = "at_most::<HEARTBEAT_NODES_MAX, _, _, _>")]
     pub contacts: Vec<NodeId>,
     /// Where the logs that were busy lately stand.
+    #[serde(deserialize_with = "at_most::<HEARTBEAT_LOGS_MAX, _, _, _>")]
     pub logs: Vec<LogPosition>,
 }
 
@@ -131,6 +136,7 @@ pub enum GroupMessage {
         /// Whether this is the last part.
         last: bool,
         /// What this part carries.
+        #[serde(deserialize_with = "at_most::<BATCH_ENTRIES_MAX, _, _, _>")]
         accepted: Vec<Accepted>,
         /// The sender's start.
         start: Start,
@@ -157,6 +163,7 @@ pub enum GroupMessage {
         /// Slot of the first entry.
         first: Slot,
         /// The entries.
+        #[serde(deserialize_with = "at_most::<BATCH_ENTRIES_MAX, _, _, _>")]
         entries: Arc<[Entry]>,
         /// What the sender knows chosen.
         chosen: Option<ChosenRange>,
@@ -192,6 +199,7 @@ pub enum GroupMessage {
         /// The log.
         log: LogId,
         /// The entries.
+        #[serde(deserialize_with = "at_most::<BATCH_ENTRIES_MAX, _, _, _>")]
         entries: Vec<Entry>,
         /// The node that wants them proposed.
         origin: NodeId,
@@ -203,6 +211,7 @@ pub enum GroupMessage {
         /// The log.
         log: LogId,
         /// Which.
+        #[serde(deserialize_with = "at_most::<BATCH_ENTRIES_MAX, _, _, _>")]
         ids: Vec<OperationId>,
         /// Why.
         reason: NotProposed,
@@ -247,6 +256,7 @@ pub enum GroupMessage {
         /// Slot of the first.
         first: Slot,
         /// Ballots and entries; none if the log no longer reaches back to what was asked, or has none of it yet.
+        #[serde(deserialize_with = "at_most::<BATCH_ENTRIES_MAX, _, _, _>")]
         entries: Arc<[(Ballot, Entry)]>,
         /// The sender's closed-up-to.
         closed: Slot,
@@ -269,6 +279,7 @@ pub enum GroupMessage {
         /// The sender's closed-up-to.
         closed: Slot,
         /// What it accepted above that.
+        #[serde(deserialize_with = "at_most::<BATCH_ENTRIES_MAX, _, _, _>")]
         accepted: Vec<Accepted>,
     },
     /// Which configuration is in force?
@@ -285,6 +296,7 @@ pub enum GroupMessage {
     /// The answer; durable state only.
     SyncAnswer {
         /// Each log with closed-up-to and highest accepted slot.
+        #[serde(deserialize_with = "at_most::<GROUP_LOGS_MAX, _, _, _>")]
         logs: Vec<(LogId, Slot, Slot)>,
         /// Whether the sender may vote (rule 9); if not, this counts for no sync pass.
         votes: bool,
@@ -292,6 +304,7 @@ pub enum GroupMessage {
     /// Where the sender's logs of this group stand.
     Positions {
         /// Each log.
+        #[serde(deserialize_with = "at_most::<GROUP_LOGS_MAX, _, _, _>")]
         logs: Vec<LogPosition>,
     },
     /// Take over this log: its owner has stopped proposing under `ballot`.

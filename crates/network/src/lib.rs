@@ -17,6 +17,8 @@ mod counters;
 mod dialer;
 mod event;
 mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod hello;
 mod identity;
 pub mod limits;

@@ -36,11 +36,20 @@ pub(crate) fn encode(slot: Slot, window: &IdWindow, face: &[u8]) -> Vec<u8> {
     postcard::to_extend(&Written { slot, window, face }, out).expect("a checkpoint always encodes")
 }
 
-/// Decodes what [`encode`] made.
+/// Decodes what [`encode`] made. It may come from another member, so nothing in it is relied on unseen.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
     match bytes.split_first() {
         Some((&VERSION, rest)) => {
-            postcard::from_bytes(rest).map_err(|error| format!("cannot decode the checkpoint: {error}"))
+            let (checkpoint, rest): (Checkpoint, &[u8]) =
+                postcard::take_from_bytes(rest).map_err(|error| format!("cannot decode the checkpoint: {error}"))?;
+            if !rest.is_empty() {
+                return Err(format!("{} bytes follow after the checkpoint's end", rest.len()));
+            }
+            let newest = checkpoint.window.last_slot().unwrap_or(Slot::ZERO);
+            if checkpoint.slot > Slot::LARGEST || newest > checkpoint.slot {
+                return Err(format!("the checkpoint's slot {} is out of bounds", checkpoint.slot));
+            }
+            Ok(checkpoint)
         }
         Some((version, _)) => Err(format!("the checkpoint has version {version}, this build knows version {VERSION}")),
         None => Err("the checkpoint is empty".to_string()),
@@ -64,6 +73,9 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+        assert!(decode(&[&bytes[..], &[0]].concat()).is_err(), "something follows");
+        assert!(decode(&encode(Slot(3), &window, b"face")).is_err(), "older than the newest id in it");
+        assert!(decode(&encode(Slot(u64::MAX), &window, b"face")).is_err(), "beyond any slot");
     }
 
     #[test]

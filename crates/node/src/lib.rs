@@ -12,6 +12,8 @@ mod decided;
 mod description;
 mod engine;
 mod face;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod inbox;
 mod limits;
 mod node;

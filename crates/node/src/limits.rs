@@ -17,7 +17,7 @@ pub(crate) const CLIENT_OUTBOUND_BYTES_MAX: usize = client::frame::FRAME_BYTES_M
 pub(crate) const STREAM_BATCH_BYTES: usize = 256 << 10;
 
 /// Slots covered by one batch on a stream.
-pub(crate) const STREAM_BATCH_SLOTS: u64 = 4096;
+pub(crate) const STREAM_BATCH_SLOTS: u64 = client::DecidedBatch::SLOTS_MAX;
 
 /// Bytes of decided entries kept in memory per group for streams and single entries; older ones are read from the
 /// log. A second of a fast group.

@@ -115,8 +115,8 @@ unsafe extern "C-unwind" fn check_statement(node: *mut pg_sys::Node) {
         NodeTag::T_AlterTableStmt => {
             let statement = &*node.cast::<pg_sys::AlterTableStmt>();
             match statement.objtype {
-                pg_sys::ObjectType::OBJECT_TYPE => refuse_type(row_type((*statement).relation)),
-                _ => refuse_named((*statement).relation, "ALTER TABLE"),
+                pg_sys::ObjectType::OBJECT_TYPE => refuse_type(row_type(statement.relation)),
+                _ => refuse_named(statement.relation, "ALTER TABLE"),
             }
         }
         NodeTag::T_AlterEnumStmt => {

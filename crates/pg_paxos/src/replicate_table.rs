@@ -65,7 +65,7 @@ fn paxos_replicate_table(current_group_id: &str, new_table_oid: pg_sys::Oid) {
     let table = next_table(group.group);
     register(group.group, table, new_table_oid);
     write_set::push_key(group.group, use_key(Strength::Exclusive, position));
-    write_set::push(group.group, Operation::ReplicateTable { table, definition });
+    write_set::push(group.group, Operation::ReplicateTable { table, definition: Box::new(definition) });
     push_rows(&group, table, new_table_oid);
     TAKEN_IN.with_borrow_mut(|taken| taken.push(new_table_oid));
 }

@@ -165,7 +165,15 @@ impl Face for TablesFace {
     }
 
     fn restore(&mut self, slot: Slot, checkpoint: &[u8]) -> Result<(), String> {
-        self.certifier = Certifier::restore(checkpoint).map_err(|error| error.to_string())?;
+        let certifier = Certifier::restore(checkpoint).map_err(|error| error.to_string())?;
+        // It may be another server's: one that was ahead of its slot would refuse to judge what comes next.
+        if certifier.last() > slot {
+            return Err(format!(
+                "the certification state is of slot {}, the checkpoint of slot {slot}",
+                certifier.last()
+            ));
+        }
+        self.certifier = certifier;
         if slot > self.shared.applied() {
             // A copy of the tables at this slot was just installed; nothing of the group is in flight here.
             self.shared.install(slot);

@@ -31,11 +31,9 @@ impl Face {
         self.applied = slot;
         let mut passed = Passed::default();
         match entry.kind() {
-            EntryKind::Operation => {
-                if self.window.look_up(entry.id()) == Occurrence::First {
-                    self.window.record(slot, entry.id(), Outcome::Applied(Vec::new()));
-                    passed.effect = Some(entry.id());
-                }
+            EntryKind::Operation if self.window.look_up(entry.id()) == Occurrence::First => {
+                self.window.record(slot, entry.id(), Outcome::Applied(Vec::new()));
+                passed.effect = Some(entry.id());
             }
             EntryKind::Close => {
                 let target = entry.closes().expect("a close entry names an id");

@@ -57,3 +57,14 @@ pub const CHECKPOINT_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Positions of peers that may wait for a batch that somebody needs.
 pub const PEERS_SEEN_WAITING_MAX: usize = 1024;
+
+/// No log has this many segments: 32 PiB at the default size. What comes after the largest can still be counted.
+pub const SEGMENT_SEQUENCE_MAX: u64 = 1 << 31;
+
+/// No node writes this many batches or records, at a million a second in 146,000 years. What is larger on a disk was not
+/// written by a node, and no sum of what is smaller overflows.
+pub const COUNT_MAX: u64 = 1 << 62;
+
+/// Segments that may be missing from the middle of a log and be told as damage, each with a record of its own: 16 GiB at
+/// the default size. A log that lacks more is no log any more, and its node must join anew.
+pub const MISSING_SEGMENTS_MAX: u64 = 1024;

@@ -5,6 +5,7 @@
 //! the directory, and each directory row covers its entry. So damage to one entry of a batch costs that entry only, and
 //! an entry is verified when it is read without reading its neighbours.
 
+use crate::bounds::COUNT_MAX;
 use crate::bytes_reader::BytesReader;
 use crate::log_state::Hole;
 use crate::record_identity::{RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
@@ -296,6 +297,20 @@ fn checked(entry: &Entry) -> (Bytes, u32) {
     (entry.bytes().clone(), crc32c::crc32c(entry.bytes()))
 }
 
+/// Whether the numbers of an identity are such as a node writes. Of a kind that is unknown here only those are judged
+/// that every kind has.
+pub(crate) fn is_plausible(identity: &RecordIdentity) -> bool {
+    let counted = (1..=COUNT_MAX).contains(&identity.batch) && identity.position <= COUNT_MAX;
+    let log = identity.slot.checked_add(u64::from(identity.entries)).is_some_and(|last| last <= Slot::LARGEST.0)
+        && identity.epoch <= COUNT_MAX
+        && identity.round <= COUNT_MAX;
+    match FrameKind::of(identity.kind) {
+        // These have other things where the others have slot and ballot.
+        None | Some(FrameKind::PeerSeen | FrameKind::DamageNoted) => counted,
+        Some(_) => counted && log,
+    }
+}
+
 /// What a frame read back from the disk says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FrameContent {
@@ -330,8 +345,8 @@ pub(crate) fn read_content(kind: FrameKind, identity: &RecordIdentity, value: &B
     }
 }
 
-/// A frame never claims more entries than directory rows fit its largest possible length; `Lost` has no value and
-/// always speaks of one slot.
+/// A frame never claims more entries than directory rows fit its value, which lies within the segment; `Lost` has no value
+/// and always speaks of one slot.
 fn bounded_entries(identity: &RecordIdentity) -> usize {
     if identity.value_bytes == 0 {
         return identity.entries.min(1) as usize;

@@ -8,6 +8,7 @@
 //!
 //! `docs/on-disk-format.md` gives the file's bytes.
 
+use crate::bounds::COUNT_MAX;
 use crate::bytes_reader::{put, BytesReader};
 use crate::disk::{Disk, RealDisk};
 use consensus::{NodeId, Start};
@@ -313,9 +314,14 @@ fn decode(bytes: &[u8]) -> Result<Identity, Undecodable> {
     if text.len() != text_bytes {
         return Err(Undecodable::Damaged("its length does not fit"));
     }
+    let (node, start) = (NodeId(reader.u128()), Start(reader.u64()));
+    // One more must still be a higher one.
+    if start.0 > COUNT_MAX {
+        return Err(Undecodable::Damaged("its start counter is out of bounds"));
+    }
     Ok(Identity {
-        node: NodeId(reader.u128()),
-        start: Start(reader.u64()),
+        node,
+        start,
         device: reader.u64(),
         inode: reader.u64(),
         environment: String::from_utf8(text.to_vec()).map_err(|_| Undecodable::Damaged("its text is not UTF-8"))?,

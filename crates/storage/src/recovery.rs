@@ -84,6 +84,17 @@ pub enum RecoveryError {
         /// The log's directory.
         path: PathBuf,
     },
+    /// Most of the log is gone.
+    #[error(
+        "{missing} segments of the log in {path} cannot be found: what this node promised is lost; \
+         remove the node from its groups on another node, move its directory away, start it and join anew"
+    )]
+    Missing {
+        /// The log's directory.
+        path: PathBuf,
+        /// How many.
+        missing: u64,
+    },
     /// The options make no sense.
     #[error("log segments of {0} bytes: must be a multiple of 4096 from {min} to {max}", min = crate::bounds::SEGMENT_BYTES_MIN, max = crate::bounds::SEGMENT_BYTES_MAX)]
     SegmentBytes(u64),

@@ -24,6 +24,8 @@ pub(crate) struct Replay {
     position: Sequence,
     order: Sequence,
     last_segment: SegmentSequence,
+    /// The newest segment that could be read, and the first batch in it that does not count.
+    cut_segment: SegmentSequence,
     next_batch: u64,
     cut_batch: u64,
 }
@@ -39,6 +41,7 @@ impl Replay {
             position: Sequence(0),
             order: Sequence(0),
             last_segment: 0,
+            cut_segment: 0,
             next_batch: 1,
             cut_batch: 1,
         }
@@ -84,6 +87,7 @@ impl Replay {
             self.read_segment(sequence, &file.header, found, end, Some(sequence) == newest);
         }
         self.last_segment = newest.unwrap_or(0);
+        self.cut_segment = self.last_segment;
         if any_damaged {
             // The unreadable file may have been the one after the newest; its place is not used again.
             self.last_segment += 1;
@@ -237,7 +241,7 @@ impl Replay {
             oldest: self.state.segments.keys().next().copied(),
             next_batch: self.next_batch,
             position: self.position,
-            cut_segment: self.last_segment,
+            cut_segment: self.cut_segment,
             cut_batch: self.cut_batch,
             frames,
         };
@@ -256,11 +260,12 @@ fn detach(recovered: &mut Recovered) {
     }
 }
 
-/// The first batch of a segment that no longer counts, as the next segment's header tells.
+/// The first batch of a segment that no longer counts, as the next segment's header tells, or that of the recovery that
+/// cut it. The two are one, unless a file with unreadable headers stood between them.
 fn end_batch(headers: &BTreeMap<SegmentSequence, SegmentHeader>, sequence: SegmentSequence) -> Option<u64> {
-    let next = headers.get(&(sequence + 1))?;
-    let cut = next.cut_segment == u64::from(sequence);
-    Some(if cut { next.cut_batch } else { next.first_batch })
+    let mut later = headers.range(sequence + 1..).map(|(_, header)| header);
+    let cut = later.find(|header| header.opened_at_start && header.cut_segment == u64::from(sequence));
+    cut.map(|header| header.cut_batch).or_else(|| Some(headers.get(&(sequence + 1))?.first_batch))
 }
 
 fn used_bytes(found: &[FoundRecord]) -> u64 {

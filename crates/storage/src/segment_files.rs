@@ -1,5 +1,6 @@
 //! Which files of the log's directory are part of the log, in which order, and which are not.
 
+use crate::bounds::MISSING_SEGMENTS_MAX;
 use crate::disk::{Disk, DiskFile};
 use crate::log_state::SegmentSequence;
 use crate::recovery::RecoveryError;
@@ -71,14 +72,18 @@ pub(crate) fn find_segments(disk: &dyn Disk, node: Option<NodeId>) -> Result<Seg
             files.damaged.push(name);
         }
     }
-    sort_out(used, &mut files);
+    sort_out(used, &mut files, disk)?;
     Ok(files)
 }
 
 /// The newest header says where the log begins; older segments are spare.
-fn sort_out(mut used: BTreeMap<u64, SegmentFile>, files: &mut SegmentFiles) {
+fn sort_out(
+    mut used: BTreeMap<u64, SegmentFile>,
+    files: &mut SegmentFiles,
+    disk: &dyn Disk,
+) -> Result<(), RecoveryError> {
     let Some((newest, file)) = used.last_key_value() else {
-        return;
+        return Ok(());
     };
     let (newest, oldest) = (*newest, file.header.oldest.clamp(1, *newest));
     let current = used.split_off(&oldest);
@@ -86,9 +91,14 @@ fn sort_out(mut used: BTreeMap<u64, SegmentFile>, files: &mut SegmentFiles) {
         let SegmentFile { name, file, header } = file;
         files.spare.push(SpareSegment { name, file, bytes: header.bytes, left_log_at: header.sequence });
     }
+    let missing = newest - oldest + 1 - current.len() as u64;
+    if missing > MISSING_SEGMENTS_MAX {
+        return Err(RecoveryError::Missing { path: disk.path(), missing });
+    }
     let place = |sequence: u64| SegmentSequence::try_from(sequence).unwrap_or(SegmentSequence::MAX);
     files.missing = (oldest..=newest).filter(|sequence| !current.contains_key(sequence)).map(place).collect();
     files.live = current.into_iter().map(|(sequence, file)| (place(sequence), file)).collect();
+    Ok(())
 }
 
 fn read_headers(file: &dyn DiskFile, bytes: u64) -> io::Result<[HeaderBlock; 2]> {

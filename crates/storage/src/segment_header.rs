@@ -5,6 +5,7 @@
 //! first batch. It stands twice, at both ends of the file, because without it nothing in the segment can be verified.
 //! `docs/on-disk-format.md` gives the bytes and the reasons.
 
+use crate::bounds::{COUNT_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_SEQUENCE_MAX};
 use crate::bytes_reader::{put, BytesReader};
 
 /// What stands at the start of every segment that was ever used.
@@ -102,7 +103,7 @@ impl SegmentHeader {
             1 => true,
             _ => return HeaderBlock::Damaged,
         };
-        HeaderBlock::Valid(SegmentHeader {
+        let header = SegmentHeader {
             bytes: reader.u64(),
             sequence: reader.u64(),
             id: reader.u64(),
@@ -113,7 +114,20 @@ impl SegmentHeader {
             oldest: reader.u64(),
             cut_segment: reader.u64(),
             cut_batch: reader.u64(),
-        })
+        };
+        if header.is_plausible() {
+            HeaderBlock::Valid(header)
+        } else {
+            HeaderBlock::Damaged
+        }
+    }
+
+    /// Whether a node can have written it: what recovery counts on.
+    fn is_plausible(&self) -> bool {
+        (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.bytes)
+            && (1..=SEGMENT_SEQUENCE_MAX).contains(&self.sequence)
+            && (1..=COUNT_MAX).contains(&self.first_batch)
+            && self.cut_batch <= COUNT_MAX
     }
 }
 
@@ -148,6 +162,20 @@ mod tests {
             let mut bad = good;
             bad[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(SegmentHeader::decode(&bad), HeaderBlock::Damaged, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_no_node_writes_is_damage() {
+        let bad = [
+            SegmentHeader { bytes: 4096, ..header() },
+            SegmentHeader { sequence: 0, ..header() },
+            SegmentHeader { sequence: u64::MAX, ..header() },
+            SegmentHeader { first_batch: 0, ..header() },
+            SegmentHeader { cut_batch: u64::MAX, ..header() },
+        ];
+        for header in bad {
+            assert_eq!(SegmentHeader::decode(&header.encode()), HeaderBlock::Damaged, "{header:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! at the records form a chain; where a link is broken and the copy apart is broken too, every aligned place up to the
 //! next known record is tried, so that what follows damage is still found.
 
+use crate::frame::is_plausible;
 use crate::record_identity::{IdentityCopy, RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
 use crate::segment_header::{SegmentHeader, HEADER_BLOCK_BYTES};
 use bytes::Bytes;
@@ -54,7 +55,15 @@ pub(crate) fn scan(bytes: &Bytes, header: &SegmentHeader) -> Vec<FoundRecord> {
 
 fn at_record(bytes: &Bytes, header: &SegmentHeader, offset: u64) -> Option<RecordIdentity> {
     let from = usize::try_from(offset).ok()?;
-    RecordIdentity::decode(bytes.get(from..)?, IdentityCopy::AtRecord, header.id, offset)
+    let identity = RecordIdentity::decode(bytes.get(from..)?, IdentityCopy::AtRecord, header.id, offset)?;
+    can_be_there(bytes, &identity).then_some(identity)
+}
+
+/// Whether a node can have written this identity into this segment. One that it cannot is damage, whatever its checksum
+/// says: nothing is allotted, and no sum made, of a number that is only claimed.
+fn can_be_there(bytes: &Bytes, identity: &RecordIdentity) -> bool {
+    let end = identity.offset() + IDENTITY_BYTES as u64 + u64::from(identity.value_bytes);
+    identity.offset() >= HEADER_BLOCK_BYTES && end <= bytes.len() as u64 && is_plausible(identity)
 }
 
 fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIdentity> {
@@ -65,7 +74,7 @@ fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIden
         };
         let block = &bytes[offset as usize..offset as usize + IDENTITY_BYTES];
         if let Some(identity) = RecordIdentity::decode(block, IdentityCopy::Apart, header.id, offset) {
-            if identity.number == number && identity.offset() >= HEADER_BLOCK_BYTES {
+            if identity.number == number && can_be_there(bytes, &identity) {
                 apart.insert(number, identity);
             }
         }
@@ -87,9 +96,5 @@ fn search(bytes: &Bytes, header: &SegmentHeader, from: u64, limit: u64, number: 
 
 fn value(bytes: &Bytes, identity: &RecordIdentity) -> Bytes {
     let from = identity.offset() + IDENTITY_BYTES as u64;
-    let until = from + u64::from(identity.value_bytes);
-    if until > bytes.len() as u64 {
-        return Bytes::new();
-    }
-    bytes.slice(from as usize..until as usize)
+    bytes.slice(from as usize..(from + u64::from(identity.value_bytes)) as usize)
 }

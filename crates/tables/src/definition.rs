@@ -3,9 +3,17 @@
 //! The texts are PostgreSQL's own (`format_type`, `pg_get_constraintdef`, ...), made with an empty search path, so
 //! that they mean the same on every node.
 
+use consensus::bounded::at_most;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::DecodeError;
+
+/// Columns of a table: PostgreSQL's own bound (`MaxHeapAttributeNumber`).
+const COLUMNS_MAX: usize = 1600;
+
+/// Options, constraints, indexes, foreign keys or grants of one table: far more than PostgreSQL works with, and of the
+/// largest of them (104 bytes) 7 MB.
+const PARTS_MAX: usize = 1 << 16;
 
 /// A replicated table's definition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,16 +25,22 @@ pub struct TableDefinition {
     /// The owner's role name; used where that role exists.
     pub owner: String,
     /// Storage options (`fillfactor=70`), in PostgreSQL's order.
+    #[serde(deserialize_with = "at_most::<PARTS_MAX, _, _, _>")]
     pub options: Vec<String>,
     /// The live columns in order.
+    #[serde(deserialize_with = "at_most::<COLUMNS_MAX, _, _, _>")]
     pub columns: Vec<ColumnDefinition>,
     /// Primary key, unique and check constraints, in the order of their names.
+    #[serde(deserialize_with = "at_most::<PARTS_MAX, _, _, _>")]
     pub constraints: Vec<ConstraintDefinition>,
     /// Indexes that belong to no constraint, in the order of their names.
+    #[serde(deserialize_with = "at_most::<PARTS_MAX, _, _, _>")]
     pub indexes: Vec<IndexDefinition>,
     /// Foreign keys to other replicated tables, in the order of their names.
+    #[serde(deserialize_with = "at_most::<PARTS_MAX, _, _, _>")]
     pub foreign_keys: Vec<ForeignKeyDefinition>,
     /// What others than the owner may do, as it was when the table became replicated.
+    #[serde(deserialize_with = "at_most::<PARTS_MAX, _, _, _>")]
     pub grants: Vec<GrantDefinition>,
 }
 
@@ -102,9 +116,11 @@ impl TableDefinition {
     pub fn decode(bytes: &[u8]) -> Result<TableDefinition, DecodeError> {
         match bytes.split_first() {
             None => Err(DecodeError::Short("a table's definition")),
-            Some((&VERSION, rest)) => {
-                postcard::from_bytes(rest).map_err(|_| DecodeError::Malformed("a table's definition"))
-            }
+            Some((&VERSION, rest)) => match postcard::take_from_bytes(rest) {
+                Ok((definition, [])) => Ok(definition),
+                Ok((_, more)) => Err(DecodeError::Trailing(more.len())),
+                Err(_) => Err(DecodeError::Malformed("a table's definition")),
+            },
             Some((&version, _)) => Err(DecodeError::Version(version)),
         }
     }

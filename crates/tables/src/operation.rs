@@ -38,8 +38,8 @@ pub enum Operation {
     ReplicateTable {
         /// The number it has from now on.
         table: TableId,
-        /// What it looks like.
-        definition: TableDefinition,
+        /// What it looks like. Boxed: it is much larger than any other operation, of which there are millions.
+        definition: Box<TableDefinition>,
     },
     /// A table leaves the group; every node keeps its rows as a local table.
     UnreplicateTable {
@@ -167,7 +167,7 @@ impl Operation {
             DELETE => Ok(Operation::Delete { table: read_table(reader)?, old: read_row(reader)? }),
             REPLICATE_TABLE => Ok(Operation::ReplicateTable {
                 table: read_table(reader)?,
-                definition: TableDefinition::decode(&reader.counted("a table's definition")?)?,
+                definition: Box::new(TableDefinition::decode(&reader.counted("a table's definition")?)?),
             }),
             UNREPLICATE_TABLE => Ok(Operation::UnreplicateTable { table: read_table(reader)? }),
             STAGE_ROWS => Ok(Operation::StageRows {

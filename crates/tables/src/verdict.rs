@@ -57,6 +57,10 @@ impl Verdict {
 
     /// The inverse of [`Verdict::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Verdict, DecodeError> {
-        postcard::from_bytes(bytes).map_err(|_| DecodeError::Malformed("a verdict"))
+        match postcard::take_from_bytes(bytes) {
+            Ok((verdict, [])) => Ok(verdict),
+            Ok((_, more)) => Err(DecodeError::Trailing(more.len())),
+            Err(_) => Err(DecodeError::Malformed("a verdict")),
+        }
     }
 }

@@ -45,7 +45,7 @@ fn definition() -> TableDefinition {
 
 fn every_operation() -> Vec<Operation> {
     vec![
-        Operation::ReplicateTable { table: TABLE, definition: definition() },
+        Operation::ReplicateTable { table: TABLE, definition: Box::new(definition()) },
         Operation::Insert { table: TABLE, new: row(&[number(1), Value::Null]) },
         Operation::Update {
             table: TABLE,

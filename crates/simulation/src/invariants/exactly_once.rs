@@ -7,12 +7,15 @@ use consensus::{GroupId, LogId, OperationId, Slot};
 use super::{ensure, Invariant};
 use crate::observation::Observation;
 
+/// What an entry did where it was passed: which id took effect, which was closed.
+type Doing = (Option<OperationId>, Option<OperationId>);
+
 /// What took effect where.
 #[derive(Debug, Default)]
 pub struct ExactlyOnce {
     effects: BTreeMap<OperationId, Slot>,
     closed: BTreeSet<OperationId>,
-    passed: BTreeMap<(GroupId, LogId, Slot), (Option<OperationId>, Option<OperationId>)>,
+    passed: BTreeMap<(GroupId, LogId, Slot), Doing>,
 }
 
 impl Invariant for ExactlyOnce {

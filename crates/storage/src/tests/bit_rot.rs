@@ -191,6 +191,28 @@ fn a_segment_that_vanished_or_lost_both_headers_is_told() {
 }
 
 #[test]
+fn what_was_cut_before_an_unreadable_segment_stays_cut() {
+    // A batch of two, of which the first record is torn: the second says that the group is gone, and must not count.
+    let disk = MemoryDisk::new();
+    let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+    log.append(&[(Sequence(1), accepted(1, &["first"]))]).unwrap();
+    let torn = Record::Promised { group: GroupId(2), log: LogId::MAIN, ballot: ballot(9) };
+    log.append(&[(Sequence(2), torn), (Sequence(3), Record::Forgotten { group: GROUP })]).unwrap();
+    spoil_apart(&disk, 2);
+    let place = FRONT + 128 + (128 + 8 + entry("first").len()).next_multiple_of(8);
+    spoil_at_record(&disk, place + 20);
+    // Behind it lies a file that nobody can read.
+    crate::disk::Disk::create(&disk, "segment-00000009", BYTES as u64).unwrap();
+    disk.with_file("segment-00000009", |bytes| bytes[..4].fill(7));
+    for start in 1..=3 {
+        let (_, recovered) = reopen(&disk).unwrap();
+        assert!(recovered.groups[&GROUP].promises_lost, "start {start}: the unreadable file may have held anything");
+        let found = &recovered.groups[&GROUP].logs[&LogId::MAIN];
+        assert_eq!(found.accepted[&Slot(1)].entry, Some(entry("first")), "start {start}");
+    }
+}
+
+#[test]
 fn a_log_that_is_gone_is_not_taken_for_a_new_one() {
     let disk = written(&[accepted(1, &["first"])]);
     for name in disk.names().iter().filter(|name| name.starts_with("segment-")) {
