@@ -8,8 +8,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const STORIES: [Story; 14] = [
+const STORIES: [Story; 15] = [
     ("the demonstration of the pg_paxos talk, as printed", talk),
+    ("a table that is replicated is there on every node, at once", there_at_once),
     ("INSERT, UPDATE and DELETE in all their forms", forms),
     ("values are computed once: now(), random(), defaults", computed_once),
     ("BEGIN to COMMIT over several tables, ROLLBACK, savepoints", transactions),
@@ -62,6 +63,26 @@ fn talk(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.run(1, "UPDATE data SET greeting = 'hello' WHERE object = 'world'")?;
     let greeting = text(&mut cluster.connect(3)?, "SELECT greeting FROM data")?;
     ensure!(greeting == "hello", "{greeting}");
+    Ok(())
+}
+
+/// Names are looked up before a statement can wait, so who replicates a table waits for the others to make it.
+fn there_at_once(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut clients = cluster.all().into_iter().map(|node| cluster.connect(node)).collect::<anyhow::Result<Vec<_>>>()?;
+    let nodes = clients.len();
+    for number in 0..100 {
+        let name = format!("there_{number}");
+        let (first, second, third) = (number % nodes, (number + 1) % nodes, (number + 2) % nodes);
+        run(&mut clients[first], &format!("CREATE TABLE {name} (id int PRIMARY KEY)"))?;
+        match number % 2 {
+            0 => run(&mut clients[first], &format!("SELECT paxos_replicate_table('local', '{name}')"))?,
+            _ => run(&mut clients[first], &format!("BEGIN; SELECT paxos_replicate_table('local', '{name}'); COMMIT"))?,
+        }
+        run(&mut clients[second], &format!("INSERT INTO {name} VALUES (1)"))?;
+        run(&mut clients[third], &format!("BEGIN; SELECT FROM {name}; INSERT INTO {name} VALUES (2); COMMIT"))?;
+        let rows = text(&mut clients[first], &format!("SELECT count(*)::text FROM {name}"))?;
+        ensure!(rows == "2", "{name} has {rows} rows");
+    }
     Ok(())
 }
 
