@@ -1,5 +1,5 @@
 //! The hooks around statements: the read barrier before the first statement on a replicated table, and the refusal of
-//! doomed transactions.
+//! doomed transactions. What would make servers differ is refused by the guard, which the hook of utility statements asks.
 //!
 //! The functions that PostgreSQL calls pass errors through untouched: they are plain functions without a guard and
 //! without destructors in their frame, and call PostgreSQL's own functions directly. What may fail by itself stands in
@@ -18,6 +18,7 @@ use crate::commit;
 use crate::conflict;
 use crate::engine_connection;
 use crate::error_rewrite::{self, Report, Rewrite};
+use crate::guard;
 use crate::key_access;
 use crate::settings::{self, ConsistencyModel};
 use crate::shared::{self, Area};
@@ -175,6 +176,7 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: as above.
     unsafe {
         let depth = UTILITY_DEPTH.get();
+        guard::before_utility((*statement).utilityStmt);
         before_utility(statement);
         UTILITY_DEPTH.set(depth + 1);
         match PREVIOUS_UTILITY {
@@ -194,6 +196,7 @@ unsafe extern "C-unwind" fn process_utility(
         }
         UTILITY_DEPTH.set(depth);
         after_utility(statement);
+        guard::after_utility((*statement).utilityStmt);
     }
 }
 
