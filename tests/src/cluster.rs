@@ -172,7 +172,7 @@ impl Cluster {
     }
 
     /// Runs statements on a node, each simple-query string a transaction unless it says otherwise. As a client does, it
-    /// runs them again when told to: a node that has just come to a row by its key may not have had the latest.
+    /// runs them again when told to, in tests where others write too.
     pub fn run(&self, node: usize, sql: &str) -> anyhow::Result<()> {
         for _ in 1..TRIES_MAX {
             match self.connect(node)?.batch_execute(sql) {
