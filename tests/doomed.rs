@@ -154,7 +154,8 @@ fn doom_with_lock_timeout(cluster: &Cluster) -> anyhow::Result<Error> {
     signal(process, "STOP")?;
     ensure!(began.elapsed() < LOCK_TIMEOUT, "this machine is too slow to show it");
     strike(cluster)?;
-    let is_doomed = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_paxos applier' AND wait_event_type = 'Lock'";
+    let is_doomed =
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_paxos applier' AND wait_event_type = 'Lock'";
     wait_until("the applier waits", RECOVERY_TIME_MAX, || cluster.value::<i64>(1, is_doomed), |seen| *seen == 1)?;
     // Past the lock time-out, and past the look of whoever watches over the applier.
     std::thread::sleep((LOCK_TIMEOUT + Duration::from_millis(500)).saturating_sub(began.elapsed()));

@@ -69,7 +69,8 @@ fn talk(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// Names are looked up before a statement can wait, so who replicates a table waits for the others to make it.
 fn there_at_once(cluster: &Cluster) -> anyhow::Result<()> {
-    let mut clients = cluster.all().into_iter().map(|node| cluster.connect(node)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut clients =
+        cluster.all().into_iter().map(|node| cluster.connect(node)).collect::<anyhow::Result<Vec<_>>>()?;
     let nodes = clients.len();
     for number in 0..100 {
         let name = format!("there_{number}");
@@ -365,7 +366,8 @@ fn sequential(cluster: &Cluster) -> anyhow::Result<()> {
          CREATE TABLE part (id int PRIMARY KEY, parent int REFERENCES counter); \
          SELECT paxos_replicate_table('local', 'counter'), paxos_replicate_table('local', 'part')",
     )?;
-    let mut clients = cluster.all().into_iter().map(|node| cluster.connect(node)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut clients =
+        cluster.all().into_iter().map(|node| cluster.connect(node)).collect::<anyhow::Result<Vec<_>>>()?;
     for client in &mut clients {
         // As with a table of some size.
         run(client, "SET enable_seqscan = off")?;
