@@ -4,7 +4,9 @@
 use anyhow::{bail, ensure, Context};
 use end_to_end::{describe, sqlstate, step, wait_until, Cluster, RECOVERY_TIME_MAX};
 use postgres::{Client, Error};
+use std::process::Command;
 use std::sync::mpsc::{channel, Receiver};
+use std::time::{Duration, Instant};
 
 /// What keeps errors out of the server's log must not change what clients are told.
 /// How many of the victims of one round are told in the log too: all, those who lost their session, none.
@@ -68,6 +70,9 @@ fn a_doomed_transaction_is_told_40001_wherever_it_is() -> anyhow::Result<()> {
         );
     }
 
+    step("its lock time-out strikes in the same moment");
+    check(&doom_with_lock_timeout(&cluster)?, "lock time-out")?;
+
     step("a cancel of a user's own stays a cancel");
     for (level, _) in LOG_LEVELS {
         own_cancels(&cluster, level)?;
@@ -75,7 +80,7 @@ fn a_doomed_transaction_is_told_40001_wherever_it_is() -> anyhow::Result<()> {
 
     step("and what came first in the log is there");
     cluster.equal_checksums(&[1, 2, 3], "held")?;
-    let strikes = LOG_LEVELS.len() * (WAITS.len() + 3);
+    let strikes = LOG_LEVELS.len() * (WAITS.len() + 3) + 1;
     let left: i32 = cluster.value(1, "SELECT v FROM held WHERE id = 1")?;
     ensure!(left == -i32::try_from(strikes)?, "{left} after {strikes}: a doomed transaction was committed");
     cluster.finish()
@@ -135,6 +140,34 @@ fn doom(cluster: &Cluster, level: &str, sql: &str, event: &str) -> anyhow::Resul
     let shown: String = client.query_one("SHOW log_min_messages", &[])?.try_get(0)?;
     ensure!(shown == level, "log_min_messages was {level} and is {shown}");
     Ok(error)
+}
+
+/// The process stands still while it is doomed and its wait for a lock ends: it then learns of both at once, and
+/// PostgreSQL by itself would tell of the lock.
+fn doom_with_lock_timeout(cluster: &Cluster) -> anyhow::Result<Error> {
+    const LOCK_TIMEOUT: Duration = Duration::from_secs(3);
+    let (client, process) = connect(cluster, "warning")?;
+    let began = Instant::now();
+    let sql = format!("SET lock_timeout = {}; BEGIN; {HOLD}; SELECT pg_advisory_lock(1)", LOCK_TIMEOUT.as_millis());
+    let victim = begin(client, &sql);
+    await_event(cluster, process, "advisory")?;
+    signal(process, "STOP")?;
+    ensure!(began.elapsed() < LOCK_TIMEOUT, "this machine is too slow to show it");
+    strike(cluster)?;
+    let is_doomed =
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_paxos applier' AND wait_event_type = 'Lock'";
+    wait_until("the applier waits", RECOVERY_TIME_MAX, || cluster.value::<i64>(1, is_doomed), |seen| *seen == 1)?;
+    // Past the lock time-out, and past the look of whoever watches over the applier.
+    std::thread::sleep((LOCK_TIMEOUT + Duration::from_millis(500)).saturating_sub(began.elapsed()));
+    signal(process, "CONT")?;
+    let (_, outcome) = victim.recv_timeout(RECOVERY_TIME_MAX).context("the victim is still there")?;
+    outcome.err().context("a doomed transaction went through")
+}
+
+fn signal(process: i32, name: &str) -> anyhow::Result<()> {
+    let status = Command::new("kill").args(["-s", name, &process.to_string()]).status()?;
+    ensure!(status.success(), "kill -s {name} {process}: {status}");
+    Ok(())
 }
 
 /// One whose client is silent loses its session.

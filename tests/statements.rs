@@ -8,8 +8,9 @@ use std::io::{Read, Write};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-const STORIES: [Story; 14] = [
+const STORIES: [Story; 16] = [
     ("the demonstration of the pg_paxos talk, as printed", talk),
+    ("a table that is replicated is there on every node, at once", there_at_once),
     ("INSERT, UPDATE and DELETE in all their forms", forms),
     ("values are computed once: now(), random(), defaults", computed_once),
     ("BEGIN to COMMIT over several tables, ROLLBACK, savepoints", transactions),
@@ -20,6 +21,7 @@ const STORIES: [Story; 14] = [
     ("a procedure that commits sees after each COMMIT what was acknowledged elsewhere", procedures),
     ("pg_dump in parallel, beside writers on another node, takes one state", dumps),
     ("of two transactions that conflict, one gets 40001 and is told why", conflicts),
+    ("a client alone, going from server to server, is never told to run anything again", sequential),
     ("isolation levels", isolation),
     ("roles read and write as GRANTs allow", rights),
     ("foreign keys between replicated tables hold across nodes", foreign_keys),
@@ -62,6 +64,27 @@ fn talk(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.run(1, "UPDATE data SET greeting = 'hello' WHERE object = 'world'")?;
     let greeting = text(&mut cluster.connect(3)?, "SELECT greeting FROM data")?;
     ensure!(greeting == "hello", "{greeting}");
+    Ok(())
+}
+
+/// Names are looked up before a statement can wait, so who replicates a table waits for the others to make it.
+fn there_at_once(cluster: &Cluster) -> anyhow::Result<()> {
+    let mut clients =
+        cluster.all().into_iter().map(|node| cluster.connect(node)).collect::<anyhow::Result<Vec<_>>>()?;
+    let nodes = clients.len();
+    for number in 0..100 {
+        let name = format!("there_{number}");
+        let (first, second, third) = (number % nodes, (number + 1) % nodes, (number + 2) % nodes);
+        run(&mut clients[first], &format!("CREATE TABLE {name} (id int PRIMARY KEY)"))?;
+        match number % 2 {
+            0 => run(&mut clients[first], &format!("SELECT paxos_replicate_table('local', '{name}')"))?,
+            _ => run(&mut clients[first], &format!("BEGIN; SELECT paxos_replicate_table('local', '{name}'); COMMIT"))?,
+        }
+        run(&mut clients[second], &format!("INSERT INTO {name} VALUES (1)"))?;
+        run(&mut clients[third], &format!("BEGIN; SELECT FROM {name}; INSERT INTO {name} VALUES (2); COMMIT"))?;
+        let rows = text(&mut clients[first], &format!("SELECT count(*)::text FROM {name}"))?;
+        ensure!(rows == "2", "{name} has {rows} rows");
+    }
     Ok(())
 }
 
@@ -332,6 +355,59 @@ fn conflicts(cluster: &Cluster) -> anyhow::Result<()> {
     run(&mut one, "COMMIT")?;
     run(&mut other, "COMMIT")?;
     equal(cluster, "fought", 3)
+}
+
+/// One statement after the other, each on the next server: nothing is concurrent, so nothing may get 40001. What is read
+/// by its full key goes without a round trip where the server writes the log itself, and must not be stale there either.
+fn sequential(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.run(
+        1,
+        "CREATE TABLE counter (id int PRIMARY KEY, n int); INSERT INTO counter SELECT i, 0 FROM generate_series(1, 3) AS i; \
+         CREATE TABLE part (id int PRIMARY KEY, parent int REFERENCES counter); \
+         SELECT paxos_replicate_table('local', 'counter'), paxos_replicate_table('local', 'part')",
+    )?;
+    let mut clients =
+        cluster.all().into_iter().map(|node| cluster.connect(node)).collect::<anyhow::Result<Vec<_>>>()?;
+    for client in &mut clients {
+        // As with a table of some size.
+        run(client, "SET enable_seqscan = off")?;
+    }
+    let rounds = 300;
+    let statements = |round: usize| {
+        let id = 1000 + round;
+        [
+            ("UPDATE by key", "UPDATE counter SET n = n + 1 WHERE id = 1".to_owned()),
+            ("UPDATE by key again", "UPDATE counter SET n = n + 1 WHERE id = 1".to_owned()),
+            ("INSERT of a parent", format!("INSERT INTO counter VALUES ({id}, 0)")),
+            ("INSERT of its child", format!("INSERT INTO part VALUES ({id}, {id})")),
+            ("UPDATE by key in a block", "BEGIN; UPDATE counter SET n = n + 1 WHERE id = 1; COMMIT".to_owned()),
+            ("DELETE of the child", format!("DELETE FROM part WHERE id = {id}")),
+            ("INSERT of its child again", format!("INSERT INTO part VALUES ({id}, {id})")),
+            ("DELETE of the child again", format!("DELETE FROM part WHERE id = {id}")),
+        ]
+    };
+    let mut refused = std::collections::BTreeMap::new();
+    let mut turn = 0;
+    for round in 0..rounds {
+        for (kind, sql) in statements(round) {
+            turn += 1;
+            loop {
+                let node = turn % clients.len();
+                match clients[node].batch_execute(&sql) {
+                    Ok(()) => break,
+                    Err(error) if is_serialization_failure(&error) => {
+                        *refused.entry((kind, node + 1)).or_insert(0) += 1;
+                        clients[node].batch_execute("ROLLBACK")?;
+                    }
+                    Err(error) => bail!("node {}: {sql}: {}", node + 1, describe(&error)),
+                }
+            }
+        }
+    }
+    ensure!(refused.is_empty(), "of {rounds} rounds a client alone got 40001: {refused:?}");
+    let counted: i64 = cluster.value(3, "SELECT sum(n) FROM counter")?;
+    ensure!(counted == 3 * rounds as i64, "{counted} updates counted, not {}", 3 * rounds);
+    Ok(())
 }
 
 fn isolation(cluster: &Cluster) -> anyhow::Result<()> {

@@ -19,6 +19,7 @@ pub mod frame;
 mod refusal;
 mod request;
 mod response;
+mod shown;
 mod status;
 
 pub use connection::Connection;
@@ -28,6 +29,7 @@ pub use error::Error;
 pub use refusal::{Certainty, Refusal, RefusalReason};
 pub use request::{Answer, Origin, Request, RequestNumber};
 pub use response::{Engine, Outcome, Progress, Response, Settled};
+pub use shown::shown;
 pub use status::{GroupStatus, LogStatus, MemberStatus, Metrics, Status};
 
 pub use consensus::{GroupId, NodeId, OperationId, Slot, Start};

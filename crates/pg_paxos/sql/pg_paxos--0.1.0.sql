@@ -227,7 +227,7 @@ COMMENT ON COLUMN pg_stat_paxos.state IS 'this server: serving, applying, copyin
 COMMENT ON COLUMN pg_stat_paxos.apply_error IS 'why this server stopped applying; NULL if it did not';
 
 -- ---------------------------------------------------------------------------------------------------------------
--- Between members: what a joining server asks of an existing one, over an ordinary connection.
+-- Between members: what one server asks of another, over an ordinary connection.
 
 CREATE FUNCTION pgp_metadata.admit_member(
         group_name text, node_id uuid, address text, public_key bytea, connection_string text, database_name text)
@@ -262,6 +262,10 @@ CREATE FUNCTION pgp_metadata.table_obstacle(definition bytea)
     RETURNS text LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_table_obstacle_wrapper';
 
+CREATE FUNCTION pgp_metadata.await_applied(group_id uuid, slot bigint)
+    RETURNS void LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'paxos_await_applied_wrapper';
+
 -- ---------------------------------------------------------------------------------------------------------------
 -- Rights.
 
@@ -278,7 +282,8 @@ BEGIN
         'paxos_apply_log(text, text, bigint)', 'paxos_max_group_round(text, boolean)',
         'pgp_metadata.admit_member(text, uuid, text, bytea, text, text)', 'pgp_metadata.promote_member(uuid, uuid)',
         'pgp_metadata.mark_snapshot(uuid)', 'pgp_metadata.release_mark(uuid, bigint)',
-        'pgp_metadata.group_tables(text)', 'pgp_metadata.describe_tables(uuid)', 'pgp_metadata.table_obstacle(bytea)'
+        'pgp_metadata.group_tables(text)', 'pgp_metadata.describe_tables(uuid)', 'pgp_metadata.table_obstacle(bytea)',
+        'pgp_metadata.await_applied(uuid, bigint)'
     ]::regprocedure[] LOOP
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', administration);
         EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO pg_paxos_admin', administration);

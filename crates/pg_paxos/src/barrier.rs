@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
-use client::{Error, Refusal, RefusalReason, Request, Response};
+use client::{shown, Error, Refusal, RefusalReason, Request, Response};
 use consensus::{GroupId, Slot};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
@@ -112,13 +112,13 @@ pub fn raise_unreadable(error: &Error) -> ! {
     // A read has no effect that could be unknown.
     let mut report = ErrorReport::new(
         PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW,
-        format!("cannot read the latest state of the group: {error}"),
+        shown(&format!("cannot read the latest state of the group: {error}")).into_owned(),
         "pg_paxos",
     );
     if let Error::Refused(refusal) = error {
         let contact = refusal.contact();
         if !contact.is_empty() {
-            report = report.set_detail(contact);
+            report = report.set_detail(shown(&contact));
         }
     }
     report

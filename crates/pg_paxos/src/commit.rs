@@ -21,7 +21,7 @@ use crate::decision::{ask_again, await_decision, milliseconds, Decision};
 use crate::engine_connection;
 use crate::error_rewrite::{self, Report, Rewrite};
 use crate::shared::{Area, Backend, BackendIndex, Group, State};
-use crate::{capture, replicate_table, settings, statement_hooks, write_set};
+use crate::{capture, made_elsewhere, replicate_table, settings, statement_hooks, write_set};
 
 /// The transaction that is being committed.
 struct Commit {
@@ -393,6 +393,7 @@ fn after_commit() {
         if turn.passes {
             if let Some(group) = commit.group.identity() {
                 barrier::note_commit(group, turn.last);
+                made_elsewhere::note_committed(group, turn.last);
             }
             commit.group.note_transaction(turn.first, turn.last, turn.transaction);
             commit.group.pass_turn(turn.last);

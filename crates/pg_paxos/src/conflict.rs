@@ -94,7 +94,7 @@ pub fn raise_rejected(group: &Group, outcome: &Outcome) -> ! {
 pub fn raise_conflict(group: &Group, bytes: &[u8]) -> ! {
     let detail = match tables::Verdict::decode(bytes) {
         Ok(tables::Verdict::Rejected(conflict)) => describe(group, &conflict),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
+        _ => client::shown(&String::from_utf8_lossy(bytes)).into_owned(),
     };
     ErrorReport::new(
         PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE,

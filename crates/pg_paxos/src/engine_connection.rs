@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use client::{Certainty, Connection, Error, Refusal, RefusalReason, Request, RequestNumber, Response};
+use client::{shown, Certainty, Connection, Error, Refusal, RefusalReason, Request, RequestNumber, Response};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{pg_sys, PgLogLevel, PgSqlErrorCode};
 
@@ -211,7 +211,7 @@ pub fn call_with_progress(
                             connection.aside.push_back((arrived, response));
                         }
                     }
-                    Response::Progress(step) => progress(&step.message),
+                    Response::Progress(step) => progress(&shown(&step.message)),
                     Response::Refused(refusal) => return Err(refusal.into()),
                     response => return Ok(response),
                 }
@@ -296,14 +296,15 @@ fn sqlstate_of_refusal(refusal: &Refusal) -> PgSqlErrorCode {
 
 /// Raises a failure of the engine as a PostgreSQL error: what was attempted, why it failed, who answers, what to do.
 pub fn raise(attempted: &str, error: &Error) -> ! {
-    let mut report = ErrorReport::new(sqlstate(error), format!("{attempted}: {error}"), "pg_paxos");
+    let message = shown(&format!("{attempted}: {error}")).into_owned();
+    let mut report = ErrorReport::new(sqlstate(error), message, "pg_paxos");
     if let Error::Refused(refusal) = error {
         let contact = refusal.contact();
         if !contact.is_empty() {
-            report = report.set_detail(contact);
+            report = report.set_detail(shown(&contact));
         }
         if !refusal.hint.is_empty() {
-            report = report.set_hint(refusal.hint.clone());
+            report = report.set_hint(shown(&refusal.hint));
         }
     }
     report.report(PgLogLevel::ERROR);

@@ -42,6 +42,7 @@ pub fn write() {
         (std::mem::take(&mut queue.messages), std::mem::take(&mut queue.left_out))
     };
     for Message { is_warning, text } in messages {
+        let text = client::shown(&text);
         match is_warning {
             true => pgrx::warning!("pg_paxos engine: {text}"),
             false => pgrx::log!("pg_paxos engine: {text}"),

@@ -66,9 +66,17 @@ impl Report<'_> {
         self.code == code as c_int
     }
 
-    /// Whether it is how PostgreSQL words a cancel or the end of a session.
+    /// Whether it is how PostgreSQL words a cancel or the end of a session; or the end of a wait for a lock, which a
+    /// transaction may meet instead in the same moment.
     pub fn is_interrupt(&self) -> bool {
-        self.is(PgSqlErrorCode::ERRCODE_QUERY_CANCELED) || self.is(PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN)
+        [
+            PgSqlErrorCode::ERRCODE_QUERY_CANCELED,
+            PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
+            PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE,
+            PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED,
+        ]
+        .into_iter()
+        .any(|code| self.is(code))
     }
 }
 

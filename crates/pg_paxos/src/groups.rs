@@ -252,7 +252,38 @@ pub fn await_place(group: GroupId, name: &str) {
 
 #[pg_extern]
 fn paxos_leave_group(current_group_id: &str) {
+    let left_behind = left_behind();
+    let identity = pgrx::Uuid::from_slice(&hexadecimal(current_group_id)).ok();
+    if let Some(lost) = left_behind.iter().find(|lost| Some(**lost) == identity) {
+        return make_tables_local(GroupId(identity_of(*lost)));
+    }
+    if !left_behind.is_empty() && all().iter().all(|group| group.name != current_group_id) {
+        let lost: Vec<String> = left_behind.iter().map(|lost| format!("'{lost}'")).collect();
+        refusal(
+            PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT,
+            format!("group \"{current_group_id}\" does not exist on this server"),
+        )
+        .detail(format!(
+            "Tables of this database belong to a group that this server's engine has lost, and whose name it does not know: {}.",
+            lost.join(", ")
+        ))
+        .hint(format!("SELECT paxos_leave_group({}) makes them ordinary tables, as they are.", lost[0]))
+        .raise()
+    }
     leave(&named(current_group_id));
+}
+
+/// The groups that tables of this database belong to and that the engine does not know: its directory was lost.
+fn left_behind() -> Vec<pgrx::Uuid> {
+    let known = all();
+    Spi::connect(|spi| {
+        let rows = spi
+            .select("SELECT DISTINCT group_id FROM pgp_metadata.local_table ORDER BY 1", None, &[])
+            .expect("the extension's own table can be read");
+        rows.filter_map(|row| row.get::<pgrx::Uuid>(1).ok().flatten())
+            .filter(|group| known.iter().all(|one| one.group.0 != identity_of(*group)))
+            .collect()
+    })
 }
 
 fn leave(group: &GroupDescription) {

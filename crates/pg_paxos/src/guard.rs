@@ -2,7 +2,7 @@
 //!
 //! Most of it is seen in `object_access_hook`, because DROP ... CASCADE and TRUNCATE ... CASCADE reach tables that
 //! the statement does not name. What has no object access (VACUUM FULL, CLUSTER, REINDEX, triggers switched off) is
-//! seen where utility statements start.
+//! seen where utility statements start, in the one hook for them ([`crate::statement_hooks`]).
 //!
 //! The functions that errors of others pass through are plain and have nothing to drop: a guard there would strip
 //! schema, table and constraint names from those errors.
@@ -16,70 +16,33 @@ use tables::{Key, Strength};
 use crate::catalog::{self, ReplicatedTable};
 use crate::{capture, list, refusal, shared};
 
-static mut PREVIOUS_UTILITY: pg_sys::ProcessUtility_hook_type = None;
 static mut PREVIOUS_ACCESS: pg_sys::object_access_hook_type = None;
 
-/// Sets up the hooks.
+/// Sets up the hook.
 ///
 /// # Safety
 /// Called once, from `_PG_init`.
 pub unsafe fn install() {
-    PREVIOUS_UTILITY = pg_sys::ProcessUtility_hook;
-    pg_sys::ProcessUtility_hook = Some(process_utility);
     PREVIOUS_ACCESS = pg_sys::object_access_hook;
     pg_sys::object_access_hook = Some(object_access);
 }
 
-mod c {
-    use pgrx::pg_sys;
-    extern "C-unwind" {
-        /// Without the guard of the generated binding, so that errors pass untouched.
-        #[allow(clippy::too_many_arguments)]
-        pub fn standard_ProcessUtility(
-            statement: *mut pg_sys::PlannedStmt,
-            text: *const std::ffi::c_char,
-            read_only_tree: bool,
-            context: pg_sys::ProcessUtilityContext::Type,
-            parameters: pg_sys::ParamListInfo,
-            environment: *mut pg_sys::QueryEnvironment,
-            destination: *mut pg_sys::DestReceiver,
-            completion: *mut pg_sys::QueryCompletion,
-        );
-    }
-}
-
-#[allow(clippy::too_many_arguments)]
-unsafe extern "C-unwind" fn process_utility(
-    statement: *mut pg_sys::PlannedStmt,
-    text: *const std::ffi::c_char,
-    read_only_tree: bool,
-    context: pg_sys::ProcessUtilityContext::Type,
-    parameters: pg_sys::ParamListInfo,
-    environment: *mut pg_sys::QueryEnvironment,
-    destination: *mut pg_sys::DestReceiver,
-    completion: *mut pg_sys::QueryCompletion,
-) {
-    let node = (*statement).utilityStmt;
+/// Before a utility statement runs. Errors of others do not pass through here.
+///
+/// # Safety
+/// `node` is a parse tree of PostgreSQL's.
+pub unsafe fn before_utility(node: *mut pg_sys::Node) {
     if is_watched((*node).type_) {
         check_statement(node);
     }
-    let is_lock = (*node).type_ == NodeTag::T_LockStmt;
-    match PREVIOUS_UTILITY {
-        Some(previous) => {
-            previous(statement, text, read_only_tree, context, parameters, environment, destination, completion)
-        }
-        None => c::standard_ProcessUtility(
-            statement,
-            text,
-            read_only_tree,
-            context,
-            parameters,
-            environment,
-            destination,
-            completion,
-        ),
-    }
-    if is_lock {
+}
+
+/// After a utility statement has run. Errors of others do not pass through here.
+///
+/// # Safety
+/// As [`before_utility`].
+pub unsafe fn after_utility(node: *mut pg_sys::Node) {
+    if (*node).type_ == NodeTag::T_LockStmt {
         record_locked_tables(node.cast());
     }
 }

@@ -1,4 +1,6 @@
-//! Statements that need no barrier because certification proves what they read (design of tables, section 7).
+//! Statements that need no barrier because certification proves what they read (design of tables, section 7). On the
+//! owner of the log, that is: elsewhere they would be safe as well, but a client that has just written on another server
+//! would be told 40001 though it is alone (docs/decisions/0005).
 //!
 //! Two kinds. An UPDATE or DELETE of the one row that a full unique key names: if the row it found was not current,
 //! certification rejects the transaction. And an INSERT of rows that come from no replicated table: what stands in its

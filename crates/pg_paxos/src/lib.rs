@@ -29,6 +29,7 @@ pub mod keys;
 pub mod latest;
 pub mod libpq;
 pub mod list;
+pub mod made_elsewhere;
 pub mod membership_watch;
 pub mod origins;
 pub mod refusal;
@@ -71,6 +72,7 @@ pub extern "C-unwind" fn _PG_init() {
     settings::register();
     shared::request();
     commit::register();
+    made_elsewhere::register();
     statement_hooks::register();
     error_rewrite::register();
     engine_worker::register();

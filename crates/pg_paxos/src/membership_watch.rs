@@ -1,5 +1,6 @@
-//! What the engine worker does about the node's own membership: a copy of the state where the log no longer reaches
-//! back, and the end of a group that the other members removed this node from.
+//! What the engine worker does about the node's own part in a group: a copy of the state where the log no longer reaches
+//! back, the end of a group that the other members removed this node from, and word for the backends of whether this
+//! node owns the log.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,9 +12,13 @@ use pgrx::PgTryBuilder;
 use crate::copy_worker;
 use crate::engine_connection;
 use crate::engine_worker::groups_in_use;
+use crate::settings;
 use crate::shared::{ApplierState, Area};
 
-/// How often the engine is asked.
+/// How often the engine is asked whether it owns a group's log: several times within [`owned_for`].
+const OWNER_EVERY: Duration = Duration::from_millis(100);
+
+/// How often the node's membership is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the main thread waits for the engine, which answers at once.
@@ -30,6 +35,7 @@ const COPY_AGAIN_AFTER: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct MembershipWatch {
     connection: Option<Connection>,
+    asked: Option<Instant>,
     looked: Option<Instant>,
     removed: BTreeMap<GroupId, Instant>,
     copied: BTreeMap<GroupId, Instant>,
@@ -38,11 +44,19 @@ pub struct MembershipWatch {
 impl MembershipWatch {
     /// Looks, if it is time. On the main thread of the engine worker.
     pub fn look(&mut self, area: &'static Area) {
-        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) || groups_in_use(area).next().is_none() {
+        if self.asked.is_some_and(|asked| asked.elapsed() < OWNER_EVERY) || groups_in_use(area).next().is_none() {
             return;
         }
-        self.looked = Some(Instant::now());
+        let now = Instant::now();
+        self.asked = Some(now);
         let Some(groups) = self.ask() else { return };
+        for group in &groups {
+            note_owner(area, group, now);
+        }
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
+            return;
+        }
+        self.looked = Some(now);
         for group in &groups {
             self.look_at(area, group);
         }
@@ -82,6 +96,19 @@ impl MembershipWatch {
             group.set_applier_state(ApplierState::Removed);
             group.wake_applier();
         }
+    }
+}
+
+/// For how long after the engine was asked this node may take itself for the owner. Nobody takes a log over sooner than
+/// after four fifths of the failure time-out, so a server that stood still finds that it no longer knows.
+fn owned_for() -> Duration {
+    settings::failure_timeout() / 2
+}
+
+fn note_owner(area: &'static Area, status: &GroupStatus, asked: Instant) {
+    if let Some(group) = area.group(status.group) {
+        let is_owner = status.log.owner == Some(area.node());
+        group.note_owned(is_owner.then(|| owned_for().saturating_sub(asked.elapsed())));
     }
 }
 

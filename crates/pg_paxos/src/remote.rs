@@ -237,13 +237,8 @@ impl Remote {
         Ok(None)
     }
 
-    fn send(
-        &mut self,
-        doing: &str,
-        command: &str,
-        parameters: &[&str],
-        deadline: Option<Instant>,
-    ) -> Result<(), RemoteError> {
+    /// Starts a command whose answer [`Remote::arrived`] gives. Waits for nothing and raises no PostgreSQL error.
+    pub fn start(&mut self, doing: &str, command: &str, parameters: &[&str]) -> Result<(), RemoteError> {
         let command = CString::new(command).expect("commands hold no zero byte");
         let Ok(values) = parameters.iter().map(|value| CString::new(*value)).collect::<Result<Vec<_>, _>>() else {
             return Err(self.failed(doing, "a value holds a zero byte".to_owned()));
@@ -262,9 +257,47 @@ impl Remote {
                 0,
             )
         };
-        if sent == 0 {
-            return Err(self.failed(doing, self.connection_error()));
+        match sent {
+            0 => Err(self.failed(doing, self.connection_error())),
+            _ => Ok(()),
         }
+    }
+
+    /// The answer to a command that was started, once it is there as a whole. Waits for nothing and raises no PostgreSQL
+    /// error.
+    pub fn arrived(&mut self, doing: &str) -> Option<Result<Rows, RemoteError>> {
+        // SAFETY: the connection is open, here and below.
+        if unsafe { libpq::PQflush(self.connection.as_ptr()) } < 0 {
+            return Some(Err(self.failed(doing, self.connection_error())));
+        }
+        if let Err(error) = self.consume(doing) {
+            return Some(Err(error));
+        }
+        // SAFETY: as above; where it is not busy, this does not block.
+        let result = match unsafe { libpq::PQisBusy(self.connection.as_ptr()) } {
+            0 => NonNull::new(unsafe { libpq::PQgetResult(self.connection.as_ptr()) }),
+            _ => return None,
+        };
+        Some(match result {
+            Some(result) => self.checked(doing, result, &[libpq::PGRES_COMMAND_OK, libpq::PGRES_TUPLES_OK]),
+            None => Err(self.failed(doing, "no result".to_owned())),
+        })
+    }
+
+    /// The connection's socket, to wait for what arrives.
+    pub fn socket(&self) -> c_int {
+        // SAFETY: the connection is open.
+        unsafe { libpq::PQsocket(self.connection.as_ptr()) }
+    }
+
+    fn send(
+        &mut self,
+        doing: &str,
+        command: &str,
+        parameters: &[&str],
+        deadline: Option<Instant>,
+    ) -> Result<(), RemoteError> {
+        self.start(doing, command, parameters)?;
         loop {
             // SAFETY: the connection is open.
             match unsafe { libpq::PQflush(self.connection.as_ptr()) } {

@@ -4,6 +4,8 @@
 //! its rows are operations of the transaction's write set, so ROLLBACK undoes it, and a member that is away finds the
 //! whole in the log. Under SHARE ROW EXCLUSIVE nobody writes the table meanwhile; readers go on.
 //!
+//! Its commit is acknowledged when the members in contact have made the table ([`crate::made_elsewhere`]).
+//!
 //! Two checks end what would make members differ. Before anything is proposed, each member that answers is asked
 //! over its connection string whether a table stands in the way there. And when the entry is applied, the applier looks
 //! again: it then stops with an error that says what to remove, rather than mixing strange rows with the group's.
@@ -22,7 +24,7 @@ use crate::remote::{Remote, RemoteError};
 use crate::rounds::{holds_values, use_key};
 use crate::shared::{self, Area};
 use crate::staged_rows::{self, Lot};
-use crate::{barrier, capture, catalog, latest, state_copy, table_definition, write_set};
+use crate::{barrier, capture, catalog, latest, made_elsewhere, state_copy, table_definition, write_set};
 
 /// How long a member may take to say whether a table stands in the way there. It is asked for a courtesy: the applier
 /// checks again, so a member that does not answer holds nobody up for longer than this.
@@ -89,6 +91,7 @@ pub fn check_before_commit() {
 
 /// Forgets what the ended transaction took in. Never fails.
 pub fn reset() {
+    made_elsewhere::reset();
     TAKEN_IN.with_borrow_mut(Vec::clear);
     UNBOUND.with_borrow_mut(Vec::clear);
 }
@@ -289,16 +292,17 @@ fn check_members(group: &GroupDescription, definition: &TableDefinition) {
                 ),
             )
             .detail(error.to_string())
-            .hint("If a table of that name with rows or of another shape is there, that server stops applying and says so until it is removed.")
+            .hint("If a table of that name with rows or of another shape is there, that server stops applying and says so until it is removed. Nobody waits for that server to make the table; until it has, it answers 42P01 (no such relation).")
             .warn(),
         }
     }
 }
 
 fn obstacle_at(member: &MemberDescription, definition: &TableDefinition) -> Result<Option<String>, RemoteError> {
-    let string = ConnectionString::parse(&member.label).map_err(|reason| RemoteError::local(&member.label, reason))?;
-    let string = string.with_default("dbname", &member.database).with_default("connect_timeout", "3");
-    let mut remote = Remote::connect(&string)?;
+    let mut remote = match made_elsewhere::take(member.node) {
+        Some(remote) => remote,
+        None => connect(member)?,
+    };
     let digits: String = definition.encode().iter().map(|byte| format!("{byte:02x}")).collect();
     let rows = remote.query_until(
         "look for a table in the way",
@@ -306,7 +310,15 @@ fn obstacle_at(member: &MemberDescription, definition: &TableDefinition) -> Resu
         &[&format!("\\x{digits}")],
         Some(Instant::now() + CHECK_TIMEOUT),
     )?;
-    Ok((!rows.is_empty()).then(|| rows.value(0, 0).map(str::to_owned)).flatten())
+    let obstacle = (!rows.is_empty()).then(|| rows.value(0, 0).map(str::to_owned)).flatten();
+    drop(rows);
+    made_elsewhere::keep(member.node, &member.label, remote);
+    Ok(obstacle)
+}
+
+fn connect(member: &MemberDescription) -> Result<Remote, RemoteError> {
+    let string = ConnectionString::parse(&member.label).map_err(|reason| RemoteError::local(&member.label, reason))?;
+    Remote::connect(&string.with_default("dbname", &member.database).with_default("connect_timeout", "3"))
 }
 
 /// What stands in the way of a table that another member wants to replicate here, as sentences; none if nothing does.

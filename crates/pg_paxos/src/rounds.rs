@@ -228,7 +228,9 @@ pub fn apply(group: GroupId, slot: Slot, operation: &Operation) {
         Operation::AppendRound { proposer, value } => (None, proposer, value),
         other => panic!("{other:?} is no operation of a raw group"),
     };
-    let value = String::from_utf8_lossy(value).into_owned();
+    // PostgreSQL's text holds no NUL; whoever proposed past SQL must not stop the appliers.
+    let proposer = proposer.replace('\0', "\u{fffd}");
+    let value = String::from_utf8_lossy(value).replace('\0', "\u{fffd}");
     // One statement for both: an append takes the round after the highest, which nothing else can take meanwhile,
     // because entries are applied one after the other.
     Spi::run_with_args(

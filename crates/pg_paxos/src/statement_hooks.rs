@@ -1,5 +1,5 @@
 //! The hooks around statements: the read barrier before the first statement on a replicated table, and the refusal of
-//! doomed transactions.
+//! doomed transactions. What would make servers differ is refused by the guard, which the hook of utility statements asks.
 //!
 //! The functions that PostgreSQL calls pass errors through untouched: they are plain functions without a guard and
 //! without destructors in their frame, and call PostgreSQL's own functions directly. What may fail by itself stands in
@@ -18,6 +18,7 @@ use crate::commit;
 use crate::conflict;
 use crate::engine_connection;
 use crate::error_rewrite::{self, Report, Rewrite};
+use crate::guard;
 use crate::key_access;
 use crate::settings::{self, ConsistencyModel};
 use crate::shared::{self, Area};
@@ -175,6 +176,7 @@ unsafe extern "C-unwind" fn process_utility(
     // SAFETY: as above.
     unsafe {
         let depth = UTILITY_DEPTH.get();
+        guard::before_utility((*statement).utilityStmt);
         before_utility(statement);
         UTILITY_DEPTH.set(depth + 1);
         match PREVIOUS_UTILITY {
@@ -194,6 +196,7 @@ unsafe extern "C-unwind" fn process_utility(
         }
         UTILITY_DEPTH.set(depth);
         after_utility(statement);
+        guard::after_utility((*statement).utilityStmt);
     }
 }
 
@@ -233,7 +236,9 @@ unsafe extern "C-unwind" fn before_statement(query: *mut pg_sys::QueryDesc, flag
             continue;
         }
         // SAFETY: the plan is about to run.
-        if EXECUTOR_DEPTH.get() == 0 && unsafe { key_access::is_certified(statement) } {
+        if EXECUTOR_DEPTH.get() == 0 && knows_latest(group) && unsafe { key_access::is_certified(statement) } {
+            // SAFETY: the query is about to start.
+            unsafe { see_known(group, query) };
             let applied = shared::applied(group);
             CERTIFIED.set(Some(Certified { query, group, applied }));
             error_rewrite::let_errors_through();
@@ -252,6 +257,34 @@ unsafe extern "C-unwind" fn before_statement(query: *mut pg_sys::QueryDesc, flag
 unsafe fn pass_barrier(group: GroupId, query: *mut pg_sys::QueryDesc) {
     let deadline = Instant::now() + settings::barrier_timeout();
     let slot = barrier::required(group, deadline);
+    // SAFETY: the caller's query.
+    unsafe { see(group, query, slot, deadline) };
+    barrier::note_passed(group);
+}
+
+/// Whether this server knows, without asking the others, what is acknowledged: else a certified statement of a client
+/// that has just written elsewhere would find an old row and be rejected, though nobody else is there. The owner of the
+/// log does, since every entry passes it; and who does not ask for the latest state needs no more than this server has.
+fn knows_latest(group: GroupId) -> bool {
+    settings::consistency_model() != ConsistencyModel::Strong
+        || Area::attached().group(group).is_some_and(shared::Group::is_owned)
+}
+
+/// Makes sure that the statement sees what this server knows to have been changed by others.
+unsafe fn see_known(group: GroupId, query: *mut pg_sys::QueryDesc) {
+    let slot = Area::attached().group(group).map_or(Slot::ZERO, shared::Group::foreign);
+    // SAFETY: the query's snapshot is registered.
+    unsafe {
+        let snapshot = (*query).snapshot;
+        let is_old = !snapshot.is_null() && !barrier::covers(group, snapshot, slot);
+        if is_old || shared::applied(group) < slot {
+            see(group, query, slot, Instant::now() + settings::barrier_timeout());
+        }
+    }
+}
+
+/// Waits until this server has applied a slot, and gives the query a snapshot that shows it.
+unsafe fn see(group: GroupId, query: *mut pg_sys::QueryDesc, slot: Slot, deadline: Instant) {
     barrier::wait_applied_until(group, slot, deadline);
     // SAFETY: the query's snapshot is registered and, where it was pushed for this query, active.
     unsafe {
@@ -264,7 +297,6 @@ unsafe fn pass_barrier(group: GroupId, query: *mut pg_sys::QueryDesc) {
             raise_too_old(slot);
         }
     }
-    barrier::note_passed(group);
 }
 
 /// Puts a new snapshot in the place of the active one. That of the portal itself keeps its level and the portal's word

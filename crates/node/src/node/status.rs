@@ -47,7 +47,8 @@ impl Node {
                 needs_state: if replica.awaits_state { Some(Slot(1)) } else { replica.needs_state },
                 stopped: replica.stopped(),
                 log: LogStatus {
-                    owner: log.and_then(|log| log.owner),
+                    // This node's own ballot of before a restart makes no owner of it.
+                    owner: log.and_then(|log| log.owner.filter(|owner| *owner != node || log.is_owner)),
                     round: log.map_or(0, |log| log.ballot.round),
                     chosen: log.map_or(Slot::ZERO, |log| log.closed),
                     delivered: replica.delivered(),

@@ -35,6 +35,10 @@ pub struct Group {
     applied: AtomicU64,
     /// Every slot at or below it was published by the engine.
     decided: AtomicU64,
+    /// The last slot given to the applier: what others changed, as far as this node knows.
+    foreign: AtomicU64,
+    /// Until when, by the system's monotonic clock in milliseconds, this node may take itself for the log's owner.
+    owner_until_ms: AtomicU64,
     /// Every transaction at or below it is durable in PostgreSQL.
     held: AtomicU64,
     /// How many processes wait for a position: spares looking at every backend when there are none.
@@ -78,6 +82,8 @@ impl Group {
         self.applied.store(applied.0, Ordering::SeqCst);
         self.decided.store(applied.0, Ordering::SeqCst);
         self.held.store(applied.0, Ordering::SeqCst);
+        self.foreign.store(0, Ordering::SeqCst);
+        self.owner_until_ms.store(0, Ordering::SeqCst);
         self.origin.store(0, Ordering::SeqCst);
         self.waiters.store(0, Ordering::SeqCst);
         self.hold_us.store(0, Ordering::SeqCst);
@@ -116,6 +122,24 @@ impl Group {
     /// Every slot at or below it was published by the engine.
     pub fn decided(&self) -> Slot {
         Slot(self.decided.load(Ordering::SeqCst))
+    }
+
+    /// The last decided slot that the applier commits: nothing after it was changed by others, as far as this node
+    /// knows.
+    pub fn foreign(&self) -> Slot {
+        Slot(self.foreign.load(Ordering::SeqCst))
+    }
+
+    /// Whether this node is the log's owner, whom every entry passes: what it does not know is not acknowledged. A
+    /// matter of courtesy, never of safety: another node may have taken the log over a moment ago.
+    pub fn is_owned(&self) -> bool {
+        monotonic_ms() < self.owner_until_ms.load(Ordering::Relaxed)
+    }
+
+    /// Notes that this node is the log's owner and will hold that to be so for a while; or that it is not.
+    pub fn note_owned(&self, for_a_while: Option<Duration>) {
+        let until_ms = for_a_while.map_or(0, |time| monotonic_ms() + u64::try_from(time.as_millis()).unwrap_or(0));
+        self.owner_until_ms.store(until_ms, Ordering::Relaxed);
     }
 
     /// Every transaction at or below it is durable in PostgreSQL.
@@ -224,6 +248,9 @@ impl Group {
             return;
         }
         assert!(slot.0 == decided.0 + 1, "slot {} published after {}", slot.0, decided.0);
+        if turn == Turn::Applier {
+            self.foreign.store(slot.0, Ordering::SeqCst);
+        }
         let has_room = slot.0.saturating_sub(self.applied().0) < RING_SLOTS as u64;
         if has_room {
             self.transactions[slot.0 as usize % RING_SLOTS].store(0, Ordering::SeqCst);
@@ -356,4 +383,13 @@ impl Group {
             }
         }
     }
+}
+
+/// The system's monotonic clock, which all processes of the server read alike.
+fn monotonic_ms() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes into a variable of this frame.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    assert!(read == 0, "the system has a monotonic clock");
+    now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }

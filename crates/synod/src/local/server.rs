@@ -186,11 +186,12 @@ impl<'a> Server<'a> {
             .arg("--pgdata")
             .arg(self.data());
         let output = run(&mut pg_ctl)?;
-        if output.status.success() && processes.state() == State::Stopped {
-            return Ok(Stopped::InOrder);
-        }
+        // The last that a server does is to remove its file, which pg_ctl waits for: what is left by then is about to end.
         processes.kill_all()?;
-        Ok(Stopped::Killed)
+        match output.status.success() {
+            true => Ok(Stopped::InOrder),
+            false => Ok(Stopped::Killed),
+        }
     }
 }
 
