@@ -13,10 +13,13 @@
 
 pub mod cluster;
 pub mod disk;
+mod effects;
 pub mod face;
 mod faults;
 pub mod fleet;
 pub mod invariants;
+mod links;
+mod lives;
 pub mod membership;
 pub mod network;
 pub mod node;
