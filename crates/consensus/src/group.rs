@@ -125,6 +125,11 @@ impl Group {
         if epoch >= self.scope.epoch() && self.scope.configuration.index(from).is_some() {
             self.heard_from.insert(from);
         }
+        if let GroupMessage::Promise { start, .. } | GroupMessage::Accepted { start, .. } = &body {
+            if !context.peers.is_welcome(from, *start) {
+                return;
+            }
+        }
         match body {
             GroupMessage::AskConfiguration => self.tell_configuration(context, from),
             GroupMessage::Configured { configuration } => {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The only version of the encoding so far. The hello between peers agrees on a range of them.
-pub const MESSAGE_VERSION: u8 = 1;
+pub const MESSAGE_VERSION: u8 = 2;
 
 /// A message between two nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -72,6 +72,8 @@ pub enum Impostor {
     LogWentBack {
         /// What was seen.
         seen: Sequence,
+        /// Under which start.
+        under: Start,
         /// What it came back with.
         found: Sequence,
     },
