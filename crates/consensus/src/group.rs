@@ -89,6 +89,9 @@ impl Group {
             .map(|(id, log)| (*id, Log::new(*id, log)))
             .collect();
         logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
+        if recovered.promises_lost || recovered.barred_since.is_some() {
+            logs.values_mut().for_each(Log::distrust_damage);
+        }
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group {
             scope,

@@ -10,7 +10,7 @@ use crate::effect::Effect;
 use crate::entry::Entry;
 use crate::group::Scope;
 use crate::ids::{NodeId, Slot, Token};
-use crate::message::GroupMessage;
+use crate::message::{Accepted, GroupMessage};
 use crate::record::Record;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,8 @@ pub(super) struct CatchUp {
     target: Slot,
     /// A chosen slot whose content is missing here: fetched again.
     healing: Option<Slot>,
+    /// Chosen slots whose content the disk lost, with the ballots under which it stood there.
+    pub(super) lost: BTreeMap<Slot, Ballot>,
     /// The fetch under way: from whom, its first slot, since when.
     asked: Option<(NodeId, Slot, Time)>,
     not_before: Time,
@@ -45,6 +47,7 @@ impl Default for CatchUp {
         CatchUp {
             target: Slot::ZERO,
             healing: None,
+            lost: BTreeMap::new(),
             asked: None,
             not_before: Time(0),
             attempts: 0,
@@ -121,6 +124,11 @@ impl Log {
             .collect();
         let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
         self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
+        if self.catch_up.healing == Some(first) && self.catch_up.lost.contains_key(&first) {
+            // Perhaps nobody else knows it chosen.
+            let ask = GroupMessage::AskAccepted { log: self.id, from: first, up_to: first };
+            context.send(scope, heard.iter().copied(), ask);
+        }
         if useful.is_empty() {
             if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
                 if self.learner.delivered > closed {
@@ -267,12 +275,25 @@ impl Log {
         self.learn(context, scope, first, entries);
     }
 
+    /// A slot that is known chosen here, and whose content this disk lost, is healed from any intact acceptance under the
+    /// ballot under which it stood here, or a higher one: that value was chosen under that ballot or a lower one, and from
+    /// there on every ballot has it (*Paxos Made Simple*, P2b). `docs/decisions/0007-healing-what-is-known-chosen.md`.
+    pub(super) fn heal_from_accepted(&mut self, context: &mut Context, scope: &Scope, accepted: &[Accepted]) {
+        let Some(slot) = self.catch_up.healing else { return };
+        let Some(lost) = self.catch_up.lost.get(&slot).copied() else { return };
+        let copy = accepted.iter().find(|found| found.slot == slot && found.ballot >= lost);
+        let Some((ballot, entry)) = copy.and_then(|found| Some((found.ballot, found.entry.clone()?))) else { return };
+        self.heal_from(context, scope, slot, &vec![(ballot, entry)].into());
+        self.wake(context, scope);
+    }
+
     /// Content that the disk had lost below closed-up-to.
     fn heal_from(&mut self, context: &mut Context, scope: &Scope, first: Slot, entries: &Arc<[(Ballot, Entry)]>) {
         if self.catch_up.healing != Some(first) || first > self.learner.closed {
             return;
         }
         self.catch_up.healing = None;
+        self.catch_up.lost.remove(&first);
         context.persist(Record::Learnt { group: scope.group, log: self.id, first, entries: entries.clone() });
         for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries.iter()) {
             if slot <= self.learner.closed && self.acceptor.held(slot).is_none_or(|held| held.entry.is_none()) {

@@ -51,6 +51,7 @@ impl Log {
         let closed = recovered.closed;
         let mut catch_up = CatchUp::default();
         catch_up.aim(recovered.applied);
+        catch_up.lost.clone_from(&recovered.lost);
         Log {
             id,
             acceptor: Acceptor::new(recovered, closed),
@@ -63,6 +64,11 @@ impl Log {
             member_closed: BTreeMap::new(),
             busy_at: None,
         }
+    }
+
+    /// Whole records are missing from the disk: what it says of a closed slot may have been replaced by one of them.
+    pub(crate) fn distrust_damage(&mut self) {
+        self.catch_up.lost.clear();
     }
 
     /// A message about this log. `entries` and their like were checked when it was decoded.

@@ -342,6 +342,7 @@ impl Log {
             if found.slot <= self.learner.closed || found.slot > self.reader.finish.up_to {
                 continue;
             }
+        self.heal_from_accepted(context, scope, &accepted);
             let known = self.reader.finish.found.entry(found.slot).or_insert_with(|| (found.ballot, entry.clone()));
             if known.0 < found.ballot {
                 *known = (found.ballot, entry);
