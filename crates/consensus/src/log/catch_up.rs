@@ -36,6 +36,8 @@ pub(super) struct CatchUp {
     unanswered: u32,
     /// Members whose log does not reach back.
     trimmed_at: BTreeSet<NodeId>,
+    /// Members that know the slots chosen and could not give them: they have lost or cannot read them.
+    empty_at: BTreeSet<NodeId>,
     said_need_state: Option<Time>,
     /// Reads from the disk for members that fetch.
     peer_reads: BTreeMap<Token, (NodeId, Slot)>,
@@ -53,6 +55,7 @@ impl Default for CatchUp {
             attempts: 0,
             unanswered: 0,
             trimmed_at: BTreeSet::new(),
+            empty_at: BTreeSet::new(),
             said_need_state: None,
             peer_reads: BTreeMap::new(),
             wanting: false,
@@ -82,6 +85,7 @@ impl CatchUp {
         self.healing = None;
         self.asked = None;
         self.trimmed_at.clear();
+        self.empty_at.clear();
         self.said_need_state = None;
     }
 
@@ -120,7 +124,8 @@ impl Log {
         let useful: Vec<NodeId> = heard
             .iter()
             .copied()
-            .filter(|node| !self.catch_up.trimmed_at.contains(node) && self.known_closed(*node) >= first)
+            .filter(|node| !self.catch_up.trimmed_at.contains(node) && !self.catch_up.empty_at.contains(node))
+            .filter(|node| self.known_closed(*node) >= first)
             .collect();
         let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
         self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
@@ -130,6 +135,8 @@ impl Log {
             context.send(scope, heard.iter().copied(), ask);
         }
         if useful.is_empty() {
+            // Whoever could not read it may be able to next time.
+            self.catch_up.empty_at.clear();
             if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
                 if self.learner.delivered > closed {
                     // The face holds it already: only the log was behind.
@@ -263,11 +270,14 @@ impl Log {
             if trimmed >= first {
                 self.catch_up.trimmed_at.insert(from);
                 self.catch_up.not_before = context.now;
+            } else if closed >= first {
+                self.catch_up.empty_at.insert(from);
             }
             return;
         }
         self.catch_up.unanswered = 0;
         self.catch_up.trimmed_at.clear();
+        self.catch_up.empty_at.clear();
         self.catch_up.said_need_state = None;
         let highest = entries.iter().map(|(ballot, _)| *ballot).max().unwrap_or_default();
         self.saw_ballot(context, scope, highest);
