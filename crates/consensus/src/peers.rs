@@ -6,6 +6,7 @@ use crate::bounds;
 use crate::configuration::{Configuration, MemberSet};
 use crate::ids::{NodeId, Sequence, Start};
 use crate::message::{Heartbeat, Impostor, LogPosition};
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -195,7 +196,7 @@ impl Peers {
         } else {
             heartbeat.position < seen && peer.incarnation.is_none()
         };
-        if went_back {
+        if went_back && !is_planted(SeededBug::LostDiskRejoins) {
             return Heard::Refused(Impostor::LogWentBack { seen, under: seen_start, found });
         }
         let restarted = heartbeat.start > seen_start && seen_start > Start(0);

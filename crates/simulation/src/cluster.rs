@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use consensus::{
-    Configuration, Entry, Epoch, GroupId, Input, LogId, Member, Message, NodeId, OperationId, Record, Role, Slot, Token,
+    Configuration, Entry, Epoch, GroupId, Input, LogId, Member, Message, NodeId, OperationId, Record, Role, Slot,
+    Start, Token,
 };
 
 use crate::invariants::{Invariants, Violation};
@@ -16,6 +17,7 @@ use crate::plan::Plan;
 use crate::random::Random;
 use crate::recovery::Recovery;
 use crate::schedule::{Moment, Schedule};
+use crate::tally::{Fault, Tally};
 use crate::trace::Trace;
 use crate::workload::Workload;
 
@@ -69,6 +71,16 @@ pub(crate) enum Event {
         node: NodeId,
         life: u64,
     },
+    Rot,
+    ClockJump,
+    Renew,
+    BackUp {
+        node: NodeId,
+    },
+    SuspectBound {
+        node: NodeId,
+        start: Start,
+    },
     CheckLinks,
     Restart {
         node: NodeId,
@@ -79,6 +91,9 @@ pub(crate) enum Event {
     Crash,
     Partition,
     Heal {
+        number: u64,
+    },
+    Flap {
         number: u64,
     },
     Pause,
@@ -101,6 +116,7 @@ pub(crate) enum Event {
     },
     FaultsEnd,
     Probe,
+    Stopped,
 }
 
 /// What is seen, and who looks.
@@ -109,12 +125,15 @@ pub(crate) struct Watch {
     pub(crate) trace: Trace,
     pub(crate) invariants: Invariants,
     pub(crate) violation: Option<Violation>,
+    /// A node that runs on an old disk and must be refused: what it does binds nobody.
+    pub(crate) hidden: Option<NodeId>,
 }
 
 impl Watch {
     pub(crate) fn see(&mut self, now: Moment, observation: &Observation<'_>) {
         self.trace.tell(now, format_args!("{observation:?}"));
-        if self.violation.is_none() {
+        let hidden = self.hidden.is_some_and(|hidden| hidden == observation.node());
+        if self.violation.is_none() && !hidden {
             self.violation = self.invariants.observe(observation);
         }
     }
@@ -149,6 +168,10 @@ pub struct Report {
     pub refused: u64,
     /// Highest slot delivered.
     pub slots: u64,
+    /// Worlds that ended in a clear stop, where nothing better was left.
+    pub stops: u64,
+    /// What was done to them.
+    pub faults: Tally,
 }
 
 /// The world of one seed.
@@ -164,6 +187,10 @@ pub struct Cluster {
     pub(crate) partition_number: u64,
     pub(crate) workload: Workload,
     pub(crate) membership: Membership,
+    /// Nodes whose disks were damaged.
+    pub(crate) spoilt: BTreeSet<NodeId>,
+    /// The node that runs on an old disk.
+    pub(crate) suspect: Option<NodeId>,
     pub(crate) recovery: Option<Recovery>,
     pub(crate) watch: Watch,
     pub(crate) report: Report,
@@ -191,6 +218,8 @@ impl Cluster {
             partition_number: 0,
             workload: Workload::default(),
             membership: Membership::new(configuration.clone()),
+            spoilt: BTreeSet::new(),
+            suspect: None,
             recovery: None,
             watch: Watch::default(),
             report: Report::default(),
@@ -229,6 +258,9 @@ impl Cluster {
             (plan.read_every, Event::Read),
             (plan.hand_over_every, Event::HandOver),
             (plan.change_every, Event::Change),
+            (plan.renew_every, Event::Renew),
+            (plan.rot_every, Event::Rot),
+            (plan.clock_jump_every, Event::ClockJump),
         ] {
             if every > 0 {
                 self.schedule.at(random.waiting_time(every), event);
@@ -257,7 +289,7 @@ impl Cluster {
                 self.tell(format_args!("VIOLATION {violation}"));
                 return Err(violation);
             }
-            if self.is_recovered() {
+            if self.is_recovered() || self.has_stopped() {
                 break;
             }
             if self.report.events > EVENTS_MAX {
@@ -304,7 +336,11 @@ impl Cluster {
             }
             Event::Synced { node, life } if self.is_alive(node, life) => self.synced(node),
             Event::EntriesRead { node, life, token, place, from, up_to, bytes_max } if self.is_alive(node, life) => {
-                let entries = self.nodes[&node].disk.read(place, from, up_to, bytes_max);
+                let mut entries = self.nodes[&node].disk.read(place, from, up_to, bytes_max);
+                if self.random.chance(self.plan.read_error) {
+                    self.report.faults.count(Fault::ReadError);
+                    entries.clear();
+                }
                 self.give(node, Input::EntriesRead { token, entries });
             }
             Event::CopyState { node, life, place, donor } if self.is_alive(node, life) => {
@@ -322,12 +358,24 @@ impl Cluster {
             | Event::Read
             | Event::HandOver
             | Event::Change
+            | Event::Renew
+            | Event::Rot
+            | Event::ClockJump
                 if self.recovery.is_some() => {}
             Event::Crash => self.fault_crash(),
             Event::Partition => self.fault_partition(),
             Event::Heal { number } if number == self.partition_number => {
                 self.tell(format_args!("HEALED"));
                 self.network.heal();
+            }
+            Event::Flap { number } => self.fault_flap(number),
+            Event::Rot => self.fault_rot(),
+            Event::ClockJump => self.fault_clock_jump(),
+            Event::BackUp { node } => self.back_up(node),
+            Event::SuspectBound { node, start } => self.check_suspect(node, start),
+            Event::Renew => {
+                self.renew_the_barred();
+                self.again(self.plan.renew_every, Event::Renew);
             }
             Event::Pause => self.fault_pause(),
             Event::Propose => self.user_proposes(),
@@ -340,6 +388,7 @@ impl Cluster {
             Event::Retire { node } => self.retire_removed(node),
             Event::FaultsEnd => self.end_faults(),
             Event::Probe => self.probe(),
+            Event::Stopped => self.check_stop(),
             // Of an earlier life of its node.
             _ => {}
         }

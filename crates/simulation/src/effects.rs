@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
-use consensus::{Core, Effect, Entry, GroupId, Input, LogId, Message, NodeId, OperationId, ProposalOutcome, Slot};
+use consensus::{
+    is_planted, Core, Effect, Entry, GroupId, Input, LogId, Message, NodeId, OperationId, ProposalOutcome, SeededBug,
+    Sequence, Slot,
+};
 
 use crate::cluster::{Cluster, Event};
-use crate::face::Face;
+use crate::face::{Face, FaceOptions};
 use crate::observation::Observation;
+use crate::tally::Fault;
+
+/// A core's queues are looked at after every so many events: each look costs as much as some events do.
+const BOUNDS_EVERY: u64 = 8;
 
 impl Cluster {
     /// Gives an input to a core, now or when its node is no longer frozen.
@@ -18,7 +25,7 @@ impl Cluster {
             node.inbox.push(input);
             return;
         }
-        node.told = node.clock.at(now);
+        node.told = node.told.max(node.clock.at(now));
         core.handle(node.told, input);
         if self.plan.poll_delay_max == 0 || self.random.chance(0.3) {
             self.dirty.insert(id);
@@ -38,7 +45,9 @@ impl Cluster {
 
     /// Carries out what a core wants done, unless the node dies in the middle of it.
     pub(crate) fn poll(&mut self, id: NodeId) {
-        let crashes = if self.recovery.is_none() { self.plan.crash_at_effect } else { 0.0 };
+        let faults = self.recovery.is_none() && self.suspect.is_none();
+        let crashes = if faults { self.plan.crash_at_effect } else { 0.0 };
+        let crashes_after = if faults && self.has_users(id) { self.plan.crash_after_send } else { 0.0 };
         let mut effects = 0;
         loop {
             let node = self.nodes.get_mut(&id).expect("a node of this cluster");
@@ -49,19 +58,31 @@ impl Cluster {
             let Some(effect) = core.poll_effect() else { break };
             if self.random.chance(crashes) {
                 self.tell(format_args!("CRASH of {id} before {effect:?}"));
+                self.report.faults.count(Fault::CrashBeforeEffect);
                 self.crash(id);
                 return;
             }
+            let speaks = matches!(effect, Effect::Send { .. });
             self.perform(id, effect);
+            if speaks && self.random.chance(crashes_after) {
+                self.tell(format_args!("CRASH of {id} after it spoke"));
+                self.report.faults.count(Fault::CrashAfterSend);
+                self.crash(id);
+                return;
+            }
             effects += 1;
             if self.watch.violation.is_some() {
                 return;
             }
         }
         self.check_rest(id, effects);
+        self.look_at_bounds(id);
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         if node.disk.wants_sync() {
             self.begin_sync(id);
+            if !self.nodes[&id].is_running() {
+                return;
+            }
         } else if node.disk.could_sync() {
             let life = self.life(id);
             self.schedule.at(self.now + 100_000, Event::FlushLazy { node: id, life });
@@ -79,6 +100,20 @@ impl Cluster {
             let detail = format!("{id} did nothing at {now:?} and its next deadline is {deadline:?}");
             self.watch.violate("no busy waiting", detail);
         }
+    }
+
+    /// Shows now and then what a core holds in its queues.
+    fn look_at_bounds(&mut self, id: NodeId) {
+        if !self.report.events.is_multiple_of(BOUNDS_EVERY) || self.nodes[&id].faces.is_empty() {
+            return;
+        }
+        let node = &self.nodes[&id];
+        let Some(core) = &node.core else { return };
+        let status = core.status(node.told);
+        let ids = node.faces.values().map(|face| (face.remembered_ids(), self.plan.id_window)).collect::<Vec<_>>();
+        let open =
+            self.workload.proposals.range((id, OperationId::NONE)..).take_while(|((at, _), _)| *at == id).count();
+        self.watch.see(self.now, &Observation::Rested { node: id, status: &status, open, ids: &ids });
     }
 
     pub(crate) fn plan_wake(&mut self, id: NodeId) {
@@ -113,7 +148,7 @@ impl Cluster {
             }
             Effect::ReadEntries { token, group, log, from, up_to, bytes_max } => {
                 let life = self.life(id);
-                let wait = self.disk_time();
+                let wait = self.disk_time(id);
                 let event = Event::EntriesRead { node: id, life, token, place: (group, log), from, up_to, bytes_max };
                 self.schedule.at(now + wait, event);
             }
@@ -132,10 +167,7 @@ impl Cluster {
                 self.member_configured(&configuration);
             }
             Effect::Changed { token, result } => self.member_changed(id, token, result),
-            Effect::Stop { reason } => {
-                // Disks keep their word here and nothing runs twice, so there is no reason to stop.
-                self.watch.violate("no node stops", format!("{id} stops: {reason}"));
-            }
+            Effect::Stop { reason } => self.stopped(id, &reason),
         }
     }
 
@@ -154,7 +186,8 @@ impl Cluster {
             if !self.nodes[&from].connected.contains(&to) {
                 continue;
             }
-            for arrival in self.network.arrivals(&self.plan, &mut self.random, self.now, from, to) {
+            let tally = &mut self.report.faults;
+            for arrival in self.network.arrivals(&self.plan, &mut self.random, tally, self.now, (from, to)) {
                 self.schedule.at(arrival, Event::Arrive { from, to, message: message.clone() });
             }
         }
@@ -166,15 +199,14 @@ impl Cluster {
         if self.watch.violation.is_some() {
             return;
         }
-        let id_window = self.plan.id_window;
+        let options = self.face_options();
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        let face = node.faces.entry(place).or_insert_with(|| Face::new(id_window));
+        let face = node.faces.entry(place).or_insert_with(|| Face::new(options));
         let passed = face.pass(slot, entry);
         if log == LogId::MAIN {
             self.report.slots = self.report.slots.max(slot.0);
         }
-        let (effect, closed) = (passed.effect, passed.closed);
-        self.watch.see(self.now, &Observation::Applied { node: id, group, log, slot, effect, closed });
+        self.watch.see(self.now, &Observation::Applied { node: id, group, log, slot, passed });
     }
 
     pub(crate) fn proposed(&mut self, node: NodeId, id: OperationId, outcome: &ProposalOutcome) {
@@ -191,31 +223,57 @@ impl Cluster {
         self.probe_proposed(node, id, outcome);
     }
 
-    pub(crate) fn disk_time(&mut self) -> u64 {
+    pub(crate) fn face_options(&self) -> FaceOptions {
+        FaceOptions { id_window: self.plan.id_window, certification_bytes: self.plan.certification_bytes }
+    }
+
+    /// What the node's disk takes for a sync or a read.
+    pub(crate) fn disk_time(&mut self, id: NodeId) -> u64 {
         let mut time = self.plan.sync_min + self.random.waiting_time(self.plan.sync_mean);
+        if let Some((slow, factor)) = self.plan.slow_disk.filter(|_| self.recovery.is_none()) {
+            time *= if id == NodeId(slow as u128 + 1) { factor } else { 1 };
+        }
         if self.random.chance(self.plan.sync_stall) {
+            self.report.faults.count(Fault::SlowSync);
             time += self.random.below(2_000_000);
         }
         time
     }
 
     pub(crate) fn begin_sync(&mut self, id: NodeId) {
+        if self.disk_is_full(id) {
+            return;
+        }
         self.nodes.get_mut(&id).expect("a node of this cluster").disk.begin_sync();
-        let wait = self.disk_time();
+        let wait = self.disk_time(id);
         let life = self.life(id);
         self.schedule.at(self.now + wait, Event::Synced { node: id, life });
     }
 
     pub(crate) fn synced(&mut self, id: NodeId) {
-        let batch = self.nodes.get_mut(&id).expect("a node of this cluster").disk.finish_sync();
-        for (sequence, record) in &batch {
-            self.watch.see(self.now, &Observation::Durable { node: id, sequence: *sequence, record });
-        }
-        let (sequence, _) = batch.last().expect("a batch is not empty");
-        self.give(id, Input::Persisted { sequence: *sequence });
+        let Some(sequence) = self.sync_ends(id) else { return };
+        self.give(id, Input::Persisted { sequence });
         // The disk does not wait for a frozen process.
         if self.nodes[&id].disk.wants_sync() {
             self.begin_sync(id);
         }
+    }
+
+    /// The batch is durable, or the sync failed: then the node stops, and what it never said nobody believes.
+    fn sync_ends(&mut self, id: NodeId) -> Option<Sequence> {
+        if self.recovery.is_none() && self.random.chance(self.plan.sync_error) {
+            self.tell(format_args!("SYNC ERROR at {id}"));
+            self.report.faults.count(Fault::SyncError);
+            if is_planted(SeededBug::FsyncRetried) {
+                return Some(self.nodes.get_mut(&id).expect("a node of this cluster").disk.pretend_sync());
+            }
+            self.crash(id);
+            return None;
+        }
+        let batch = self.nodes.get_mut(&id).expect("a node of this cluster").disk.finish_sync();
+        for (sequence, record) in &batch {
+            self.watch.see(self.now, &Observation::Durable { node: id, sequence: *sequence, record });
+        }
+        batch.last().map(|(sequence, _)| *sequence)
     }
 }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use consensus::{Core, CoreOptions, GroupId, Input, LogId, NodeId, Slot};
 
 use crate::cluster::{Cluster, Event, GROUP};
+use crate::disk::Crashed;
 use crate::node::Clock;
 use crate::observation::Observation;
+use crate::tally::Fault;
 
 impl Cluster {
     pub(crate) fn resume(&mut self, id: NodeId) {
@@ -29,16 +31,19 @@ impl Cluster {
         if node.is_running() || node.retired {
             return;
         }
+        if node.full_until > now {
+            self.schedule.at(node.full_until, Event::Restart { node: id });
+            return;
+        }
         node.start.0 += 1;
         node.operations = 0;
         let drift = self.plan.clock_drift * (2.0 * self.random.fraction() - 1.0);
         node.clock = Clock { origin: self.random.below(1 << 40), begun: now, rate: 1.0 + drift };
-        let spoilt = id.0 == 1 + u128::from(self.plan.seed % self.plan.nodes as u64);
-        if spoilt && node.start.0 > 1 && self.recovery.is_none() && self.random.chance(self.plan.damage) {
-            node.disk.damage(&mut self.random);
-            self.watch.trace.tell(now, format_args!("DAMAGE on the disk of {id}"));
+        if !self.comes_back_stale(id) {
+            self.spoil_disk(id);
         }
-        node.faces = node.disk.checkpoints.clone();
+        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
+        node.faces = node.disk.restored_faces();
         let recovered = node.disk.recover();
         let start = node.start;
         node.has_group = recovered.groups.get(&GROUP).is_some_and(|group| group.configuration.is_some());
@@ -58,6 +63,10 @@ impl Cluster {
         node.core = Some(Core::new(options, id, start, recovered, seed, node.told));
         *self.lives.entry(id).or_default() += 1;
         self.dirty.insert(id);
+        if self.plan.stale_disk > 0.0 {
+            let wait = self.random.waiting_time(self.plan.crash_every);
+            self.schedule.at(now + wait, Event::BackUp { node: id });
+        }
         if self.plan.checkpoint_every > 0 {
             let wait = self.random.waiting_time(self.plan.checkpoint_every);
             let life = self.life(id);
@@ -74,7 +83,14 @@ impl Cluster {
             return;
         }
         self.report.crashes += 1;
-        for (sequence, record) in node.disk.crash(torn, &mut self.random) {
+        let Crashed { kept, lost } = node.disk.crash(torn, &mut self.random);
+        if lost > 0 {
+            self.report.faults.count(Fault::UnsyncedLost);
+            if !kept.is_empty() {
+                self.report.faults.count(Fault::TornBatch);
+            }
+        }
+        for (sequence, record) in kept {
             self.watch.see(now, &Observation::Durable { node: id, sequence, record: &record });
         }
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
@@ -101,6 +117,11 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         if node.paused_until <= self.now {
             node.disk.checkpoints = node.faces.clone();
+            for ((group, log), face) in &node.faces {
+                let (group, log, slot, digest) = (*group, *log, face.applied, face.digest());
+                let observation = Observation::Checkpointed { node: id, group, log, slot, digest };
+                self.watch.see(self.now, &observation);
+            }
             let held: Vec<_> = node.faces.iter().map(|(place, face)| (*place, face.applied)).collect();
             for ((group, log), slot) in held {
                 self.give(id, Input::Held { group, log, slot });
@@ -125,6 +146,8 @@ impl Cluster {
         node.disk.checkpoints.insert(place, face);
         self.report.copies += 1;
         let (group, log) = place;
+        let digest = node.faces[&place].digest();
+        self.watch.see(self.now, &Observation::Checkpointed { node: id, group, log, slot, digest });
         self.tell(format_args!("{id} copies the state of {donor}"));
         self.watch.see(self.now, &Observation::Installed { node: id, group, log, slot });
         self.give(id, Input::Installed { group, log, slot });

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use consensus::{Change, Configuration, Input, NodeId, Refusal, Role, Token};
+use consensus::{is_planted, Change, Configuration, Input, NodeId, Record, Refusal, Role, SeededBug, Token};
 
 use crate::cluster::{member, Cluster, Event, GROUP};
+use crate::disk::Disk;
 use crate::node::Node;
+use crate::tally::Fault;
 
 /// No group grows beyond this.
 const MEMBERS_MAX: usize = 7;
@@ -50,7 +52,7 @@ impl Cluster {
         let latest = self.membership.latest.clone();
         let running: Vec<NodeId> = self.members().into_iter().filter(|id| self.nodes[id].is_running()).collect();
         if let Some(via) = self.random.pick(&running) {
-            if self.random.chance(0.05) {
+            if self.random.chance(self.plan.lose_disk) {
                 self.lose_a_member();
             } else if let Some(change) = self.next_change(&latest) {
                 self.ask_for_change(via, change);
@@ -128,6 +130,16 @@ impl Cluster {
         }
         let Some(victim) = self.random.pick(&voters) else { return };
         self.tell(format_args!("{victim} is LOST for good"));
+        self.report.faults.count(Fault::LostDisk);
+        if is_planted(SeededBug::LostDiskRejoins) {
+            // Its name and its group stood elsewhere.
+            let record = Record::Configured { configuration: latest.clone() };
+            self.crash(victim);
+            let node = self.nodes.get_mut(&victim).expect("a node of this cluster");
+            node.disk = Disk::default();
+            node.disk.preset(record);
+            return;
+        }
         self.membership.lost = Some(victim);
         self.retire(victim);
     }
