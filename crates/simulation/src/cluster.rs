@@ -279,7 +279,7 @@ impl Cluster {
 
     /// Lets the world run to its end: faults, then recovery.
     pub fn run(mut self) -> Result<Report, Violation> {
-        while let Some((moment, event)) = self.schedule.next() {
+        while let Some((moment, event)) = self.schedule.take_next() {
             assert!(moment >= self.now, "time goes forward");
             self.now = moment;
             self.report.events += 1;
@@ -322,17 +322,13 @@ impl Cluster {
                     self.dirty.insert(node);
                 }
             }
-            Event::Wake { node, life, at } if self.is_alive(node, life) => {
-                if self.nodes[&node].wake_at == Some(at) {
-                    self.nodes.get_mut(&node).expect("a node of this cluster").wake_at = None;
-                    self.tell(format_args!("{node} wakes"));
-                    self.give(node, Input::Tick);
-                }
+            Event::Wake { node, life, at } if self.is_alive(node, life) && self.nodes[&node].wake_at == Some(at) => {
+                self.nodes.get_mut(&node).expect("a node of this cluster").wake_at = None;
+                self.tell(format_args!("{node} wakes"));
+                self.give(node, Input::Tick);
             }
-            Event::FlushLazy { node, life } if self.is_alive(node, life) => {
-                if self.nodes[&node].disk.could_sync() {
-                    self.begin_sync(node);
-                }
+            Event::FlushLazy { node, life } if self.is_alive(node, life) && self.nodes[&node].disk.could_sync() => {
+                self.begin_sync(node);
             }
             Event::Synced { node, life } if self.is_alive(node, life) => self.synced(node),
             Event::EntriesRead { node, life, token, place, from, up_to, bytes_max } if self.is_alive(node, life) => {

@@ -103,10 +103,8 @@ impl Face {
         self.applied = slot;
         let mut passed = Passed::default();
         match entry.kind() {
-            EntryKind::Operation => {
-                if self.window.look_up(entry.id()) == Occurrence::First {
-                    self.decide(slot, entry, &mut passed);
-                }
+            EntryKind::Operation if self.window.look_up(entry.id()) == Occurrence::First => {
+                self.decide(slot, entry, &mut passed);
             }
             EntryKind::Close => {
                 let target = entry.closes().expect("a close entry names an id");

@@ -29,7 +29,7 @@ impl<E> Schedule<E> {
     }
 
     /// Takes the next event.
-    pub fn next(&mut self) -> Option<(Moment, E)> {
+    pub fn take_next(&mut self) -> Option<(Moment, E)> {
         let Reverse((moment, number)) = self.order.pop()?;
         let event = self.events.remove(&number).expect("an event is taken once");
         Some((moment, event))
