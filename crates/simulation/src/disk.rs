@@ -123,19 +123,21 @@ impl Disk {
         }
         self.tell_of_lost_promises(&mut recovered);
         for ((group, log), face) in &self.checkpoints {
-            let Some(group) = recovered.groups.get_mut(group) else { continue };
+            let group = recovered.groups.get_mut(group).filter(|group| group.configuration.is_some());
+            let Some(group) = group else { continue };
             group.log(*log).applied = face.applied;
         }
         recovered
     }
 
-    /// The faces as they begin again.
-    pub fn restored_faces(&self) -> BTreeMap<Place, Face> {
+    /// The faces as they begin again; those of a group that the log no longer knows begin with nothing, once they do.
+    pub fn restored_faces(&self, recovered: &Recovered) -> BTreeMap<Place, Face> {
+        let known = |group| recovered.groups.get(group).is_some_and(|group| group.configuration.is_some());
         let restore = |(place, face): (&Place, &Face)| {
             let first = Slot(face.applied.0.saturating_sub(REPLAYED)).next();
             (*place, face.restored(&self.read(*place, first, face.applied, usize::MAX), first))
         };
-        self.checkpoints.iter().map(restore).collect()
+        self.checkpoints.iter().filter(|((group, _), _)| known(group)).map(restore).collect()
     }
 
     /// As storage does it: a damaged acceptance keeps its ballot and loses its content, until a later record brings it.

@@ -43,8 +43,8 @@ impl Cluster {
             self.spoil_disk(id);
         }
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        node.faces = node.disk.restored_faces();
         let recovered = node.disk.recover();
+        node.faces = node.disk.restored_faces(&recovered);
         let start = node.start;
         node.has_group = recovered.groups.get(&GROUP).is_some_and(|group| group.configuration.is_some());
         self.watch.see(now, &Observation::Started { node: id, start, recovered: &recovered });
