@@ -143,6 +143,7 @@ impl Plan {
                 plan.spoilt_max = plan.nodes;
             }
         }
+        plan.recovery_bound = 60 * plan.failure_timeout + 5_000_000;
         plan
     }
 
@@ -180,7 +181,7 @@ impl Plan {
             nodes,
             failure_timeout,
             fault_phase: r.between(2_000, 6_000) * 1_000,
-            recovery_bound: 60 * failure_timeout + 5_000_000,
+            recovery_bound: 0,
             delay_min: r.between(20, 2_000),
             delay_mean: slow_or_quick(r),
             long_delay: if !calm && r.chance(0.3) { 0.01 } else { 0.0 },
