@@ -169,7 +169,7 @@ impl Cluster {
                 }
                 Effect::ReadEntries { token, from, up_to, .. } => {
                     let entries = state.read(from, up_to);
-                    state.core.handle(now, Input::EntriesRead { token, entries });
+                    state.core.handle(now, Input::EntriesRead { token, entries, damaged: None });
                 }
                 Effect::NeedState { from, .. } => state.needs_state = Some(from),
                 Effect::Configured { .. } => {}

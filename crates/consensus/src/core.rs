@@ -142,11 +142,11 @@ impl Core {
                 }
             }
             Input::Read { group, log, token, deadline } => self.read(group, log, token, deadline),
-            Input::EntriesRead { token, entries } => {
+            Input::EntriesRead { token, entries, damaged } => {
                 let Some((group, log)) = context.read_was_for(token) else { return };
                 if let Some(group) = self.groups.get_mut(&group) {
                     let (log, scope) = group.log(log);
-                    log.entries_read(context, scope, token, entries);
+                    log.entries_read(context, scope, token, entries, damaged);
                 }
             }
             Input::CreateGroup { token, group, name, kind, detail, member } => {

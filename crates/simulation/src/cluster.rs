@@ -337,7 +337,8 @@ impl Cluster {
                     self.report.faults.count(Fault::ReadError);
                     entries.clear();
                 }
-                self.give(node, Input::EntriesRead { token, entries });
+                let damaged = self.nodes[&node].disk.damaged_ballot(place, from).filter(|_| entries.is_empty());
+                self.give(node, Input::EntriesRead { token, entries, damaged });
             }
             Event::CopyState { node, life, place, donor } if self.is_alive(node, life) => {
                 self.copy_state(node, place, donor);

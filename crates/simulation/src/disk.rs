@@ -38,6 +38,8 @@ pub struct Disk {
     pub(crate) closed: BTreeMap<Place, Slot>,
     /// Acceptances whose content can no longer be read: the record, and the slot in it.
     pub(crate) damaged: BTreeSet<(Sequence, Slot)>,
+    /// Slots whose entry cannot be read any more, by place, with the ballot that is still known.
+    pub(crate) spoilt: BTreeMap<Place, BTreeMap<Slot, Ballot>>,
     /// The highest record of which nothing is left.
     pub(crate) hole: Option<Sequence>,
     /// The faces' states as last made durable.
@@ -201,6 +203,11 @@ impl Disk {
             slot = slot.next();
         }
         read
+    }
+
+    /// The ballot of an entry whose content cannot be read.
+    pub fn damaged_ballot(&self, place: Place, slot: Slot) -> Option<Ballot> {
+        self.spoilt.get(&place)?.get(&slot).copied()
     }
 
     fn keep(&mut self, batch: &[(Sequence, Record)]) {

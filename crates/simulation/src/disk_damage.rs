@@ -30,7 +30,8 @@ impl Disk {
         self.damaged.insert((sequence, slot));
         let entries = self.entries.entry(place).or_default();
         if entries.get(&slot).is_some_and(|stored| stored.sequence == sequence) {
-            entries.remove(&slot);
+            let stored = entries.remove(&slot).expect("it is there");
+            self.spoilt.entry(place).or_default().insert(slot, stored.ballot);
         }
         true
     }
@@ -47,6 +48,7 @@ impl Disk {
         let (sequence, _) = self.durable.remove(index);
         self.last_batch -= 1;
         self.hole = self.hole.max(Some(sequence));
+        self.spoilt.clear();
         for (place, entries) in &mut self.entries {
             let closed = self.closed.get(place).copied().unwrap_or_default();
             let hole = self.hole.expect("there is one");

@@ -28,6 +28,8 @@ pub(super) struct CatchUp {
     healing: Option<Slot>,
     /// Chosen slots whose content the disk lost, with the ballots under which it stood there.
     pub(super) lost: BTreeMap<Slot, Ballot>,
+    /// Whole records were missing from the disk once: those ballots may be of entries that lost.
+    distrusts: bool,
     /// The fetch under way: from whom, its first slot, since when.
     asked: Option<(NodeId, Slot, Time)>,
     not_before: Time,
@@ -50,6 +52,7 @@ impl Default for CatchUp {
             target: Slot::ZERO,
             healing: None,
             lost: BTreeMap::new(),
+            distrusts: false,
             asked: None,
             not_before: Time(0),
             attempts: 0,
@@ -71,6 +74,18 @@ impl CatchUp {
 
     pub(super) fn heal(&mut self, slot: Slot) {
         self.healing = Some(slot);
+    }
+
+    /// The disk found a chosen slot damaged, and still knows under which ballot it stood there.
+    pub(super) fn lose(&mut self, slot: Slot, ballot: Option<Ballot>) {
+        if let Some(ballot) = ballot.filter(|_| !self.distrusts) {
+            self.lost.insert(slot, ballot);
+        }
+    }
+
+    pub(super) fn distrust_damage(&mut self) {
+        self.lost.clear();
+        self.distrusts = true;
     }
 
     pub(super) fn is_healing(&self, slot: Slot) -> bool {

@@ -68,7 +68,7 @@ impl Log {
 
     /// Whole records are missing from the disk: what it says of a closed slot may have been replaced by one of them.
     pub(crate) fn distrust_damage(&mut self) {
-        self.catch_up.lost.clear();
+        self.catch_up.distrust_damage();
     }
 
     /// A message about this log. `entries` and their like were checked when it was decoded.
@@ -249,8 +249,9 @@ impl Log {
         scope: &Scope,
         token: Token,
         entries: Vec<(Ballot, Entry)>,
+        damaged: Option<Ballot>,
     ) {
-        self.on_entries_read(context, scope, token, entries);
+        self.on_entries_read(context, scope, token, entries, damaged);
         self.wake(context, scope);
     }
 
