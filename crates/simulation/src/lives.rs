@@ -136,6 +136,15 @@ impl Cluster {
     pub(crate) fn copy_state(&mut self, id: NodeId, place: (GroupId, LogId), donor: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         node.copying.remove(&place);
+        if node.paused_until > self.now {
+            return;
+        }
+        // What the core wants delivered already comes before the state that it is given now.
+        self.poll(id);
+        let node = &self.nodes[&id];
+        if !node.is_running() {
+            return;
+        }
         let own = node.faces.get(&place).map_or(Slot::ZERO, |face| face.applied);
         let reachable = self.network.is_open(donor, id) && self.network.is_open(id, donor);
         let Some(face) = self.nodes.get(&donor).filter(|donor| donor.is_running() && reachable) else { return };
