@@ -58,8 +58,12 @@ histories: install ## What clients see under each kind of fault, checked: STEPS=
 
 MINUTES = 10
 .PHONY: simulate
-simulate: setup ## Simulated clusters of the consensus core under faults, for MINUTES=10
-	$(CARGO) run --release --locked -p simulation -- --minutes $(MINUTES)
+simulate: setup ## Simulated clusters of the consensus core under faults, for MINUTES=10 (WORLD=damage: one kind; FROM: first seed)
+	$(CARGO) run --release --locked -p simulation -- --minutes $(MINUTES) $(addprefix --world ,$(WORLD)) $(addprefix --from ,$(FROM))
+
+.PHONY: seeded-bugs
+seeded-bugs: setup ## Every rule broken on purpose, one after the other: the simulation must find each (BUG=Read: some)
+	BUG=$(BUG) $(CARGO) test --release --locked -p simulation --features seeded_bugs --test seeded_bugs -- --nocapture
 
 MODEL =
 .PHONY: models

@@ -25,6 +25,8 @@ pub(crate) struct TestNode {
     pub(crate) outcomes: BTreeMap<OperationId, ProposalOutcome>,
     pub(crate) barriers: BTreeMap<Token, Result<Slot, Refusal>>,
     pub(crate) changes: BTreeMap<Token, Result<Arc<Configuration>, Refusal>>,
+    /// Slots whose acceptance can no longer be read from the disk.
+    pub(crate) damaged: BTreeSet<Slot>,
     pub(crate) needs_state: Option<Slot>,
     pub(crate) stopped: Option<StopReason>,
     pub(crate) up: bool,
@@ -167,7 +169,7 @@ impl Cluster {
                 }
                 Effect::ReadEntries { token, from, up_to, .. } => {
                     let entries = state.read(from, up_to);
-                    state.core.handle(now, Input::EntriesRead { token, entries });
+                    state.core.handle(now, Input::EntriesRead { token, entries, damaged: None });
                 }
                 Effect::NeedState { from, .. } => state.needs_state = Some(from),
                 Effect::Configured { .. } => {}
@@ -313,6 +315,7 @@ impl Cluster {
         let mut fresh = TestNode::new(self.options.clone(), id, start, old.disk, (old.applied, happen), self.now);
         fresh.delivered = old.delivered.into_iter().filter(|(slot, _)| *slot <= old.applied).collect();
         fresh.outcomes = old.outcomes;
+        fresh.damaged = old.damaged;
         fresh.barriers = old.barriers;
         self.nodes.insert(id, fresh);
         self.connect(id);
@@ -395,6 +398,7 @@ impl TestNode {
             outcomes: BTreeMap::new(),
             barriers: BTreeMap::new(),
             changes: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             needs_state: None,
             stopped: None,
             up: true,
@@ -408,6 +412,7 @@ impl TestNode {
             match record {
                 Record::Accepted { log: LogId::MAIN, ballot, first, entries, .. } => {
                     let numbered = (first.0..).map(Slot).zip(entries.iter());
+                    let numbered = numbered.filter(|(slot, _)| !self.damaged.contains(slot));
                     slots.extend(numbered.map(|(slot, entry)| (slot, (*ballot, entry.clone()))));
                 }
                 Record::Learnt { log: LogId::MAIN, first, entries, .. } => {

@@ -104,6 +104,7 @@ impl Core {
             node,
             live: self.context.peers.is_live(node, now),
             silent_for: peer.heard_at.map(|at| now - at),
+            position: peer.seen.1,
         });
         NodeStatus {
             node: self.context.node,
@@ -141,11 +142,11 @@ impl Core {
                 }
             }
             Input::Read { group, log, token, deadline } => self.read(group, log, token, deadline),
-            Input::EntriesRead { token, entries } => {
+            Input::EntriesRead { token, entries, damaged } => {
                 let Some((group, log)) = context.read_was_for(token) else { return };
                 if let Some(group) = self.groups.get_mut(&group) {
                     let (log, scope) = group.log(log);
-                    log.entries_read(context, scope, token, entries);
+                    log.entries_read(context, scope, token, entries, damaged);
                 }
             }
             Input::CreateGroup { token, group, name, kind, detail, member } => {
@@ -188,7 +189,11 @@ impl Core {
             Message::Heartbeat(heartbeat) => self.on_heartbeat(from, &heartbeat),
             Message::Impostor(impostor) => {
                 let mine = match impostor {
-                    Impostor::LogWentBack { seen, .. } => seen > context.durable(),
+                    // Its log may have grown since. What an earlier start was seen to have, this one began with, or went back.
+                    Impostor::LogWentBack { seen, under, .. } => {
+                        let began_with = context.peers.position_at_start();
+                        seen > context.durable() || (under < context.start && seen > began_with)
+                    }
                     Impostor::RunsTwice { incarnation } => incarnation == context.peers.incarnation(),
                 };
                 if mine {
@@ -196,6 +201,7 @@ impl Core {
                     context.stopped = true;
                 }
             }
+            Message::Group { .. } if context.peers.is_refused(from) => {}
             Message::Group { group, epoch, body } => {
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.receive(context, from, epoch, body);

@@ -8,6 +8,7 @@ use crate::log::Log;
 use crate::message::{GroupMessage, LogPosition};
 use crate::record::Record;
 use crate::recovered::{RecoveredGroup, RecoveredLog};
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::status::GroupStatus;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,6 +89,9 @@ impl Group {
             .filter(|(id, _)| **id != LogId::CONTROL)
             .map(|(id, log)| (*id, Log::new(*id, log)))
             .collect();
+        if recovered.promises_lost || recovered.barred_since.is_some() {
+            logs.values_mut().for_each(Log::distrust_damage);
+        }
         logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group {
@@ -118,8 +122,13 @@ impl Group {
             self.tell_configuration(context, from);
             return;
         }
-        if is_fenced(&body) && epoch != self.scope.epoch() {
+        if is_fenced(&body) && epoch != self.scope.epoch() && !is_planted(SeededBug::BallotsWithoutEpoch) {
             return;
+        }
+        if let GroupMessage::Promise { start, .. } | GroupMessage::Accepted { start, .. } = &body {
+            if !context.peers.is_welcome(from, *start) {
+                return;
+            }
         }
         // Of an older epoch it may be a word from before it left.
         if epoch >= self.scope.epoch() && self.scope.configuration.index(from).is_some() {

@@ -74,6 +74,8 @@ pub enum Input {
         /// Entries in consecutive slots from the one asked for, with a ballot under which each was accepted; as many as fit.
         /// Empty if the first one is missing or damaged: it is then fetched from a peer.
         entries: Vec<(Ballot, Entry)>,
+        /// If the first one is damaged: the ballot that its identity still names.
+        damaged: Option<Ballot>,
     },
     /// Make a new group with this node as its only member. Answered by [`crate::Effect::Changed`], once durable.
     CreateGroup {

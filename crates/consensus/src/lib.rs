@@ -53,6 +53,7 @@ pub use options::CoreOptions;
 pub use record::Record;
 pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};
 #[cfg(feature = "seeded_bugs")]
-pub use seeded_bug::{plant, SeededBug};
+pub use seeded_bug::plant;
+pub use seeded_bug::{is_planted, SeededBug};
 pub use status::{GroupStatus, LogStatus, NodeStatus, PeerStatus};
 pub use time::Time;

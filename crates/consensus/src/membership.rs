@@ -197,6 +197,10 @@ impl Group {
                 next.old_voters = Some(old_voters);
             }
         }
+        if is_planted(SeededBug::JointStepSkipped) {
+            next.old_voters = None;
+            next.members.retain(|member| member.role != Role::Leaving);
+        }
         let members: Vec<NodeId> = next.members.iter().map(|member| member.node).collect();
         next.renewed.retain(|node, _| members.contains(node));
         next.check().map_err(|_| Refusal::Unfit("the members would break the bounds of a configuration"))?;
@@ -303,7 +307,8 @@ impl Group {
         }
         if pass.goal.is_none() {
             let answered = configuration.set_of(pass.answers.keys().copied());
-            if !configuration.is_old_quorum(answered) {
+            let one = is_planted(SeededBug::SyncPassFromOne) && answered != MemberSet::EMPTY;
+            if !configuration.is_old_quorum(answered) && !one {
                 return false;
             }
             let mut goal: BTreeMap<LogId, Slot> = BTreeMap::new();
@@ -387,7 +392,8 @@ impl Group {
         let Some(since) = self.changes.barred_since else { return };
         let configuration = &self.scope.configuration;
         let renewed = configuration.renewed.get(&context.node);
-        if renewed.is_some_and(|joint| *joint > since && configuration.epoch > *joint) {
+        let early = is_planted(SeededBug::VotesFromJointEpoch);
+        if renewed.is_some_and(|joint| *joint > since && (configuration.epoch > *joint || early)) {
             self.changes.barred_since = None;
             self.scope.barred = false;
         }

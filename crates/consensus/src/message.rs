@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The only version of the encoding so far. The hello between peers agrees on a range of them.
-pub const MESSAGE_VERSION: u8 = 1;
+pub const MESSAGE_VERSION: u8 = 2;
 
 /// A message between two nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -77,6 +77,8 @@ pub enum Impostor {
     LogWentBack {
         /// What was seen.
         seen: Sequence,
+        /// Under which start.
+        under: Start,
         /// What it came back with.
         found: Sequence,
     },

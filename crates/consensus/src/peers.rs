@@ -6,6 +6,7 @@ use crate::bounds;
 use crate::configuration::{Configuration, MemberSet};
 use crate::ids::{NodeId, Sequence, Start};
 use crate::message::{Heartbeat, Impostor, LogPosition};
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +20,8 @@ pub(crate) struct Peer {
     /// Highest start and log position seen; the incarnation of that start.
     pub(crate) seen: (Start, Sequence),
     incarnation: Option<u64>,
+    /// It came back with less than was seen of it, or runs twice.
+    refused: bool,
     /// Whether it was live when last looked at, to notice the change.
     was_live: bool,
     /// What of `seen` is written down.
@@ -147,6 +150,29 @@ impl Peers {
 
     /// Takes in a heartbeat, unless its sender is not what it claims to be (rule 7).
     pub(crate) fn heard(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Time) -> Heard {
+        let heard = self.take_in(from, heartbeat, now);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.refused = matches!(heard, Heard::Refused(_));
+        }
+        heard
+    }
+
+    /// Whether the last that was heard of the node was refused: then nothing that it says counts.
+    pub(crate) fn is_refused(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.refused)
+    }
+
+    /// Whether this start of the node has shown where its log stands, and was not refused: only then do its votes count.
+    pub(crate) fn is_welcome(&self, node: NodeId, start: Start) -> bool {
+        node == self.node
+            || self.peers.get(&node).is_some_and(|peer| peer.seen.0 == start && peer.incarnation.is_some())
+    }
+
+    pub(crate) fn position_at_start(&self) -> Sequence {
+        self.position_at_start
+    }
+
+    fn take_in(&mut self, from: NodeId, heartbeat: &Heartbeat, now: Time) -> Heard {
         let me = self.node;
         let silence_max = self.silence_max;
         if self.peers.len() >= bounds::PEERS_MAX && !self.peers.contains_key(&from) {
@@ -170,8 +196,8 @@ impl Peers {
         } else {
             heartbeat.position < seen && peer.incarnation.is_none()
         };
-        if went_back {
-            return Heard::Refused(Impostor::LogWentBack { seen, found });
+        if went_back && !is_planted(SeededBug::LostDiskRejoins) {
+            return Heard::Refused(Impostor::LogWentBack { seen, under: seen_start, found });
         }
         let restarted = heartbeat.start > seen_start && seen_start > Start(0);
         peer.seen = (heartbeat.start, heartbeat.position.max(if restarted { Sequence(0) } else { seen }));

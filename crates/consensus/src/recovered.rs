@@ -47,6 +47,8 @@ pub struct RecoveredLog {
     pub trimmed: Slot,
     /// Accepted entries above `closed`. Those at or below it stay in storage, read with [`crate::Effect::ReadEntries`].
     pub accepted: BTreeMap<Slot, RecoveredEntry>,
+    /// Slots from `trimmed` to `closed` whose content was found damaged, each with the ballot that its identity still names.
+    pub lost: BTreeMap<Slot, Ballot>,
     /// Up to where the face's durable state (its checkpoint and own store) reaches; set by the node. Delivery begins after it.
     pub applied: Slot,
 }
@@ -86,12 +88,12 @@ impl Recovered {
             Record::Installed { group, log, slot } => {
                 let log = self.group(*group).log(*log);
                 log.close(*slot);
-                log.trimmed = log.trimmed.max(*slot);
+                log.trim(*slot);
             }
             Record::Trimmed { group, log, up_to } => {
                 let log = self.group(*group).log(*log);
                 log.close(*up_to);
-                log.trimmed = log.trimmed.max(*up_to);
+                log.trim(*up_to);
             }
             Record::PeerSeen { node, start, position } => {
                 let seen = self.peers.entry(*node).or_default();
@@ -131,6 +133,11 @@ impl RecoveredLog {
     /// earlier one, unless its ballot is lower and the earlier is intact.
     pub fn accept(&mut self, slot: Slot, ballot: Ballot, entry: Option<Entry>) {
         if slot <= self.closed {
+            match entry {
+                Some(_) => drop(self.lost.remove(&slot)),
+                None if slot > self.trimmed => self.lose(slot, ballot),
+                None => {}
+            }
             return;
         }
         match self.accepted.get(&slot) {
@@ -144,6 +151,20 @@ impl RecoveredLog {
 
     fn close(&mut self, up_to: Slot) {
         self.closed = self.closed.max(up_to);
-        self.accepted = self.accepted.split_off(&self.closed.next());
+        let open = self.accepted.split_off(&self.closed.next());
+        let closed = std::mem::replace(&mut self.accepted, open);
+        for (slot, found) in closed.into_iter().filter(|(_, found)| found.entry.is_none()) {
+            self.lose(slot, found.ballot);
+        }
+    }
+
+    fn trim(&mut self, up_to: Slot) {
+        self.trimmed = self.trimmed.max(up_to);
+        self.lost = self.lost.split_off(&self.trimmed.next());
+    }
+
+    fn lose(&mut self, slot: Slot, ballot: Ballot) {
+        let known = self.lost.entry(slot).or_default();
+        *known = (*known).max(ballot);
     }
 }

@@ -1,50 +1,60 @@
 //! Bugs put in on purpose, one for each rule that a test must be able to see broken. They exist only with the feature
 //! `seeded_bugs`, which no shipped build has; without it [`is_planted`] is the constant `false`.
 
-/// A rule broken on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum SeededBug {
-    /// Rule 1: an own entry is taken as chosen whatever ballot the notice names.
-    ChosenUnderAnyBallot,
-    /// Rule 2: the values found in phase 1 are forgotten.
-    PhaseOneForgets,
-    /// Rule 2: of the values found in phase 1 the one of the lowest ballot is taken.
-    PhaseOneTakesLowest,
-    /// Rule 3: replies leave before their records are durable.
-    ReplyBeforeDurable,
-    /// Rule 3: a promise is answered and never written down.
-    PromiseNotWritten,
-    /// Rule 4: a restarted node uses the ballots of its earlier start.
-    BallotsWithoutStart,
-    /// Rule 5: a read believes the lowest answer.
-    ReadBelievesLowest,
-    /// Rule 5: an answer to a read of an earlier start counts.
-    ReadRoundsBeginAgain,
-    /// Rule 6: in a joint epoch phase 1 and 2 ask a quorum of the new voters only.
-    JointAsksNewOnly,
-    /// Rule 6: the new epoch comes without a sync pass.
-    NoSyncPass,
-    /// Rule 10: what was sent is answered as definitely failed.
-    SentMeansFailed,
+macro_rules! seeded_bugs {
+    ($($name:ident: $breaks:literal,)+) => {
+        /// A rule broken on purpose.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[non_exhaustive]
+        pub enum SeededBug {
+            $(#[doc = $breaks] $name,)+
+        }
+
+        impl SeededBug {
+            /// All of them.
+            pub const ALL: &[SeededBug] = &[$(SeededBug::$name),+];
+
+            /// Which rule is broken, and how.
+            #[must_use]
+            pub fn breaks(self) -> &'static str {
+                match self {
+                    $(SeededBug::$name => $breaks,)+
+                }
+            }
+        }
+    };
 }
 
-#[cfg(feature = "seeded_bugs")]
-impl SeededBug {
-    /// All of them.
-    pub const ALL: [SeededBug; 11] = [
-        SeededBug::ChosenUnderAnyBallot,
-        SeededBug::PhaseOneForgets,
-        SeededBug::PhaseOneTakesLowest,
-        SeededBug::ReplyBeforeDurable,
-        SeededBug::PromiseNotWritten,
-        SeededBug::BallotsWithoutStart,
-        SeededBug::ReadBelievesLowest,
-        SeededBug::ReadRoundsBeginAgain,
-        SeededBug::JointAsksNewOnly,
-        SeededBug::NoSyncPass,
-        SeededBug::SentMeansFailed,
-    ];
+seeded_bugs! {
+    ChosenUnderAnyBallot: "Rule 1: an own entry is taken as chosen whatever ballot the notice names.",
+    EqualValuesAreChosen: "Rule 1: acceptances of a slot under different ballots count together.",
+    PhaseOneForgets: "Rule 2: the values found in phase 1 are forgotten.",
+    PhaseOneTakesLowest: "Rule 2: of the values found in phase 1 the one of the lowest ballot is taken.",
+    PhaseOneIgnoresClosed: "Rule 2: phase 1 does not first learn what an acceptor knows closed.",
+    ReplyBeforeDurable: "Rule 3: replies leave before their records are durable.",
+    PromiseNotWritten: "Rule 3: a promise is answered and never written down.",
+    PhaseOnePastQueuedAccept: "Rule 3: a phase-1 answer leaves out what was accepted and is still in the queue.",
+    FsyncRetried: "Rules 3 and 9: a sync that failed is tried again, and the second answer believed.",
+    BallotsWithoutEpoch: "Rule 4: acceptors do not look at the epoch of a ballot or message.",
+    BallotsWithoutStart: "Rule 4: a restarted node uses the ballots of its earlier start.",
+    OwnerResumesAfterRestart: "Rule 4: an owner that restarted goes on under its ballot.",
+    OwnerResumesAfterEpoch: "Rule 4: an owner goes on under its ballot when the epoch changes.",
+    OwnerResumesAfterAnother: "Rule 4: an owner goes on, and vouches for its slots, after another ballot finished one of them.",
+    ReadBelievesLowest: "Rule 5: a read believes the lowest answer.",
+    ReadCountsAnswers: "Rule 5: a read takes a majority of the answers for a quorum.",
+    ReadJoinsSentRound: "Rule 5: a reader joins a round that was sent already.",
+    ReadRoundsBeginAgain: "Rule 5: an answer to a read of an earlier start counts.",
+    ReadShowsUnsynced: "Rule 5: a read answer shows acceptances that are not durable.",
+    JointAsksNewOnly: "Rule 6: in a joint epoch phase 1 and 2 ask a quorum of the new voters only.",
+    JointStepSkipped: "Rule 6: voters change without a joint epoch.",
+    NoSyncPass: "Rule 6: the new epoch comes without a sync pass.",
+    SyncPassFromOne: "Rule 6: a sync pass believes the first of the old voters that answers.",
+    LostDiskRejoins: "Rule 7: a node that lost its disk comes back as itself, and is not refused.",
+    NoOpOverDamage: "Rule 9: a damaged acceptance counts as nothing accepted.",
+    VotesFromJointEpoch: "Rule 9: a node that lost its promises votes from the joint epoch on.",
+    SentMeansFailed: "Rule 10: what was sent is answered as definitely failed.",
+    RejectedIdUsedAgain: "Rule 10: a rejected operation does not use its id up.",
+    CertificationFromWindow: "Design, section 4: certification is rebuilt from the last entries of the log.",
 }
 
 #[cfg(feature = "seeded_bugs")]
@@ -58,12 +68,16 @@ pub fn plant(bug: Option<SeededBug>) {
     PLANTED.set(bug);
 }
 
+/// Whether this bug was put into the cores of this thread, or into what runs them in a test.
 #[cfg(feature = "seeded_bugs")]
-pub(crate) fn is_planted(bug: SeededBug) -> bool {
+#[must_use]
+pub fn is_planted(bug: SeededBug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
+/// No bug is ever planted in this build.
 #[cfg(not(feature = "seeded_bugs"))]
-pub(crate) const fn is_planted(_bug: SeededBug) -> bool {
+#[must_use]
+pub const fn is_planted(_bug: SeededBug) -> bool {
     false
 }

@@ -30,6 +30,8 @@ pub struct PeerStatus {
     pub live: bool,
     /// Since when it was heard last; none if never.
     pub silent_for: Option<Duration>,
+    /// The highest length of its log that was seen (rule 7).
+    pub position: Sequence,
 }
 
 /// One group, as seen from here.

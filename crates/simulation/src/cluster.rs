@@ -1,25 +1,23 @@
-//! The simulated world: takes one event after the other, gives each to whom it concerns, carries out what the cores
-//! want done, and shows everything to the invariants.
+//! The simulated world: takes one event after the other and gives each to whom it concerns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use consensus::{
-    Configuration, Core, CoreOptions, Effect, Entry, Epoch, GroupId, Input, LogId, Member, Message, NodeId,
-    OperationId, ProposalOutcome, Record, Role, Slot, Token,
+    Configuration, Entry, Epoch, GroupId, Input, LogId, Member, Message, NodeId, OperationId, Record, Role, Slot,
+    Start, Token,
 };
 
-use crate::face::Face;
 use crate::invariants::{Invariants, Violation};
 use crate::membership::Membership;
 use crate::network::Network;
-use crate::node::{Clock, Node};
+use crate::node::Node;
 use crate::observation::Observation;
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::recovery::Recovery;
 use crate::schedule::{Moment, Schedule};
+use crate::tally::{Fault, Tally};
 use crate::trace::Trace;
 use crate::workload::Workload;
 
@@ -73,6 +71,16 @@ pub(crate) enum Event {
         node: NodeId,
         life: u64,
     },
+    Rot,
+    ClockJump,
+    Renew,
+    BackUp {
+        node: NodeId,
+    },
+    SuspectBound {
+        node: NodeId,
+        start: Start,
+    },
     CheckLinks,
     Restart {
         node: NodeId,
@@ -83,6 +91,9 @@ pub(crate) enum Event {
     Crash,
     Partition,
     Heal {
+        number: u64,
+    },
+    Flap {
         number: u64,
     },
     Pause,
@@ -105,6 +116,7 @@ pub(crate) enum Event {
     },
     FaultsEnd,
     Probe,
+    Stopped,
 }
 
 /// What is seen, and who looks.
@@ -113,12 +125,15 @@ pub(crate) struct Watch {
     pub(crate) trace: Trace,
     pub(crate) invariants: Invariants,
     pub(crate) violation: Option<Violation>,
+    /// A node that runs on an old disk and must be refused: what it does binds nobody.
+    pub(crate) hidden: Option<NodeId>,
 }
 
 impl Watch {
     pub(crate) fn see(&mut self, now: Moment, observation: &Observation<'_>) {
         self.trace.tell(now, format_args!("{observation:?}"));
-        if self.violation.is_none() {
+        let hidden = self.hidden.is_some_and(|hidden| hidden == observation.node());
+        if self.violation.is_none() && !hidden {
             self.violation = self.invariants.observe(observation);
         }
     }
@@ -153,6 +168,10 @@ pub struct Report {
     pub refused: u64,
     /// Highest slot delivered.
     pub slots: u64,
+    /// Worlds that ended in a clear stop, where nothing better was left.
+    pub stops: u64,
+    /// What was done to them.
+    pub faults: Tally,
 }
 
 /// The world of one seed.
@@ -168,10 +187,15 @@ pub struct Cluster {
     pub(crate) partition_number: u64,
     pub(crate) workload: Workload,
     pub(crate) membership: Membership,
+    /// Nodes whose disks were damaged.
+    pub(crate) spoilt: BTreeSet<NodeId>,
+    /// The node that runs on an old disk.
+    pub(crate) suspect: Option<NodeId>,
     pub(crate) recovery: Option<Recovery>,
     pub(crate) watch: Watch,
     pub(crate) report: Report,
-    dirty: BTreeSet<NodeId>,
+    /// Nodes to be polled before anything else happens.
+    pub(crate) dirty: BTreeSet<NodeId>,
 }
 
 impl Cluster {
@@ -194,6 +218,8 @@ impl Cluster {
             partition_number: 0,
             workload: Workload::default(),
             membership: Membership::new(configuration.clone()),
+            spoilt: BTreeSet::new(),
+            suspect: None,
             recovery: None,
             watch: Watch::default(),
             report: Report::default(),
@@ -232,6 +258,9 @@ impl Cluster {
             (plan.read_every, Event::Read),
             (plan.hand_over_every, Event::HandOver),
             (plan.change_every, Event::Change),
+            (plan.renew_every, Event::Renew),
+            (plan.rot_every, Event::Rot),
+            (plan.clock_jump_every, Event::ClockJump),
         ] {
             if every > 0 {
                 self.schedule.at(random.waiting_time(every), event);
@@ -260,7 +289,7 @@ impl Cluster {
                 self.tell(format_args!("VIOLATION {violation}"));
                 return Err(violation);
             }
-            if self.is_recovered() {
+            if self.is_recovered() || self.has_stopped() {
                 break;
             }
             if self.report.events > EVENTS_MAX {
@@ -303,8 +332,13 @@ impl Cluster {
             }
             Event::Synced { node, life } if self.is_alive(node, life) => self.synced(node),
             Event::EntriesRead { node, life, token, place, from, up_to, bytes_max } if self.is_alive(node, life) => {
-                let entries = self.nodes[&node].disk.read(place, from, up_to, bytes_max);
-                self.give(node, Input::EntriesRead { token, entries });
+                let mut entries = self.nodes[&node].disk.read(place, from, up_to, bytes_max);
+                if self.random.chance(self.plan.read_error) {
+                    self.report.faults.count(Fault::ReadError);
+                    entries.clear();
+                }
+                let damaged = self.nodes[&node].disk.damaged_ballot(place, from).filter(|_| entries.is_empty());
+                self.give(node, Input::EntriesRead { token, entries, damaged });
             }
             Event::CopyState { node, life, place, donor } if self.is_alive(node, life) => {
                 self.copy_state(node, place, donor);
@@ -321,12 +355,24 @@ impl Cluster {
             | Event::Read
             | Event::HandOver
             | Event::Change
+            | Event::Renew
+            | Event::Rot
+            | Event::ClockJump
                 if self.recovery.is_some() => {}
             Event::Crash => self.fault_crash(),
             Event::Partition => self.fault_partition(),
             Event::Heal { number } if number == self.partition_number => {
                 self.tell(format_args!("HEALED"));
                 self.network.heal();
+            }
+            Event::Flap { number } => self.fault_flap(number),
+            Event::Rot => self.fault_rot(),
+            Event::ClockJump => self.fault_clock_jump(),
+            Event::BackUp { node } => self.back_up(node),
+            Event::SuspectBound { node, start } => self.check_suspect(node, start),
+            Event::Renew => {
+                self.renew_the_barred();
+                self.again(self.plan.renew_every, Event::Renew);
             }
             Event::Pause => self.fault_pause(),
             Event::Propose => self.user_proposes(),
@@ -339,372 +385,10 @@ impl Cluster {
             Event::Retire { node } => self.retire_removed(node),
             Event::FaultsEnd => self.end_faults(),
             Event::Probe => self.probe(),
+            Event::Stopped => self.check_stop(),
             // Of an earlier life of its node.
             _ => {}
         }
-    }
-
-    /// Gives an input to a core, now or when its node is no longer frozen.
-    pub(crate) fn give(&mut self, id: NodeId, input: Input) {
-        let now = self.now;
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        let Some(core) = &mut node.core else { return };
-        if node.paused_until > now {
-            node.inbox.push(input);
-            return;
-        }
-        node.told = node.clock.at(now);
-        core.handle(node.told, input);
-        if self.plan.poll_delay_max == 0 || self.random.chance(0.3) {
-            self.dirty.insert(id);
-        } else if !node.poll_planned {
-            node.poll_planned = true;
-            let wait = self.random.between(1, self.plan.poll_delay_max);
-            let life = self.life(id);
-            self.schedule.at(now + wait, Event::Poll { node: id, life });
-        }
-    }
-
-    fn resume(&mut self, id: NodeId) {
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        if node.paused_until > self.now || !node.is_running() {
-            return;
-        }
-        let inbox = std::mem::take(&mut node.inbox);
-        self.tell(format_args!("RESUMED {id} with {} inputs", inbox.len()));
-        for input in inbox {
-            self.give(id, input);
-        }
-        self.dirty.insert(id);
-    }
-
-    fn poll_dirty(&mut self) {
-        while let Some(id) = self.dirty.pop_first() {
-            self.poll(id);
-        }
-    }
-
-    /// Carries out what a core wants done, unless the node dies in the middle of it.
-    fn poll(&mut self, id: NodeId) {
-        let crashes = if self.recovery.is_none() { self.plan.crash_at_effect } else { 0.0 };
-        let mut effects = 0;
-        loop {
-            let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-            let Some(core) = &mut node.core else { return };
-            if node.paused_until > self.now {
-                return;
-            }
-            let Some(effect) = core.poll_effect() else { break };
-            if self.random.chance(crashes) {
-                self.tell(format_args!("CRASH of {id} before {effect:?}"));
-                self.crash(id);
-                return;
-            }
-            self.perform(id, effect);
-            effects += 1;
-            if self.watch.violation.is_some() {
-                return;
-            }
-        }
-        self.check_rest(id, effects);
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        if node.disk.wants_sync() {
-            self.begin_sync(id);
-        } else if node.disk.could_sync() {
-            let life = self.life(id);
-            self.schedule.at(self.now + 100_000, Event::FlushLazy { node: id, life });
-        }
-        self.plan_wake(id);
-    }
-
-    /// A core that has nothing to do now must not ask to be woken now: its engine would spin.
-    fn check_rest(&mut self, id: NodeId, effects: u64) {
-        let node = &self.nodes[&id];
-        // As far as it knows: what it polls may have happened a little earlier.
-        let now = node.told;
-        let deadline = node.core.as_ref().and_then(Core::next_deadline);
-        if effects == 0 && deadline.is_some_and(|deadline| deadline < now) {
-            let detail = format!("{id} did nothing at {now:?} and its next deadline is {deadline:?}");
-            self.watch.violate("no busy waiting", detail);
-        }
-    }
-
-    fn plan_wake(&mut self, id: NodeId) {
-        let life = self.life(id);
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        let Some(deadline) = node.core.as_ref().and_then(Core::next_deadline) else { return };
-        let at = node.clock.moment_of(deadline, self.now);
-        if node.wake_at.is_none_or(|planned| planned > at || planned <= self.now) {
-            node.wake_at = Some(at);
-            self.schedule.at(at, Event::Wake { node: id, life, at });
-        }
-    }
-
-    fn perform(&mut self, id: NodeId, effect: Effect) {
-        let now = self.now;
-        match effect {
-            Effect::Persist { sequence, record } => {
-                self.watch.see(now, &Observation::Queued { node: id, sequence, record: &record });
-                self.nodes.get_mut(&id).expect("a node of this cluster").disk.queue(sequence, record);
-            }
-            Effect::Send { to, message } => self.send(id, &to, &message),
-            Effect::Deliver { group, log, slot, entry } => self.deliver(id, (group, log), slot, &entry),
-            Effect::Proposed { id: operation, outcome, .. } => self.proposed(id, operation, &outcome),
-            Effect::Barrier { token, result } => {
-                self.watch.see(now, &Observation::Barrier { node: id, token, result: &result });
-                self.workload.reads.remove(&(id, token));
-                match result {
-                    Ok(_) => self.workload.barriers += 1,
-                    Err(_) => self.workload.refused += 1,
-                }
-                self.probe_read(id, token, result.is_ok());
-            }
-            Effect::ReadEntries { token, group, log, from, up_to, bytes_max } => {
-                let life = self.life(id);
-                let wait = self.disk_time();
-                let event = Event::EntriesRead { node: id, life, token, place: (group, log), from, up_to, bytes_max };
-                self.schedule.at(now + wait, event);
-            }
-            Effect::NeedState { group, log, from, donors } => {
-                self.tell(format_args!("{id} needs a state of {log} from slot {from}, donors {donors:?}"));
-                let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-                let donor = self.random.pick(&donors);
-                if let Some(donor) = donor.filter(|_| node.copying.insert((group, log))) {
-                    let wait = self.random.between(1_000, 200_000);
-                    let life = self.life(id);
-                    self.schedule.at(now + wait, Event::CopyState { node: id, life, place: (group, log), donor });
-                }
-            }
-            Effect::Configured { configuration } => {
-                self.watch.see(now, &Observation::Configured { node: id, configuration: &configuration });
-                self.member_configured(&configuration);
-            }
-            Effect::Changed { token, result } => self.member_changed(id, token, result),
-            Effect::Stop { reason } => {
-                // Disks keep their word here and nothing runs twice, so there is no reason to stop.
-                self.watch.violate("no node stops", format!("{id} stops: {reason}"));
-            }
-        }
-    }
-
-    fn send(&mut self, from: NodeId, to: &[NodeId], message: &Arc<Message>) {
-        self.watch.see(self.now, &Observation::Sent { from, to, message });
-        let mut message = message.clone();
-        if self.plan.encode {
-            let decoded = Message::decode(&message.encode());
-            match decoded {
-                Ok(decoded) if decoded == *message => message = Arc::new(decoded),
-                other => self.watch.violate("messages survive their encoding", format!("{message:?} became {other:?}")),
-            }
-        }
-        for &to in to {
-            assert_ne!(from, to, "a core sends nothing to itself");
-            if !self.nodes[&from].connected.contains(&to) {
-                continue;
-            }
-            for arrival in self.network.arrivals(&self.plan, &mut self.random, self.now, from, to) {
-                self.schedule.at(arrival, Event::Arrive { from, to, message: message.clone() });
-            }
-        }
-    }
-
-    fn arrive(&mut self, from: NodeId, to: NodeId, message: Arc<Message>) {
-        // What was under way when a path was cut is lost with it.
-        if self.network.is_open(from, to) && self.nodes.contains_key(&to) {
-            self.give(to, Input::Message { from, message: Message::clone(&message) });
-        }
-    }
-
-    fn deliver(&mut self, id: NodeId, place: (GroupId, LogId), slot: Slot, entry: &Entry) {
-        let (group, log) = place;
-        self.watch.see(self.now, &Observation::Delivered { node: id, group, log, slot, entry });
-        if self.watch.violation.is_some() {
-            return;
-        }
-        let id_window = self.plan.id_window;
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        let face = node.faces.entry(place).or_insert_with(|| Face::new(id_window));
-        let passed = face.pass(slot, entry);
-        if log == LogId::MAIN {
-            self.report.slots = self.report.slots.max(slot.0);
-        }
-        let (effect, closed) = (passed.effect, passed.closed);
-        self.watch.see(self.now, &Observation::Applied { node: id, group, log, slot, effect, closed });
-    }
-
-    fn proposed(&mut self, node: NodeId, id: OperationId, outcome: &ProposalOutcome) {
-        self.watch.see(self.now, &Observation::Proposed { node, id, outcome });
-        let Some(entry) = self.workload.proposals.remove(&(node, id)) else { return };
-        match outcome {
-            ProposalOutcome::Chosen(_) => self.workload.chosen += 1,
-            ProposalOutcome::Failed(_) => self.workload.failed += 1,
-            ProposalOutcome::Unknown => {
-                self.workload.unknown += 1;
-                self.became_unknown(entry);
-            }
-        }
-        self.probe_proposed(node, id, outcome);
-    }
-
-    pub(crate) fn disk_time(&mut self) -> u64 {
-        let mut time = self.plan.sync_min + self.random.waiting_time(self.plan.sync_mean);
-        if self.random.chance(self.plan.sync_stall) {
-            time += self.random.below(2_000_000);
-        }
-        time
-    }
-
-    fn begin_sync(&mut self, id: NodeId) {
-        self.nodes.get_mut(&id).expect("a node of this cluster").disk.begin_sync();
-        let wait = self.disk_time();
-        let life = self.life(id);
-        self.schedule.at(self.now + wait, Event::Synced { node: id, life });
-    }
-
-    fn synced(&mut self, id: NodeId) {
-        let batch = self.nodes.get_mut(&id).expect("a node of this cluster").disk.finish_sync();
-        for (sequence, record) in &batch {
-            self.watch.see(self.now, &Observation::Durable { node: id, sequence: *sequence, record });
-        }
-        let (sequence, _) = batch.last().expect("a batch is not empty");
-        self.give(id, Input::Persisted { sequence: *sequence });
-        // The disk does not wait for a frozen process.
-        if self.nodes[&id].disk.wants_sync() {
-            self.begin_sync(id);
-        }
-    }
-
-    fn checkpoint(&mut self, id: NodeId) {
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        if node.paused_until <= self.now {
-            node.disk.checkpoints = node.faces.clone();
-            let held: Vec<_> = node.faces.iter().map(|(place, face)| (*place, face.applied)).collect();
-            for ((group, log), slot) in held {
-                self.give(id, Input::Held { group, log, slot });
-            }
-        }
-        let wait = self.random.waiting_time(self.plan.checkpoint_every);
-        let life = self.life(id);
-        self.schedule.at(self.now + wait, Event::Checkpoint { node: id, life });
-    }
-
-    /// The state as it is at the donor now, if both can be reached; otherwise the core asks again.
-    fn copy_state(&mut self, id: NodeId, place: (GroupId, LogId), donor: NodeId) {
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        node.copying.remove(&place);
-        let own = node.faces.get(&place).map_or(Slot::ZERO, |face| face.applied);
-        let reachable = self.network.is_open(donor, id) && self.network.is_open(id, donor);
-        let Some(face) = self.nodes.get(&donor).filter(|donor| donor.is_running() && reachable) else { return };
-        let Some(face) = face.faces.get(&place).filter(|face| face.applied > own).cloned() else { return };
-        let slot = face.applied;
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        node.faces.insert(place, face.clone());
-        node.disk.checkpoints.insert(place, face);
-        self.report.copies += 1;
-        let (group, log) = place;
-        self.tell(format_args!("{id} copies the state of {donor}"));
-        self.watch.see(self.now, &Observation::Installed { node: id, group, log, slot });
-        self.give(id, Input::Installed { group, log, slot });
-    }
-
-    /// Starts a node that does not run, on what its disk holds.
-    pub(crate) fn start(&mut self, id: NodeId) {
-        let now = self.now;
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        if node.is_running() || node.retired {
-            return;
-        }
-        node.start.0 += 1;
-        node.operations = 0;
-        let drift = self.plan.clock_drift * (2.0 * self.random.fraction() - 1.0);
-        node.clock = Clock { origin: self.random.below(1 << 40), begun: now, rate: 1.0 + drift };
-        let spoilt = id.0 == 1 + u128::from(self.plan.seed % self.plan.nodes as u64);
-        if spoilt && node.start.0 > 1 && self.recovery.is_none() && self.random.chance(self.plan.damage) {
-            node.disk.damage(&mut self.random);
-            self.watch.trace.tell(now, format_args!("DAMAGE on the disk of {id}"));
-        }
-        node.faces = node.disk.checkpoints.clone();
-        let recovered = node.disk.recover();
-        let start = node.start;
-        node.has_group = recovered.groups.get(&GROUP).is_some_and(|group| group.configuration.is_some());
-        self.watch.see(now, &Observation::Started { node: id, start, recovered: &recovered });
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        for ((group, log), face) in &node.faces {
-            let restored = Observation::Restored { node: id, group: *group, log: *log, slot: face.applied };
-            self.watch.see(now, &restored);
-        }
-        let options = CoreOptions {
-            failure_timeout: Duration::from_micros(self.plan.failure_timeout),
-            log_keep_entries: self.plan.log_keep_entries,
-            ..CoreOptions::default()
-        };
-        let seed = self.random.number();
-        node.told = node.clock.at(now);
-        node.core = Some(Core::new(options, id, start, recovered, seed, node.told));
-        *self.lives.entry(id).or_default() += 1;
-        self.dirty.insert(id);
-        if self.plan.checkpoint_every > 0 {
-            let wait = self.random.waiting_time(self.plan.checkpoint_every);
-            let life = self.life(id);
-            self.schedule.at(now + wait, Event::Checkpoint { node: id, life });
-        }
-    }
-
-    /// Ends a node's life: memory gone, the disk's batch under way decided by chance.
-    pub(crate) fn crash(&mut self, id: NodeId) {
-        let now = self.now;
-        let torn = self.plan.torn_batches;
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        if !node.is_running() {
-            return;
-        }
-        self.report.crashes += 1;
-        for (sequence, record) in node.disk.crash(torn, &mut self.random) {
-            self.watch.see(now, &Observation::Durable { node: id, sequence, record: &record });
-        }
-        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        node.core = None;
-        node.faces.clear();
-        node.inbox.clear();
-        node.connected.clear();
-        node.copying.clear();
-        node.paused_until = 0;
-        node.wake_at = None;
-        node.poll_planned = false;
-        self.dirty.remove(&id);
-        *self.lives.entry(id).or_default() += 1;
-        self.watch.see(now, &Observation::Crashed { node: id });
-        for entry in self.workload.crashed(id) {
-            self.became_unknown(entry);
-        }
-        self.member_crashed(id);
-        let wait = self.random.waiting_time(self.plan.down_for);
-        self.schedule.at(now + wait, Event::Restart { node: id });
-    }
-
-    /// Links come up and go down as the paths under them do, some time later.
-    fn check_links(&mut self) {
-        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
-        for &from in &ids {
-            for &to in &ids {
-                if from == to || !self.nodes[&from].is_running() {
-                    continue;
-                }
-                let open = self.network.is_open(from, to) && self.nodes[&to].is_running();
-                let connected = self.nodes[&from].connected.contains(&to);
-                let set = &mut self.nodes.get_mut(&from).expect("a node of this cluster").connected;
-                if open && !connected && self.random.chance(0.7) {
-                    set.insert(to);
-                    self.give(from, Input::Connected { node: to });
-                } else if !open && connected && self.random.chance(self.plan.break_links) {
-                    set.remove(&to);
-                    self.give(from, Input::Disconnected { node: to });
-                }
-            }
-        }
-        self.introduce_members();
-        let wait = self.random.between(5_000, 50_000);
-        self.schedule.at(self.now + wait, Event::CheckLinks);
     }
 }
 

@@ -1,5 +1,5 @@
 //! A node's disk: what is durable, what is being written, what waits. A crash keeps the first, decides the second by
-//! chance, and loses the third.
+//! chance, and loses the third. What goes wrong with the first is in `disk_damage.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,30 +8,58 @@ use consensus::{Ballot, Entry, GroupId, LogId, Record, Recovered, Sequence, Slot
 use crate::face::Face;
 use crate::random::Random;
 
-type Place = (GroupId, LogId);
+pub(crate) type Place = (GroupId, LogId);
+
+/// Entries before a checkpoint's slot that are read again, by whoever does not trust the checkpoint alone.
+const REPLAYED: u64 = 8;
+
+/// An entry where readers find it.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored {
+    pub(crate) ballot: Ballot,
+    pub(crate) entry: Entry,
+    /// The record that holds it.
+    pub(crate) sequence: Sequence,
+}
 
 /// The log and the faces' durable states.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Disk {
-    durable: Vec<(Sequence, Record)>,
+    pub(crate) durable: Vec<(Sequence, Record)>,
     writing: Vec<(Sequence, Record)>,
     waiting: Vec<(Sequence, Record)>,
+    /// The last record that the node believes written.
+    position: Sequence,
+    /// Where in `durable` the last batch begins: it cannot be told from a torn one, so nothing rots there.
+    pub(crate) last_batch: usize,
     /// What the durable log holds for readers of entries, by place.
-    entries: BTreeMap<Place, BTreeMap<Slot, (Ballot, Entry)>>,
+    pub(crate) entries: BTreeMap<Place, BTreeMap<Slot, Stored>>,
+    /// Closed-up-to of each log, as recorded.
+    pub(crate) closed: BTreeMap<Place, Slot>,
     /// Acceptances whose content can no longer be read: the record, and the slot in it.
-    damaged: BTreeSet<(Sequence, Slot)>,
-    /// The highest record that was lost with what it promised.
-    promise_lost: Option<Sequence>,
+    pub(crate) damaged: BTreeSet<(Sequence, Slot)>,
+    /// Slots whose entry cannot be read any more, by place, with the ballot that is still known.
+    pub(crate) spoilt: BTreeMap<Place, BTreeMap<Slot, Ballot>>,
+    /// The highest record of which nothing is left.
+    pub(crate) hole: Option<Sequence>,
     /// The faces' states as last made durable.
     pub checkpoints: BTreeMap<Place, Face>,
+}
+
+/// What a crash did to a disk.
+#[derive(Debug)]
+pub struct Crashed {
+    /// What of the batch under way became durable.
+    pub kept: Vec<(Sequence, Record)>,
+    /// Records that did not.
+    pub lost: usize,
 }
 
 impl Disk {
     /// Takes a record behind those taken before.
     pub fn queue(&mut self, sequence: Sequence, record: Record) {
-        let last = self.waiting.last().or(self.writing.last()).or(self.durable.last());
-        let expected = last.map_or(1, |(last, _)| last.0 + 1);
-        assert_eq!(sequence.0, expected, "records come without gaps");
+        let last = self.waiting.last().or(self.writing.last()).map_or(self.position, |(last, _)| *last);
+        assert_eq!(sequence.0, last.0 + 1, "records come without gaps");
         self.waiting.push((sequence, record));
     }
 
@@ -55,76 +83,95 @@ impl Disk {
     pub fn finish_sync(&mut self) -> Vec<(Sequence, Record)> {
         assert!(!self.writing.is_empty(), "nothing was being written");
         let batch = std::mem::take(&mut self.writing);
+        self.position = batch.last().expect("not empty").0;
         self.keep(&batch);
         batch
     }
 
-    /// Loses what waits, and all but a prefix of what is being written; returns that prefix.
-    pub fn crash(&mut self, torn: bool, random: &mut Random) -> Vec<(Sequence, Record)> {
-        self.waiting.clear();
+    /// The sync failed, and somebody tries it again: the system has marked the pages clean, says yes, and writes nothing.
+    pub fn pretend_sync(&mut self) -> Sequence {
+        let batch = std::mem::take(&mut self.writing);
+        self.position = batch.last().expect("something was being written").0;
+        self.position
+    }
+
+    /// Loses what waits, and all but a prefix of what is being written.
+    pub fn crash(&mut self, torn: bool, random: &mut Random) -> Crashed {
+        let waiting = std::mem::take(&mut self.waiting).len();
         let mut batch = std::mem::take(&mut self.writing);
         let all = batch.len() as u64;
         let kept = if torn { random.between(0, all) } else { all * random.between(0, 1) };
         batch.truncate(kept as usize);
         self.keep(&batch);
-        batch
+        self.position = self.position();
+        Crashed { kept: batch, lost: waiting + (all - kept) as usize }
+    }
+
+    /// The last durable record.
+    pub fn position(&self) -> Sequence {
+        self.durable.last().map_or(Sequence(0), |(last, _)| *last)
+    }
+
+    /// A copy of what is durable.
+    pub fn as_after_a_crash(&self) -> Disk {
+        Disk { writing: Vec::new(), waiting: Vec::new(), position: self.position(), ..self.clone() }
     }
 
     /// What a node that starts now is told.
     pub fn recover(&self) -> Recovered {
         let mut recovered = Recovered::default();
         for (sequence, record) in &self.durable {
-            recovered.apply(*sequence, record);
-            self.spoil(*sequence, record, &mut recovered);
+            self.fold(&mut recovered, *sequence, record);
         }
         self.tell_of_lost_promises(&mut recovered);
         for ((group, log), face) in &self.checkpoints {
-            let Some(group) = recovered.groups.get_mut(group) else { continue };
+            let group = recovered.groups.get_mut(group).filter(|group| group.configuration.is_some());
+            let Some(group) = group else { continue };
             group.log(*log).applied = face.applied;
         }
         recovered
     }
 
-    /// Some of what the log holds can no longer be read, and is known to be damaged, as storage knows it by its
-    /// checksums and by the second copy of each record's identity (rule 9).
-    pub fn damage(&mut self, random: &mut Random) {
-        let acceptances: Vec<(Sequence, Place, Slot)> = self.durable.iter().flat_map(acceptances).collect();
-        for _ in 0..random.between(1, 5) {
-            let latest = &acceptances[acceptances.len().saturating_sub(200)..];
-            if let Some((sequence, place, slot)) = random.pick(latest) {
-                self.damaged.insert((sequence, slot));
-                self.entries.entry(place).or_default().remove(&slot);
-            }
-        }
-        if random.chance(0.3) {
-            let is_promise = |(_, record): &(Sequence, Record)| matches!(record, Record::Promised { .. });
-            // The place of a lost record is still known, so the last one stays: the log's length does not change.
-            let before_last = &self.durable[..self.durable.len() - 1];
-            if let Some(index) = before_last.iter().rposition(is_promise) {
-                let (sequence, _) = self.durable.remove(index);
-                self.promise_lost = self.promise_lost.max(Some(sequence));
-            }
-        }
+    /// The faces as they begin again; those of a group that the log no longer knows begin with nothing, once they do.
+    pub fn restored_faces(&self, recovered: &Recovered) -> BTreeMap<Place, Face> {
+        let known = |group| recovered.groups.get(group).is_some_and(|group| group.configuration.is_some());
+        let restore = |(place, face): (&Place, &Face)| {
+            let first = Slot(face.applied.0.saturating_sub(REPLAYED)).next();
+            (*place, face.restored(&self.read(*place, first, face.applied, usize::MAX), first))
+        };
+        self.checkpoints.iter().filter(|((group, _), _)| known(group)).map(restore).collect()
     }
 
-    /// A damaged acceptance keeps its ballot and loses its content, until a later record brings the slot again.
-    fn spoil(&self, sequence: Sequence, record: &Record, recovered: &mut Recovered) {
-        for (_, slot) in self.damaged.range((sequence, Slot::ZERO)..=(sequence, Slot::LARGEST)) {
-            let (group, log, ballot) = match record {
-                Record::Accepted { group, log, ballot, .. } => (group, log, *ballot),
-                Record::Learnt { group, log, first, entries } => (group, log, entries[(slot.0 - first.0) as usize].0),
-                _ => unreachable!("only acceptances are damaged"),
-            };
-            let log = recovered.groups.get_mut(group).and_then(|group| group.logs.get_mut(log));
-            if let Some(found) = log.and_then(|log| log.accepted.get_mut(slot)).filter(|found| found.ballot == ballot) {
-                found.entry = None;
+    /// As storage does it: a damaged acceptance keeps its ballot and loses its content, until a later record brings it.
+    fn fold(&self, recovered: &mut Recovered, sequence: Sequence, record: &Record) {
+        let spoilt = self.damaged.range((sequence, Slot::ZERO)..=(sequence, Slot::LARGEST)).next().is_some();
+        let entries: Vec<(Ballot, Entry)> = match record {
+            Record::Accepted { group, log, ballot, entries, .. } if spoilt => {
+                recovered.apply(sequence, &Record::Promised { group: *group, log: *log, ballot: *ballot });
+                entries.iter().map(|entry| (*ballot, entry.clone())).collect()
             }
+            Record::Learnt { entries, .. } if spoilt => {
+                recovered.position = sequence;
+                entries.to_vec()
+            }
+            _ => {
+                recovered.apply(sequence, record);
+                return;
+            }
+        };
+        let (Record::Accepted { group, log, first, .. } | Record::Learnt { group, log, first, .. }) = record else {
+            unreachable!("only acceptances are damaged")
+        };
+        let log = recovered.groups.entry(*group).or_default().log(*log);
+        for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries) {
+            let whole = !self.damaged.contains(&(sequence, slot));
+            log.accept(slot, ballot, whole.then_some(entry));
         }
     }
 
     /// Said at every start until the node has written down that it does not vote.
     fn tell_of_lost_promises(&self, recovered: &mut Recovered) {
-        let Some(lost) = self.promise_lost else { return };
+        let Some(lost) = self.hole else { return };
         let barred =
             |(sequence, record): &(Sequence, Record)| *sequence > lost && matches!(record, Record::VotingBarred { .. });
         if !self.durable.iter().any(barred) {
@@ -135,9 +182,9 @@ impl Disk {
     /// Puts a record there before the first life.
     pub fn preset(&mut self, record: Record) -> Sequence {
         assert!(self.writing.is_empty() && self.waiting.is_empty(), "only before the first life");
-        let sequence = Sequence(self.durable.len() as u64 + 1);
-        self.keep(&[(sequence, record)]);
-        sequence
+        self.position = Sequence(self.position.0 + 1);
+        self.keep(&[(self.position, record)]);
+        self.position
     }
 
     /// Consecutive entries from `from`, as many as there are and fit; one at least if there is one.
@@ -147,37 +194,47 @@ impl Disk {
         let mut bytes = 0;
         let mut slot = from;
         while slot <= up_to {
-            let Some((ballot, entry)) = entries.get(&slot) else { break };
-            bytes += entry.len();
+            let Some(stored) = entries.get(&slot) else { break };
+            bytes += stored.entry.len();
             if !read.is_empty() && bytes > bytes_max {
                 break;
             }
-            read.push((*ballot, entry.clone()));
+            read.push((stored.ballot, stored.entry.clone()));
             slot = slot.next();
         }
         read
     }
 
+    /// The ballot of an entry whose content cannot be read.
+    pub fn damaged_ballot(&self, place: Place, slot: Slot) -> Option<Ballot> {
+        self.spoilt.get(&place)?.get(&slot).copied()
+    }
+
     fn keep(&mut self, batch: &[(Sequence, Record)]) {
+        if !batch.is_empty() {
+            self.last_batch = self.durable.len();
+        }
         for (sequence, record) in batch {
-            self.index(record);
+            self.index(*sequence, record);
             self.durable.push((*sequence, record.clone()));
         }
     }
 
-    fn index(&mut self, record: &Record) {
+    fn index(&mut self, sequence: Sequence, record: &Record) {
         match record {
             Record::Accepted { group, log, ballot, first, entries } => {
                 for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
-                    self.index_entry((*group, *log), slot, *ballot, entry);
+                    self.index_entry((*group, *log), slot, Stored { ballot: *ballot, entry: entry.clone(), sequence });
                 }
             }
             Record::Learnt { group, log, first, entries } => {
                 for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries.iter()) {
-                    self.index_entry((*group, *log), slot, *ballot, entry);
+                    self.index_entry((*group, *log), slot, Stored { ballot: *ballot, entry: entry.clone(), sequence });
                 }
             }
+            Record::Chosen { group, log, up_to } => self.close((*group, *log), *up_to),
             Record::Installed { group, log, slot } | Record::Trimmed { group, log, up_to: slot } => {
+                self.close((*group, *log), *slot);
                 if let Some(entries) = self.entries.get_mut(&(*group, *log)) {
                     *entries = entries.split_off(&slot.next());
                 }
@@ -185,26 +242,22 @@ impl Disk {
             Record::Forgotten { group } => {
                 self.entries.retain(|place, _| place.0 != *group);
                 self.checkpoints.retain(|place, _| place.0 != *group);
+                self.closed.retain(|place, _| place.0 != *group);
             }
             _ => {}
         }
     }
 
-    fn index_entry(&mut self, place: Place, slot: Slot, ballot: Ballot, entry: &Entry) {
+    fn close(&mut self, place: Place, up_to: Slot) {
+        let closed = self.closed.entry(place).or_default();
+        *closed = (*closed).max(up_to);
+    }
+
+    fn index_entry(&mut self, place: Place, slot: Slot, stored: Stored) {
         let entries = self.entries.entry(place).or_default();
-        let known = entries.get(&slot).is_some_and(|(known, _)| *known > ballot);
+        let known = entries.get(&slot).is_some_and(|known| known.ballot > stored.ballot);
         if !known {
-            entries.insert(slot, (ballot, entry.clone()));
+            entries.insert(slot, stored);
         }
     }
-}
-
-/// The slots that a record accepts or learns.
-fn acceptances((sequence, record): &(Sequence, Record)) -> Vec<(Sequence, Place, Slot)> {
-    let (group, log, first, count) = match record {
-        Record::Accepted { group, log, first, entries, .. } => (*group, *log, first.0, entries.len() as u64),
-        Record::Learnt { group, log, first, entries } => (*group, *log, first.0, entries.len() as u64),
-        _ => return Vec::new(),
-    };
-    (first..first + count).map(|slot| (*sequence, (group, log), Slot(slot))).collect()
 }

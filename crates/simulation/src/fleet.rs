@@ -12,12 +12,15 @@ use std::time::{Duration, Instant};
 
 use crate::cluster::{Cluster, Report};
 use crate::plan::Plan;
+use crate::worlds::World;
 
 /// A seed whose world broke a promise.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The seed.
     pub seed: u64,
+    /// The kind of world.
+    pub world: World,
     /// What was broken, and how.
     pub what: String,
 }
@@ -26,8 +29,8 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "seed {}: {}\n  replay: cargo run -p simulation -- --seed {} --trace",
-            self.seed, self.what, self.seed
+            "seed {} of world {}: {}\n  replay: cargo run --release -p simulation -- --world {} --seed {} --trace",
+            self.seed, self.world, self.what, self.world, self.seed
         )
     }
 }
@@ -64,9 +67,11 @@ impl Summary {
                     (&mut total.barriers, report.barriers),
                     (&mut total.refused, report.refused),
                     (&mut total.slots, report.slots),
+                    (&mut total.stops, report.stops),
                 ] {
                     *sum += number;
                 }
+                total.faults.add(&report.faults);
             }
             Err(failure) => self.failures.push(failure),
         }
@@ -75,13 +80,13 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { events, crashes, partitions, configurations, copies, .. } = self.total;
+        let Report { events, crashes, partitions, configurations, copies, stops, .. } = self.total;
         let Report { chosen, failed, unknown, barriers, refused, .. } = self.total;
         write!(
             f,
             "{} seeds, {} failed: {events} events, {crashes} crashes, {partitions} partitions, \
-             {configurations} configurations, {copies} state copies; operations: {chosen} chosen, {failed} failed, \
-             {unknown} unknown; reads: {barriers} answered, {refused} refused",
+             {configurations} configurations, {copies} state copies, {stops} groups stopped for want of a good copy; \
+             operations: {chosen} chosen, {failed} failed, {unknown} unknown; reads: {barriers} answered, {refused} refused",
             self.seeds,
             self.failures.len()
         )
@@ -120,50 +125,68 @@ fn message(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Runs the world of one seed.
-pub fn run_seed(seed: u64, trace: bool) -> Result<Report, Failure> {
+/// Runs the world of one seed; of the kind that the seed makes, unless said.
+pub fn run_seed(seed: u64, world: Option<World>, trace: bool) -> Result<Report, Failure> {
     catch_panics();
     PANIC.set(Some(String::new()));
-    let result = panic::catch_unwind(AssertUnwindSafe(|| Cluster::new(Plan::of_seed(seed), trace).run()));
+    let world = world.unwrap_or_else(|| World::of_seed(seed));
+    let result = panic::catch_unwind(AssertUnwindSafe(|| Cluster::new(Plan::of_seed(seed, world), trace).run()));
     let place = PANIC.take().unwrap_or_default();
-    match result {
-        Ok(Ok(report)) => Ok(report),
-        Ok(Err(violation)) => Err(Failure { seed, what: violation.to_string() }),
-        Err(payload) => Err(Failure { seed, what: format!("panic at {place}: {}", message(&*payload)) }),
-    }
+    let what = match result {
+        Ok(Ok(report)) => return Ok(report),
+        Ok(Err(violation)) => violation.to_string(),
+        Err(payload) => format!("panic at {place}: {}", message(&*payload)),
+    };
+    Err(Failure { seed, world, what })
 }
 
-/// Runs the worlds of these seeds, until all are done, the time is up or too many failed. Tells of each failure as it
-/// is found.
-pub fn run_seeds(
-    seeds: Range<u64>,
-    threads: usize,
-    time: Option<Duration>,
-    found: impl Fn(&Failure) + Sync,
-) -> Summary {
+/// Which worlds to run.
+#[derive(Clone, Debug)]
+pub struct Fleet {
+    /// Their seeds.
+    pub seeds: Range<u64>,
+    /// Their kind, if not the seeds' own.
+    pub world: Option<World>,
+    /// At the same time.
+    pub threads: usize,
+    /// No more begin after this.
+    pub time: Option<Duration>,
+}
+
+/// Every so often somebody is told how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs these worlds, until all are done, the time is up or too many failed. Tells of each failure as it is found, and
+/// from time to time how far it is.
+pub fn run_seeds(fleet: &Fleet, found: impl Fn(&Failure) + Sync, progress: impl Fn(&Summary) + Sync) -> Summary {
     let begun = Instant::now();
-    let next = AtomicU64::new(seeds.start);
+    let next = AtomicU64::new(fleet.seeds.start);
     let enough = AtomicBool::new(false);
-    let summary = Mutex::new(Summary::default());
+    let summary = Mutex::new((Summary::default(), Instant::now()));
     thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..fleet.threads {
             scope.spawn(|| loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                let late = time.is_some_and(|time| begun.elapsed() >= time);
-                if seed >= seeds.end || late || enough.load(Ordering::Relaxed) {
+                let late = fleet.time.is_some_and(|time| begun.elapsed() >= time);
+                if seed >= fleet.seeds.end || late || enough.load(Ordering::Relaxed) {
                     break;
                 }
-                let result = run_seed(seed, false);
+                let result = run_seed(seed, fleet.world, false);
                 if let Err(failure) = &result {
                     found(failure);
                 }
-                let mut summary = summary.lock().expect("no panic while holding the summary");
+                let mut guard = summary.lock().expect("no panic while holding the summary");
+                let (summary, told_at) = &mut *guard;
                 summary.add(result);
                 if summary.failures.len() >= FAILURES_MAX {
                     enough.store(true, Ordering::Relaxed);
                 }
+                if told_at.elapsed() >= PROGRESS_EVERY {
+                    *told_at = Instant::now();
+                    progress(summary);
+                }
             });
         }
     });
-    summary.into_inner().expect("no panic while holding the summary")
+    summary.into_inner().expect("no panic while holding the summary").0
 }

@@ -8,15 +8,19 @@
 //! A failure names its seed, and the same seed shows it again, event by event:
 //!
 //! ```text
-//! cargo run -p simulation -- --seed 4711 --trace
+//! cargo run --release -p simulation -- --seed 4711 --trace
 //! ```
 
 pub mod cluster;
 pub mod disk;
+mod disk_damage;
+mod effects;
 pub mod face;
 mod faults;
 pub mod fleet;
 pub mod invariants;
+mod links;
+mod lives;
 pub mod membership;
 pub mod network;
 pub mod node;
@@ -25,10 +29,14 @@ pub mod plan;
 pub mod random;
 pub mod recovery;
 pub mod schedule;
+pub mod tally;
 pub mod trace;
 mod users;
 pub mod workload;
+pub mod worlds;
 
 pub use cluster::Cluster;
-pub use fleet::{run_seed, run_seeds, Failure, Summary};
+pub use fleet::{run_seed, run_seeds, Failure, Fleet, Summary};
 pub use plan::Plan;
+pub use tally::{Fault, Tally};
+pub use worlds::World;

@@ -1,9 +1,10 @@
 //! Runs simulated clusters: one seed to look at, or many for as long as it takes.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
+use simulation::{run_seeds, Fleet, World};
 
 /// A deterministic cluster of consensus cores under faults; one seed decides everything.
 #[derive(Debug, Parser)]
@@ -23,6 +24,9 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// Only this kind of world: any, crashes, members, damage, disks, quiet, stale or no-good-copy.
+    #[arg(long)]
+    world: Option<World>,
     /// Worlds at the same time; as many as there are processors, unless said.
     #[arg(long)]
     threads: Option<usize>,
@@ -31,7 +35,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        return match simulation::run_seed(seed, arguments.trace) {
+        return match simulation::run_seed(seed, arguments.world, arguments.trace) {
             Ok(report) => {
                 println!("seed {seed}: {report:?}");
                 ExitCode::SUCCESS
@@ -45,8 +49,18 @@ fn main() -> ExitCode {
     let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let time = arguments.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     let end = if time.is_some() { u64::MAX } else { arguments.from.saturating_add(arguments.seeds) };
-    let summary = simulation::run_seeds(arguments.from..end, threads, time, |failure| println!("{failure}"));
+    let fleet = Fleet { seeds: arguments.from..end, world: arguments.world, threads, time };
+    let begun = Instant::now();
+    let summary = run_seeds(
+        &fleet,
+        |failure| println!("{failure}"),
+        |summary| {
+            let (seeds, failed, events) = (summary.seeds, summary.failures.len(), summary.total.events);
+            eprintln!("{:>6} s: {seeds} seeds, {failed} failed, {events} events", begun.elapsed().as_secs());
+        },
+    );
     println!("{summary}");
+    println!("faults injected:\n{}", summary.total.faults);
     if summary.failures.is_empty() {
         ExitCode::SUCCESS
     } else {

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use consensus::{Change, Configuration, Input, NodeId, Refusal, Role, Token};
+use consensus::{is_planted, Change, Configuration, Epoch, Input, NodeId, Record, Refusal, Role, SeededBug, Token};
 
 use crate::cluster::{member, Cluster, Event, GROUP};
+use crate::disk::Disk;
 use crate::node::Node;
+use crate::tally::Fault;
 
 /// No group grows beyond this.
 const MEMBERS_MAX: usize = 7;
@@ -19,6 +21,8 @@ pub struct Membership {
     latest: Arc<Configuration>,
     /// Changes and introductions asked for and not answered, by name.
     asked: BTreeMap<Token, NodeId>,
+    /// The epoch in which a change was asked for last: whatever was answered, it may still come into force there.
+    asked_in: Option<Epoch>,
     /// A member that never comes back, until it is removed.
     lost: Option<NodeId>,
     /// Nodes made so far.
@@ -29,7 +33,7 @@ impl Membership {
     /// The group at the beginning.
     pub fn new(first: Arc<Configuration>) -> Membership {
         let nodes = first.members.iter().map(|member| member.node.0).max().unwrap_or(0);
-        Membership { latest: first, asked: BTreeMap::new(), lost: None, nodes }
+        Membership { latest: first, asked: BTreeMap::new(), asked_in: None, lost: None, nodes }
     }
 }
 
@@ -50,7 +54,7 @@ impl Cluster {
         let latest = self.membership.latest.clone();
         let running: Vec<NodeId> = self.members().into_iter().filter(|id| self.nodes[id].is_running()).collect();
         if let Some(via) = self.random.pick(&running) {
-            if self.random.chance(0.05) {
+            if self.random.chance(self.plan.lose_disk) {
                 self.lose_a_member();
             } else if let Some(change) = self.next_change(&latest) {
                 self.ask_for_change(via, change);
@@ -97,6 +101,7 @@ impl Cluster {
         let deadline = self.nodes[&via].clock.at(self.now) + Duration::from_micros(patience);
         self.tell(format_args!("{via} is asked for the change {token} {change:?}"));
         self.membership.asked.insert(token, via);
+        self.membership.asked_in = Some(self.membership.latest.epoch);
         self.give(via, Input::Change { token, group: GROUP, change, deadline });
     }
 
@@ -122,12 +127,26 @@ impl Cluster {
         if latest.is_joint() || !self.membership.asked.is_empty() || self.membership.lost.is_some() {
             return;
         }
+        // A removal that is still to come, of another one, would leave too few: no operator could help that.
+        if self.membership.asked_in == Some(latest.epoch) {
+            return;
+        }
         let voters: Vec<NodeId> = latest.voters().collect();
         if voters.len() < 3 {
             return;
         }
         let Some(victim) = self.random.pick(&voters) else { return };
         self.tell(format_args!("{victim} is LOST for good"));
+        self.report.faults.count(Fault::LostDisk);
+        if is_planted(SeededBug::LostDiskRejoins) {
+            // Its name and its group stood elsewhere.
+            let record = Record::Configured { configuration: latest.clone() };
+            self.crash(victim);
+            let node = self.nodes.get_mut(&victim).expect("a node of this cluster");
+            node.disk = Disk::default();
+            node.disk.preset(record);
+            return;
+        }
         self.membership.lost = Some(victim);
         self.retire(victim);
     }
@@ -144,6 +163,9 @@ impl Cluster {
         }
         self.report.configurations += 1;
         self.membership.latest = configuration.clone();
+        if !self.membership.asked.is_empty() {
+            self.membership.asked_in = Some(configuration.epoch);
+        }
         if self.membership.lost.is_some_and(|lost| configuration.index(lost).is_none()) {
             self.membership.lost = None;
         }

@@ -41,6 +41,12 @@ pub struct Node {
     pub operations: u64,
     /// Whether it knows that it belongs to the group.
     pub has_group: bool,
+    /// Its disk is full until then.
+    pub full_until: Moment,
+    /// A copy of its disk that somebody made.
+    pub backup: Option<Box<Disk>>,
+    /// Its own disk, while it runs on the copy.
+    pub set_aside: Option<Box<Disk>>,
     /// Out of the group for good: not started again.
     pub retired: bool,
 }
@@ -64,6 +70,9 @@ impl Node {
             copying: BTreeSet::new(),
             operations: 0,
             has_group: false,
+            full_until: 0,
+            backup: None,
+            set_aside: None,
             retired: false,
         }
     }

@@ -1,9 +1,11 @@
 //! What can be seen of the cluster from outside: the input of every invariant, and the lines of the trace.
 
 use consensus::{
-    Configuration, Entry, GroupId, LogId, Message, NodeId, OperationId, ProposalOutcome, Record, Recovered, Refusal,
-    Sequence, Slot, Start, Token,
+    Configuration, Entry, GroupId, LogId, Message, NodeId, NodeStatus, OperationId, ProposalOutcome, Record, Recovered,
+    Refusal, Sequence, Slot, Start, Token,
 };
+
+use crate::face::Passed;
 
 /// One observation, made at the moment at which it happens.
 #[derive(Debug)]
@@ -72,10 +74,32 @@ pub enum Observation<'a> {
         log: LogId,
         /// The slot.
         slot: Slot,
-        /// The operation that took effect there.
-        effect: Option<OperationId>,
-        /// The id that was closed there, never having taken effect.
-        closed: Option<OperationId>,
+        /// What it did.
+        passed: Passed,
+    },
+    /// A face's state was made durable, or replaced by a copy.
+    Checkpointed {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The state's slot.
+        slot: Slot,
+        /// What the state comes to.
+        digest: u64,
+    },
+    /// A core has done all that it had to do for now.
+    Rested {
+        /// Where.
+        node: NodeId,
+        /// What it holds.
+        status: &'a NodeStatus,
+        /// Proposals of its users that are not answered.
+        open: usize,
+        /// Of each face: ids remembered, and how many it may.
+        ids: &'a [(usize, usize)],
     },
     /// A face's state was replaced by a copy.
     Installed {
@@ -145,4 +169,29 @@ pub enum Observation<'a> {
         /// It.
         configuration: &'a Configuration,
     },
+}
+
+impl Observation<'_> {
+    /// Where it was made.
+    pub fn node(&self) -> NodeId {
+        match self {
+            Observation::Sent { from, .. } => *from,
+            Observation::Started { node, .. }
+            | Observation::Crashed { node }
+            | Observation::Queued { node, .. }
+            | Observation::Durable { node, .. }
+            | Observation::Delivered { node, .. }
+            | Observation::Applied { node, .. }
+            | Observation::Checkpointed { node, .. }
+            | Observation::Rested { node, .. }
+            | Observation::Installed { node, .. }
+            | Observation::Restored { node, .. }
+            | Observation::Proposing { node, .. }
+            | Observation::Withdrawing { node, .. }
+            | Observation::Proposed { node, .. }
+            | Observation::Reading { node, .. }
+            | Observation::Barrier { node, .. }
+            | Observation::Configured { node, .. } => *node,
+        }
+    }
 }

@@ -3,12 +3,15 @@
 use consensus::bounds;
 
 use crate::random::Random;
+use crate::worlds::World;
 
 /// Times are in microseconds, probabilities from 0 to 1.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed of it all.
     pub seed: u64,
+    /// The kind of world.
+    pub world: World,
     /// Voters at the beginning.
     pub nodes: usize,
     /// As in the core's options.
@@ -41,11 +44,15 @@ pub struct Plan {
     pub sync_mean: u64,
     /// A sync takes up to two seconds.
     pub sync_stall: f64,
+    /// The disk of this node takes so many times longer.
+    pub slow_disk: Option<(usize, u64)>,
     /// A batch in flight survives a crash as a random prefix; otherwise all or nothing of it.
     pub torn_batches: bool,
 
     /// How far off in rate a node's clock may be.
     pub clock_drift: f64,
+    /// Average time between jumps of a node's clock; 0 for none.
+    pub clock_jump_every: u64,
     /// A node polls its core up to this long after an input, so that inputs gather.
     pub poll_delay_max: u64,
 
@@ -53,6 +60,8 @@ pub struct Plan {
     pub crash_every: u64,
     /// A crash between two effects of a core.
     pub crash_at_effect: f64,
+    /// A crash right after a message left.
+    pub crash_after_send: f64,
     /// Average time that a node stays down.
     pub down_for: u64,
     /// All nodes crash at once now and then.
@@ -66,6 +75,8 @@ pub struct Plan {
     /// Average time that a pause lasts.
     pub pause_for: u64,
 
+    /// Only this node has users.
+    pub lone_user: Option<usize>,
     /// Average time between proposals.
     pub propose_every: u64,
     /// Proposals made at once are up to this many.
@@ -87,16 +98,56 @@ pub struct Plan {
     /// Ids that the window holds.
     pub id_window: usize,
 
+    /// Bytes of keys that certification remembers.
+    pub certification_bytes: u64,
+
     /// Average time between changes of the group's members; 0 for none.
     pub change_every: u64,
-    /// One of the nodes finds records of its disk damaged when it starts again.
+    /// An operator's change is the loss of a member's disk, and its node with it.
+    pub lose_disk: f64,
+    /// Average time between looks for members that lost their promises, to renew the epoch; 0 for none.
+    pub renew_every: u64,
+
+    /// A node within the fault budget finds its disk damaged when it starts again.
     pub damage: f64,
+    /// Average time between rot of an entry on the disk of a running node; 0 for none.
+    pub rot_every: u64,
+    /// Nodes whose disks may be damaged: a minority, so that a good copy of everything exists; or all.
+    pub spoilt_max: usize,
+    /// Reading entries fails.
+    pub read_error: f64,
+    /// A sync fails.
+    pub sync_error: f64,
+    /// A batch finds the disk full.
+    pub disk_full: f64,
+    /// A node starts again with its disk of some time ago.
+    pub stale_disk: f64,
 }
 
 impl Plan {
     /// The world of this seed. Every kind of fault is absent in some worlds: a bug that one fault causes must not hide
     /// behind another that keeps the cluster from getting there.
-    pub fn of_seed(seed: u64) -> Plan {
+    pub fn of_seed(seed: u64, world: World) -> Plan {
+        let mut plan = Plan::any(seed, world);
+        let r = &mut Random::new(seed ^ 0x776f_726c_6473);
+        match world {
+            World::Any => {}
+            World::Crashes => plan.make_crashes(r),
+            World::Members => plan.make_members(r),
+            World::Damage => plan.make_damage(r),
+            World::Disks => plan.make_disks(r),
+            World::Quiet => plan.make_quiet(r),
+            World::Stale => plan.make_stale(r),
+            World::NoGoodCopy => {
+                plan.make_damage(r);
+                plan.spoilt_max = plan.nodes;
+            }
+        }
+        plan.recovery_bound = 60 * plan.failure_timeout + 5_000_000;
+        plan
+    }
+
+    fn any(seed: u64, world: World) -> Plan {
         let mut random = Random::new(seed ^ 0x706c_616e);
         let r = &mut random;
         let failure_timeout = r.between(100, 400) * 1_000;
@@ -116,18 +167,21 @@ impl Plan {
         let burst_max = if r.chance(0.4) { r.between(2, 30) } else { 1 };
         // Not more operations than a run can carry out in a moment: some thousands a second.
         let propose_every = r.between(2, 60).max(burst_max) * 1_000;
+        let nodes = if change_every > 0 && r.chance(0.2) {
+            1
+        } else if r.chance(0.65) {
+            3
+        } else {
+            5
+        };
+        let damage = if change_every == 0 && crash_every > 0 && r.chance(0.3) { 0.5 } else { 0.0 };
         Plan {
             seed,
-            nodes: if change_every > 0 && r.chance(0.2) {
-                1
-            } else if r.chance(0.65) {
-                3
-            } else {
-                5
-            },
+            world,
+            nodes,
             failure_timeout,
             fault_phase: r.between(2_000, 6_000) * 1_000,
-            recovery_bound: 60 * failure_timeout + 5_000_000,
+            recovery_bound: 0,
             delay_min: r.between(20, 2_000),
             delay_mean: slow_or_quick(r),
             long_delay: if !calm && r.chance(0.3) { 0.01 } else { 0.0 },
@@ -139,17 +193,21 @@ impl Plan {
             sync_min: r.between(20, 2_000),
             sync_mean: slow_or_quick(r),
             sync_stall: if !calm && r.chance(0.3) { 0.003 } else { 0.0 },
+            slow_disk: r.chance(0.1).then(|| (r.below(nodes as u64) as usize, r.between(2, 20))),
             torn_batches: r.chance(0.7),
             clock_drift: if r.chance(0.3) { 0.5 } else { 0.01 },
+            clock_jump_every: some(r, 0.2, 200, 2_000),
             poll_delay_max: if r.chance(0.5) { r.between(1, 3_000) } else { 0 },
             crash_every,
             crash_at_effect: if crash_every > 0 && r.chance(0.6) { 0.0003 } else { 0.0 },
+            crash_after_send: if crash_every > 0 && r.chance(0.2) { 0.0005 } else { 0.0 },
             down_for: r.between(20, 1_500) * 1_000,
             crash_all: r.chance(0.3),
             partition_every,
             partition_for: r.between(50, 1_500) * 1_000,
             pause_every,
             pause_for: r.between(20, 800) * 1_000,
+            lone_user: None,
             propose_every,
             burst_max,
             read_every: r.between(5, 100) * 1_000,
@@ -160,10 +218,116 @@ impl Plan {
             checkpoint_every,
             log_keep_entries: if r.chance(0.5) { r.between(1, 60) } else { 1_000_000 },
             id_window: if r.chance(0.3) { r.between(20, 200) as usize } else { bounds::ID_WINDOW_MAX },
+            certification_bytes: r.between(2, 60) * 1_000,
             change_every,
+            lose_disk: 0.05,
+            renew_every: if damage > 0.0 && r.chance(0.5) { r.between(100, 1_000) * 1_000 } else { 0 },
             // Who removes members while another cannot vote may end without a quorum, and rightly so.
-            damage: if change_every == 0 && crash_every > 0 && r.chance(0.3) { 0.5 } else { 0.0 },
+            damage,
+            rot_every: if damage > 0.0 { some(r, 0.5, 100, 1_000) } else { 0 },
+            spoilt_max: (nodes - 1) / 2,
+            read_error: if r.chance(0.1) { 0.1 } else { 0.0 },
+            sync_error: if !calm && r.chance(0.1) { 0.001 } else { 0.0 },
+            disk_full: if !calm && r.chance(0.1) { 0.0005 } else { 0.0 },
+            stale_disk: 0.0,
         }
+    }
+
+    /// Nothing is ever durable for long before its node dies.
+    fn make_crashes(&mut self, r: &mut Random) {
+        self.nodes = 3;
+        self.spoilt_max = 1;
+        self.slow_disk = None;
+        (self.change_every, self.damage, self.rot_every, self.renew_every) = (0, 0.0, 0, 0);
+        self.failure_timeout = r.between(60, 150) * 1_000;
+        self.crash_every = r.between(100, 500) * 1_000;
+        self.crash_after_send = 0.002 + 0.01 * r.fraction();
+        self.crash_at_effect = 0.001;
+        self.down_for = r.between(10, 300) * 1_000;
+        self.propose_every = r.between(5, 40) * 1_000;
+        self.burst_max = r.between(1, 4);
+    }
+
+    /// Few entries, held by few, while those who decide change.
+    fn make_members(&mut self, r: &mut Random) {
+        self.nodes = if r.chance(0.5) { 3 } else { 1 };
+        self.spoilt_max = 0;
+        self.slow_disk = None;
+        (self.damage, self.rot_every, self.renew_every) = (0.0, 0, 0);
+        self.change_every = r.between(80, 400) * 1_000;
+        self.lose_disk = 0.1;
+        self.loss = if r.chance(0.5) { 0.2 * r.fraction() } else { 0.0 };
+        self.propose_every = r.between(20, 200) * 1_000;
+        self.burst_max = 1;
+        self.partition_every = r.between(100, 500) * 1_000;
+        self.partition_for = r.between(100, 600) * 1_000;
+    }
+
+    /// A minority forgets what it accepted and promised, while others come and go.
+    fn make_damage(&mut self, r: &mut Random) {
+        self.nodes = if r.chance(0.7) { 3 } else { 5 };
+        self.spoilt_max = (self.nodes - 1) / 2;
+        self.slow_disk = None;
+        (self.change_every, self.damage) = (0, 0.8);
+        self.rot_every = if r.chance(0.5) { r.between(50, 500) * 1_000 } else { 0 };
+        self.renew_every = if r.chance(0.7) { r.between(50, 500) * 1_000 } else { 0 };
+        self.crash_every = r.between(80, 600) * 1_000;
+        self.down_for = r.between(20, 500) * 1_000;
+        self.checkpoint_every = if r.chance(0.5) { r.between(50, 500) * 1_000 } else { 0 };
+        self.propose_every = r.between(5, 100) * 1_000;
+        self.burst_max = r.between(1, 5);
+        self.partition_every = r.between(100, 800) * 1_000;
+    }
+
+    /// Disks say no, and go for good; the group changes its members to live on.
+    fn make_disks(&mut self, r: &mut Random) {
+        (self.damage, self.rot_every, self.renew_every) = (0.0, 0, 0);
+        self.sync_error = 0.003 * r.fraction();
+        self.disk_full = 0.002 * r.fraction();
+        self.read_error = 0.3 * r.fraction();
+        self.nodes = if r.chance(0.7) { 3 } else { 5 };
+        self.spoilt_max = 0;
+        self.slow_disk = None;
+        self.change_every = r.between(200, 800) * 1_000;
+        self.lose_disk = 0.2;
+        self.down_for = r.between(20, 300) * 1_000;
+    }
+
+    /// One node has users and the slowest disk; it dies right after it spoke, stays away until nobody speaks of the log
+    /// any more, and much of what is said is lost.
+    fn make_quiet(&mut self, r: &mut Random) {
+        self.nodes = 3;
+        self.spoilt_max = 0;
+        let lone = r.below(3) as usize;
+        (self.lone_user, self.slow_disk) = (Some(lone), Some((lone, r.between(20, 200))));
+        (self.change_every, self.damage, self.rot_every, self.renew_every) = (0, 0.0, 0, 0);
+        self.failure_timeout = r.between(60, 100) * 1_000;
+        self.fault_phase = 6_000_000;
+        (self.delay_min, self.delay_mean) = (r.between(20, 500), r.between(20, 2_000));
+        (self.sync_min, self.sync_mean, self.sync_stall) = (r.between(100, 500), r.between(100, 1_000), 0.0);
+        (self.loss, self.long_delay) = (0.15 + 0.3 * r.fraction(), 0.0);
+        (self.crash_every, self.crash_at_effect, self.pause_every, self.hand_over_every) = (0, 0.0, 0, 0);
+        self.crash_after_send = 0.02 + 0.1 * r.fraction();
+        self.down_for = 4 * self.failure_timeout + r.between(50, 400) * 1_000;
+        self.partition_every = r.between(50, 300) * 1_000;
+        self.partition_for = r.between(100, 1_000) * 1_000;
+        (self.sync_error, self.disk_full, self.clock_jump_every) = (0.0, 0.0, 0);
+        self.propose_every = r.between(50, 400) * 1_000;
+        self.burst_max = 1;
+        (self.read_every, self.propose_again, self.close) = (2_000_000, 0.0, 0.0);
+        (self.poll_delay_max, self.checkpoint_every) = (0, 0);
+    }
+
+    /// Links keep their order and lose nothing, as TCP does: the first that a peer hears of a start is where its log stands.
+    fn make_stale(&mut self, r: &mut Random) {
+        self.stale_disk = 0.5;
+        self.nodes = if r.chance(0.7) { 3 } else { 5 };
+        self.spoilt_max = 0;
+        self.slow_disk = None;
+        (self.change_every, self.damage, self.rot_every, self.renew_every) = (0, 0.0, 0, 0);
+        (self.ordered, self.loss, self.duplication, self.long_delay) = (true, 0.0, 0.0, 0.0);
+        self.crash_every = r.between(200, 800) * 1_000;
+        self.down_for = r.between(20, 300) * 1_000;
     }
 }
 

@@ -7,6 +7,7 @@ use consensus::{Entry, LogId, NodeId, OperationId, ProposalOutcome, Token};
 
 use crate::cluster::{Cluster, Event, GROUP};
 use crate::schedule::Moment;
+use crate::worlds::World;
 
 /// What was seen to work since the faults stopped.
 #[derive(Debug)]
@@ -37,6 +38,11 @@ impl Cluster {
         let members = self.members();
         let Some(recovery) = &self.recovery else { return };
         if self.now > recovery.bound {
+            if self.plan.world == World::NoGoodCopy {
+                // Nothing is asked for any more, and what was asked for must have been answered, one way or the other.
+                self.schedule.at(self.now + 30 * self.plan.failure_timeout + 1_000_000, Event::Stopped);
+                return;
+            }
             let detail = self.what_is_missing(&members);
             self.watch.violate("the cluster recovers", detail);
             return;
@@ -92,7 +98,22 @@ impl Cluster {
             && self.membership_is_settled()
     }
 
-    fn applied(&self, id: NodeId) -> consensus::Slot {
+    /// No copy of something was left, so the group stands still: whoever asked it for anything must know.
+    pub(crate) fn check_stop(&mut self) {
+        let (proposals, reads) = (&self.workload.proposals, &self.workload.reads);
+        if !proposals.is_empty() || !reads.is_empty() {
+            let detail = format!("still without an answer: {:?}, {reads:?}", proposals.keys());
+            self.watch.violate("a group that stopped says so", detail);
+        }
+        self.report.stops += 1;
+    }
+
+    /// Whether the world ended so.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.report.stops > 0
+    }
+
+    pub(crate) fn applied(&self, id: NodeId) -> consensus::Slot {
         self.nodes[&id].faces.get(&(GROUP, LogId::MAIN)).map(|face| face.applied).unwrap_or_default()
     }
 

@@ -2,19 +2,31 @@
 
 use std::time::Duration;
 
-use consensus::{Entry, Input, LogId, NodeId, OperationId};
+use consensus::{Entry, EntryKind, Input, LogId, NodeId, OperationId};
 
 use crate::cluster::{Cluster, Event, GROUP};
+use crate::face::write_set;
 use crate::observation::Observation;
 
 impl Cluster {
+    /// Whether anybody asks this node for anything.
+    pub(crate) fn has_users(&self, id: NodeId) -> bool {
+        let lone = self.plan.lone_user.filter(|_| self.recovery.is_none());
+        lone.is_none_or(|lone| id == NodeId(lone as u128 + 1)) && self.suspect != Some(id)
+    }
+
+    fn nodes_with_users(&self) -> Vec<NodeId> {
+        self.running().into_iter().filter(|id| self.has_users(*id)).collect()
+    }
+
     /// Some new operations, at one node.
     pub(crate) fn user_proposes(&mut self) {
-        if let Some(id) = self.random.pick(&self.running()) {
+        if let Some(id) = self.random.pick(&self.nodes_with_users()) {
             let burst = self.random.between(1, self.plan.burst_max);
             for _ in 0..burst {
                 let bytes = if self.random.chance(0.02) { self.random.below(20_000) } else { 8 };
-                let body = vec![b'x'; bytes as usize];
+                let position = self.applied(id);
+                let body = write_set(&mut self.random, position, bytes as usize);
                 let operation = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();
                 self.propose(id, Entry::operation(operation, &body));
                 if self.random.chance(self.plan.withdraw) {
@@ -51,10 +63,16 @@ impl Cluster {
         }
     }
 
-    /// The same operation under the same id, at any node.
+    /// The same operation under the same id, at any node; or what it came to when it was carried out anew.
     pub(crate) fn user_proposes_again(&mut self, entry: Entry) {
         if self.recovery.is_none() {
-            if let Some(id) = self.random.pick(&self.running()) {
+            if let Some(id) = self.random.pick(&self.nodes_with_users()) {
+                let anew = entry.kind() == EntryKind::Operation && self.random.chance(0.5);
+                let position = self.applied(id);
+                let entry = match anew {
+                    true => Entry::operation(entry.id(), &write_set(&mut self.random, position, 0)),
+                    false => entry,
+                };
                 self.propose(id, entry);
             }
         }
@@ -63,7 +81,7 @@ impl Cluster {
     /// An entry that closes the id.
     pub(crate) fn user_closes(&mut self, target: OperationId) {
         if self.recovery.is_none() {
-            if let Some(id) = self.random.pick(&self.running()) {
+            if let Some(id) = self.random.pick(&self.nodes_with_users()) {
                 let own = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();
                 self.propose(id, Entry::close(own, target));
             }
@@ -80,7 +98,7 @@ impl Cluster {
 
     /// A strong read at some node.
     pub(crate) fn user_reads(&mut self) {
-        if let Some(id) = self.random.pick(&self.running()) {
+        if let Some(id) = self.random.pick(&self.nodes_with_users()) {
             self.read(id);
         }
         self.again(self.plan.read_every, Event::Read);

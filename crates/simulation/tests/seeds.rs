@@ -1,6 +1,6 @@
-//! Thousands of simulated clusters in every test run. `make soak` runs many more.
+//! Thousands of simulated clusters in every test run. `make simulate` runs many more.
 
-use simulation::{run_seed, run_seeds};
+use simulation::{run_seed, run_seeds, Fault, Fleet};
 
 /// About a minute on two processors.
 const SEEDS: u64 = 2_500;
@@ -8,8 +8,9 @@ const SEEDS: u64 = 2_500;
 #[test]
 fn every_seed_keeps_every_promise() {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let summary = run_seeds(0..SEEDS, threads, None, |failure| eprintln!("{failure}"));
-    println!("{summary}");
+    let fleet = Fleet { seeds: 0..SEEDS, world: None, threads, time: None };
+    let summary = run_seeds(&fleet, |failure| eprintln!("{failure}"), |_| {});
+    println!("{summary}\nfaults injected:\n{}", summary.total.faults);
     assert!(summary.failures.is_empty(), "{} of {} seeds failed", summary.failures.len(), summary.seeds);
 
     // The worlds were not too kind to prove anything.
@@ -17,12 +18,15 @@ fn every_seed_keeps_every_promise() {
     assert!(total.crashes > SEEDS && total.partitions > SEEDS && total.copies > SEEDS / 10, "{summary}");
     assert!(total.chosen > 100 * SEEDS && total.unknown > SEEDS && total.refused > SEEDS, "{summary}");
     assert!(total.configurations > SEEDS / 10, "{summary}");
+    for fault in Fault::ALL {
+        assert!(total.faults.of(*fault) > 0, "no {} in {SEEDS} seeds", fault.name());
+    }
 }
 
 #[test]
 fn a_seed_means_the_same_every_time() {
     for seed in 0..20 {
-        let first = format!("{:?}", run_seed(seed, false));
-        assert_eq!(first, format!("{:?}", run_seed(seed, false)), "seed {seed}");
+        let first = format!("{:?}", run_seed(seed, None, false));
+        assert_eq!(first, format!("{:?}", run_seed(seed, None, false)), "seed {seed}");
     }
 }

@@ -70,7 +70,9 @@ impl Acceptor {
     }
 
     pub(super) fn promise(&self, scope: &Scope) -> Ballot {
-        self.promised.max(Ballot::floor(scope.epoch()))
+        let floor =
+            if is_planted(SeededBug::BallotsWithoutEpoch) { Ballot::ZERO } else { Ballot::floor(scope.epoch()) };
+        self.promised.max(floor)
     }
 
     pub(super) fn held(&self, slot: Slot) -> Option<&Held> {
@@ -152,6 +154,10 @@ impl Acceptor {
     }
 }
 
+fn is_of_epoch(ballot: Ballot, scope: &Scope) -> bool {
+    ballot.epoch == scope.epoch() || is_planted(SeededBug::BallotsWithoutEpoch)
+}
+
 fn size(held: &Held) -> usize {
     held.entry.as_ref().map_or(0, Entry::len) + 64
 }
@@ -171,7 +177,7 @@ impl Log {
         }
         self.saw_closed(from, closed);
         let promise = self.acceptor.promise(scope);
-        if ballot < promise || ballot.epoch != scope.epoch() {
+        if ballot < promise || !is_of_epoch(ballot, scope) {
             self.refuse(context, scope, from, ballot);
             return;
         }
@@ -192,6 +198,9 @@ impl Log {
         let mut parts: Vec<Vec<Accepted>> = vec![Vec::new()];
         let mut bytes = 0;
         for (slot, held) in self.acceptor.above(above) {
+            if slot > self.acceptor.durable_highest.0 && is_planted(SeededBug::PhaseOnePastQueuedAccept) {
+                continue;
+            }
             let length = held.entry.as_ref().map_or(0, Entry::len);
             let part = parts.last().expect("there is one part at least");
             if !part.is_empty() && (bytes + length > bounds::BATCH_BYTES_MAX || part.len() >= bounds::BATCH_ENTRIES_MAX)
@@ -240,7 +249,7 @@ impl Log {
             return;
         }
         let last = first.plus(entries.len() as u64 - 1);
-        if ballot < self.acceptor.promise(scope) || ballot.epoch != scope.epoch() {
+        if ballot < self.acceptor.promise(scope) || !is_of_epoch(ballot, scope) {
             self.refuse(context, scope, answer_to, ballot);
             return;
         }

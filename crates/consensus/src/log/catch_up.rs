@@ -10,7 +10,7 @@ use crate::effect::Effect;
 use crate::entry::Entry;
 use crate::group::Scope;
 use crate::ids::{NodeId, Slot, Token};
-use crate::message::GroupMessage;
+use crate::message::{Accepted, GroupMessage};
 use crate::record::Record;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,6 +26,10 @@ pub(super) struct CatchUp {
     target: Slot,
     /// A chosen slot whose content is missing here: fetched again.
     healing: Option<Slot>,
+    /// Chosen slots whose content the disk lost, with the ballots under which it stood there.
+    pub(super) lost: BTreeMap<Slot, Ballot>,
+    /// Whole records were missing from the disk once: those ballots may be of entries that lost.
+    distrusts: bool,
     /// The fetch under way: from whom, its first slot, since when.
     asked: Option<(NodeId, Slot, Time)>,
     not_before: Time,
@@ -34,6 +38,8 @@ pub(super) struct CatchUp {
     unanswered: u32,
     /// Members whose log does not reach back.
     trimmed_at: BTreeSet<NodeId>,
+    /// Members that know the slots chosen and could not give them: they have lost or cannot read them.
+    empty_at: BTreeSet<NodeId>,
     said_need_state: Option<Time>,
     /// Reads from the disk for members that fetch.
     peer_reads: BTreeMap<Token, (NodeId, Slot)>,
@@ -45,11 +51,14 @@ impl Default for CatchUp {
         CatchUp {
             target: Slot::ZERO,
             healing: None,
+            lost: BTreeMap::new(),
+            distrusts: false,
             asked: None,
             not_before: Time(0),
             attempts: 0,
             unanswered: 0,
             trimmed_at: BTreeSet::new(),
+            empty_at: BTreeSet::new(),
             said_need_state: None,
             peer_reads: BTreeMap::new(),
             wanting: false,
@@ -67,6 +76,18 @@ impl CatchUp {
         self.healing = Some(slot);
     }
 
+    /// The disk found a chosen slot damaged, and still knows under which ballot it stood there.
+    pub(super) fn lose(&mut self, slot: Slot, ballot: Option<Ballot>) {
+        if let Some(ballot) = ballot.filter(|_| !self.distrusts) {
+            self.lost.insert(slot, ballot);
+        }
+    }
+
+    pub(super) fn distrust_damage(&mut self) {
+        self.lost.clear();
+        self.distrusts = true;
+    }
+
     pub(super) fn is_healing(&self, slot: Slot) -> bool {
         self.healing == Some(slot)
     }
@@ -79,6 +100,7 @@ impl CatchUp {
         self.healing = None;
         self.asked = None;
         self.trimmed_at.clear();
+        self.empty_at.clear();
         self.said_need_state = None;
     }
 
@@ -117,11 +139,19 @@ impl Log {
         let useful: Vec<NodeId> = heard
             .iter()
             .copied()
-            .filter(|node| !self.catch_up.trimmed_at.contains(node) && self.known_closed(*node) >= first)
+            .filter(|node| !self.catch_up.trimmed_at.contains(node) && !self.catch_up.empty_at.contains(node))
+            .filter(|node| self.known_closed(*node) >= first)
             .collect();
         let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
         self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
+        if self.catch_up.healing == Some(first) && self.catch_up.lost.contains_key(&first) {
+            // Perhaps nobody else knows it chosen.
+            let ask = GroupMessage::AskAccepted { log: self.id, from: first, up_to: first };
+            context.send(scope, heard.iter().copied(), ask);
+        }
         if useful.is_empty() {
+            // Whoever could not read it may be able to next time.
+            self.catch_up.empty_at.clear();
             if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
                 if self.learner.delivered > closed {
                     // The face holds it already: only the log was behind.
@@ -255,16 +285,31 @@ impl Log {
             if trimmed >= first {
                 self.catch_up.trimmed_at.insert(from);
                 self.catch_up.not_before = context.now;
+            } else if closed >= first {
+                self.catch_up.empty_at.insert(from);
             }
             return;
         }
         self.catch_up.unanswered = 0;
         self.catch_up.trimmed_at.clear();
+        self.catch_up.empty_at.clear();
         self.catch_up.said_need_state = None;
         let highest = entries.iter().map(|(ballot, _)| *ballot).max().unwrap_or_default();
         self.saw_ballot(context, scope, highest);
         self.heal_from(context, scope, first, entries);
         self.learn(context, scope, first, entries);
+    }
+
+    /// A slot that is known chosen here, and whose content this disk lost, is healed from any intact acceptance under the
+    /// ballot under which it stood here, or a higher one: that value was chosen under that ballot or a lower one, and from
+    /// there on every ballot has it (*Paxos Made Simple*, P2b). `docs/decisions/0007-healing-what-is-known-chosen.md`.
+    pub(super) fn heal_from_accepted(&mut self, context: &mut Context, scope: &Scope, accepted: &[Accepted]) {
+        let Some(slot) = self.catch_up.healing else { return };
+        let Some(lost) = self.catch_up.lost.get(&slot).copied() else { return };
+        let copy = accepted.iter().find(|found| found.slot == slot && found.ballot >= lost);
+        let Some((ballot, entry)) = copy.and_then(|found| Some((found.ballot, found.entry.clone()?))) else { return };
+        self.heal_from(context, scope, slot, &vec![(ballot, entry)].into());
+        self.wake(context, scope);
     }
 
     /// Content that the disk had lost below closed-up-to.
@@ -273,6 +318,7 @@ impl Log {
             return;
         }
         self.catch_up.healing = None;
+        self.catch_up.lost.remove(&first);
         context.persist(Record::Learnt { group: scope.group, log: self.id, first, entries: entries.clone() });
         for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries.iter()) {
             if slot <= self.learner.closed && self.acceptor.held(slot).is_none_or(|held| held.entry.is_none()) {

@@ -150,6 +150,7 @@ impl Log {
         scope: &Scope,
         token: Token,
         entries: Vec<(Ballot, Entry)>,
+        damaged: Option<Ballot>,
     ) {
         match self.learner.reading {
             Some((expected, from)) if expected == token => {
@@ -159,6 +160,7 @@ impl Log {
                 }
                 if entries.is_empty() {
                     self.catch_up.heal(from);
+                    self.catch_up.lose(from, damaged);
                 }
                 for (_, entry) in entries {
                     let slot = self.learner.delivered.next();

@@ -54,6 +54,7 @@ impl Log {
         let closed = recovered.closed;
         let mut catch_up = CatchUp::default();
         catch_up.aim(recovered.applied);
+        catch_up.lost.clone_from(&recovered.lost);
         Log {
             id,
             acceptor: Acceptor::new(recovered, closed),
@@ -67,6 +68,11 @@ impl Log {
             member_closed: BTreeMap::new(),
             busy_at: None,
         }
+    }
+
+    /// Whole records are missing from the disk: what it says of a closed slot may have been replaced by one of them.
+    pub(crate) fn distrust_damage(&mut self) {
+        self.catch_up.distrust_damage();
     }
 
     /// A message about this log. `entries` and their like were checked when it was decoded.
@@ -248,8 +254,9 @@ impl Log {
         scope: &Scope,
         token: Token,
         entries: Vec<(Ballot, Entry)>,
+        damaged: Option<Ballot>,
     ) {
-        self.on_entries_read(context, scope, token, entries);
+        self.on_entries_read(context, scope, token, entries, damaged);
         self.wake(context, scope);
     }
 

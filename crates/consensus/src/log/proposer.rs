@@ -215,6 +215,9 @@ impl Log {
     /// Phase 1 under a ballot above every other seen.
     pub(super) fn start_phase_one(&mut self, context: &mut Context, scope: &Scope) {
         assert!(scope.may_propose(), "only a voter proposes");
+        if is_planted(SeededBug::OwnerResumesAfterRestart) && self.resume_own_ballot(context, scope) {
+            return;
+        }
         let highest = self.ownership.highest.max(self.acceptor.promise(scope));
         let round = if highest.epoch == scope.epoch() { highest.round + 1 } else { 1 };
         let start = if is_planted(SeededBug::BallotsWithoutStart) { Start(1) } else { context.start };
@@ -226,6 +229,20 @@ impl Log {
         let now = context.now;
         self.proposer.stage = Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), asked_at: now });
         self.ask_promises(context, scope);
+    }
+
+    /// The bug [`SeededBug::OwnerResumesAfterRestart`]: no phase 1 if the highest ballot known is an own one of before.
+    fn resume_own_ballot(&mut self, context: &mut Context, scope: &Scope) -> bool {
+        let ballot = self.acceptor.promise(scope);
+        let own = ballot.node == context.node && ballot.start < context.start && ballot == self.ownership.highest;
+        if own {
+            let held = self.acceptor.above(self.learner.closed);
+            let values = held.filter_map(|(slot, held)| Some((slot, held.entry.clone()?))).collect();
+            self.proposer.stage =
+                Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), asked_at: context.now });
+            self.become_owner(context, scope, values);
+        }
+        own
     }
 
     /// Asks (again) every voter that has not answered.
@@ -302,7 +319,7 @@ impl Log {
             return Findings::Wait;
         }
         let known = complete.values().map(|answer| answer.closed).max().unwrap_or_default();
-        if known > self.learner.closed {
+        if known > self.learner.closed && !is_planted(SeededBug::PhaseOneIgnoresClosed) {
             return Findings::Learn(known);
         }
         let closed = self.learner.closed;
@@ -323,7 +340,10 @@ impl Log {
         loop {
             let mut highest: BTreeMap<Slot, Ballot> = BTreeMap::new();
             for answer in counted.values() {
-                for (slot, (ballot, _)) in answer.accepted.range(closed.next()..) {
+                for (slot, (ballot, entry)) in answer.accepted.range(closed.next()..) {
+                    if entry.is_none() && is_planted(SeededBug::NoOpOverDamage) {
+                        continue;
+                    }
                     let known = highest.entry(*slot).or_default();
                     let lower = is_planted(SeededBug::PhaseOneTakesLowest) && *known > Ballot::ZERO;
                     *known = if lower { (*known).min(*ballot) } else { (*known).max(*ballot) };
@@ -392,7 +412,8 @@ impl Log {
         self.proposer.gathering_until = None;
         loop {
             let Stage::Owning(owning) = &self.proposer.stage else { return };
-            assert!(owning.ballot.epoch == scope.epoch(), "an owner's ballot is of the current epoch");
+            let current = owning.ballot.epoch == scope.epoch() || is_planted(SeededBug::OwnerResumesAfterEpoch);
+            assert!(current, "an owner's ballot is of the current epoch");
             if owning.yielding_until.is_some_and(|until| context.now < until) || !has_quorum {
                 break;
             }
@@ -480,7 +501,7 @@ impl Log {
     ) {
         let Some(index) = scope.configuration.index(from) else { return };
         let Stage::Owning(owning) = &mut self.proposer.stage else { return };
-        if owning.ballot != ballot {
+        if owning.ballot != ballot && !is_planted(SeededBug::EqualValuesAreChosen) {
             return;
         }
         let start = owning.batches.partition_point(|batch| batch.first < first);
@@ -581,7 +602,9 @@ impl Log {
     /// A higher ballot is out: stops proposing under a lower one. What was in flight is the new owner's to finish;
     /// what was queued goes to it by the nodes where it began.
     pub(super) fn step_down_below(&mut self, context: &mut Context, scope: &Scope, ballot: Ballot) {
-        if self.proposer.ballot().is_some_and(|mine| mine < ballot) {
+        let lower = self.proposer.ballot().is_some_and(|mine| mine < ballot);
+        let goes_on = self.proposer.owned_ballot().is_some() && is_planted(SeededBug::OwnerResumesAfterAnother);
+        if lower && !goes_on {
             self.leave_stage();
             self.give_up_proposing();
             self.wake(context, scope);
@@ -590,6 +613,9 @@ impl Log {
 
     /// A new epoch: phase 1 again with its quorums; in-flight entries are carried over (rule 4).
     pub(super) fn carry_over(&mut self, context: &mut Context, scope: &Scope) {
+        if self.proposer.owned_ballot().is_some() && is_planted(SeededBug::OwnerResumesAfterEpoch) {
+            return;
+        }
         let was_busy = match &mut self.proposer.stage {
             Stage::Idle => false,
             Stage::Preparing(_) => true,
@@ -619,7 +645,7 @@ impl Log {
     /// Slots become known chosen here that this owner did not choose: it cannot say under which ballot they were, so its notices
     /// must not cover them (rule 1). It stops owning; the next write runs phase 1.
     pub(super) fn stop_vouching(&mut self, context: &mut Context, scope: &Scope) {
-        if self.proposer.owned_ballot().is_some() {
+        if self.proposer.owned_ballot().is_some() && !is_planted(SeededBug::OwnerResumesAfterAnother) {
             self.leave_stage();
             self.give_up_proposing();
             self.wake(context, scope);

@@ -92,6 +92,11 @@ impl Log {
             return;
         }
         self.reader.add(Waiting { token: Some(token), deadline });
+        if is_planted(SeededBug::ReadJoinsSentRound) {
+            if let Some(round) = self.reader.rounds.values_mut().last() {
+                round.readers.extend(self.reader.waiting.drain(..));
+            }
+        }
         self.wake(context, scope);
     }
 
@@ -167,7 +172,10 @@ impl Log {
             return;
         }
         self.note_durable(context);
-        let (highest, ballot) = self.acceptor.durable_highest();
+        let (highest, ballot) = match self.acceptor.held(self.acceptor.highest()) {
+            Some(held) if is_planted(SeededBug::ReadShowsUnsynced) => (self.acceptor.highest(), held.ballot),
+            _ => self.acceptor.durable_highest(),
+        };
         let promised = self.acceptor.promise(scope);
         let body =
             GroupMessage::ReadAnswer { log: self.id, round, closed: self.learner.closed, highest, ballot, promised };
@@ -334,6 +342,7 @@ impl Log {
         if closed > self.learner.closed {
             self.catch_up.aim(closed);
         }
+        self.heal_from_accepted(context, scope, &accepted);
         if !self.reader.finish.asked {
             return;
         }
@@ -403,7 +412,7 @@ impl Log {
     ) {
         let Some(index) = scope.configuration.index(from) else { return };
         for (_, (sent, acks)) in self.reader.finish.acks.range_mut(first..=last.max(first)) {
-            if *sent == ballot {
+            if *sent == ballot || is_planted(SeededBug::EqualValuesAreChosen) {
                 acks.insert(index);
             }
         }
@@ -448,6 +457,9 @@ fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
     candidates.sort_unstable();
     candidates.reverse();
     let contains_quorum = |slot: Slot| {
+        if is_planted(SeededBug::ReadCountsAnswers) {
+            return answers.values().filter(|answer| reach(answer) >= slot).count() * 2 > answers.len();
+        }
         let mut set = configuration
             .set_of(configuration.members.iter().map(|member| member.node).filter(|node| !answers.contains_key(node)));
         for (node, _) in answers.iter().filter(|(_, answer)| reach(answer) >= slot) {

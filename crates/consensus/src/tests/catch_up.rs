@@ -75,6 +75,30 @@ fn a_log_that_no_longer_reaches_back_asks_for_a_copy() {
     assert!(cluster.state(3).outcomes.contains_key(&id));
 }
 
+/// Node 1 has trimmed, node 2 knows the slots chosen and its disk has lost them: node 3 must not ask node 2 for ever.
+#[test]
+fn a_member_that_cannot_give_what_it_knows_chosen_does_not_keep_others_from_a_copy() {
+    let mut cluster = Cluster::with_options(3, |options| options.log_keep_entries = 1);
+    cluster.propose(1, "seen");
+    cluster.settle();
+    cluster.kill(3);
+    for number in 0..20 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    hold(&mut cluster, 1, 21);
+    assert_eq!(cluster.main_status(1).trimmed, Slot(20));
+    cluster.kill(1);
+    cluster.restart(1);
+    cluster.nodes.get_mut(&node(2)).expect("it exists").damaged.extend((1..=21).map(Slot));
+    cluster.kill(2);
+    cluster.restart(2);
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(cluster.state(2).needs_state, Some(Slot(2)), "node 3 has the first");
+    assert_eq!(cluster.state(3).needs_state, Some(Slot(2)));
+}
+
 #[test]
 fn laggards_hold_the_log_within_the_bound_only() {
     let mut cluster = Cluster::with_options(3, |options| options.log_keep_entries = 50);

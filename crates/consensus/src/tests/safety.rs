@@ -243,3 +243,33 @@ fn an_owner_vouches_for_no_slot_that_it_did_not_choose() {
     assert!(cluster.owners().is_empty());
     assert!(!cluster.take_transcript().contains("chosen 1..5"));
 }
+
+/// Node 1 alone knows slot 1 chosen, and its disk lost the content. Node 2 accepted it and does not know; node 3 was away,
+/// and has something that came to nothing.
+#[test]
+fn an_entry_that_only_one_knows_chosen_is_healed_from_an_acceptance_of_another() {
+    let chosen = Record::Chosen { group: GROUP, log: LogId::MAIN, up_to: Slot(1) };
+    let disks = |other: Record| {
+        [vec![accepted(3, 1, 1, &["v"]), chosen.clone()], vec![other], vec![accepted(2, 3, 1, &["stale"])]]
+    };
+    for (other, healed) in
+        [(accepted(3, 1, 1, &["v"]), true), (accepted(4, 2, 1, &["v"]), true), (accepted(2, 3, 1, &["stale"]), false)]
+    {
+        let mut cluster = with_disks(disks(other));
+        cluster.nodes.get_mut(&node(1)).expect("it exists").damaged.insert(Slot(1));
+        cluster.restart_with(1, |recovered| {
+            let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+            log.accept(Slot(1), ballot(3, 1), None);
+            assert_eq!(log.lost.get(&Slot(1)), Some(&ballot(3, 1)));
+        });
+        cluster.run(Duration::from_secs(3));
+        let id = cluster.propose(2, "next");
+        cluster.run(Duration::from_secs(3));
+        assert_eq!(matches!(cluster.state(2).outcomes.get(&id), Some(ProposalOutcome::Chosen(_))), healed);
+        let bodies = if healed { vec!["v", "next"] } else { vec![] };
+        assert!(
+            (1..=3).all(|number| cluster.bodies(number) == bodies),
+            "what stands under a lower ballot heals nothing"
+        );
+    }
+}

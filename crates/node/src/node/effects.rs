@@ -184,6 +184,10 @@ impl Node {
         self.in_background(
             move || reader.read_entries(group, log, from, up_to, bytes_max),
             move |node, result| {
+                let damaged = match &result {
+                    Err(storage::ReadError::Damaged { ballot, .. }) => Some(*ballot),
+                    _ => None,
+                };
                 let entries = match result {
                     Ok(entries) => entries.into_iter().map(|stored| (stored.ballot, stored.entry)).collect(),
                     Err(error) => {
@@ -192,7 +196,7 @@ impl Node {
                         Vec::new()
                     }
                 };
-                node.input(Input::EntriesRead { token, entries });
+                node.input(Input::EntriesRead { token, entries, damaged });
             },
         );
     }

@@ -5,17 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use consensus::{GroupId, LogId, OperationId, Slot};
 
 use super::{ensure, Invariant};
+use crate::face::Passed;
 use crate::observation::Observation;
-
-/// What an entry did where it was passed: which id took effect, which was closed.
-type Doing = (Option<OperationId>, Option<OperationId>);
 
 /// What took effect where.
 #[derive(Debug, Default)]
 pub struct ExactlyOnce {
     effects: BTreeMap<OperationId, Slot>,
+    /// Rejected, and where first.
+    rejected: BTreeMap<OperationId, Slot>,
     closed: BTreeSet<OperationId>,
-    passed: BTreeMap<(GroupId, LogId, Slot), Doing>,
+    passed: BTreeMap<(GroupId, LogId, Slot), Passed>,
 }
 
 impl Invariant for ExactlyOnce {
@@ -24,15 +24,20 @@ impl Invariant for ExactlyOnce {
     }
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Applied { node, group, log, slot, effect, closed } = observation else { return Ok(()) };
-        let known = self.passed.entry((*group, *log, *slot)).or_insert((*effect, *closed));
-        ensure!(
-            *known == (*effect, *closed),
-            "at slot {slot} {node} has effect {effect:?} and closes {closed:?}; another had {known:?}"
-        );
+        let Observation::Applied { node, group, log, slot, passed } = observation else { return Ok(()) };
+        let known = self.passed.entry((*group, *log, *slot)).or_insert(*passed);
+        ensure!(known == passed, "at slot {slot} {node} has {passed:?}; another had {known:?}");
+        let Passed { effect, rejected, closed } = passed;
+        if let Some(id) = rejected {
+            let first = self.rejected.entry(*id).or_insert(*slot);
+            ensure!(first == slot, "{id} was rejected at slot {first} and again at slot {slot}");
+            ensure!(!self.closed.contains(id), "{id} is rejected at slot {slot} although it was closed");
+        }
         if let Some(id) = effect {
             let first = self.effects.entry(*id).or_insert(*slot);
             ensure!(first == slot, "{id} took effect at slot {first} and again at slot {slot}");
+            let rejected = self.rejected.get(id);
+            ensure!(rejected.is_none(), "{id} takes effect at slot {slot}; it was rejected at {rejected:?}");
             ensure!(!self.closed.contains(id), "{id} takes effect at slot {slot} although it was closed");
         }
         if let Some(id) = closed {

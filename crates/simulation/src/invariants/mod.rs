@@ -2,15 +2,19 @@
 
 mod agreement;
 mod answered_once;
+mod bounded;
 mod chosen_by_quorum;
 mod contiguous_delivery;
 mod definite_failure;
 mod durable_before_reply;
+mod epochs_fenced;
 mod exactly_once;
 mod linearizable_reads;
 mod no_acknowledged_loss;
 mod one_configuration_per_epoch;
+mod one_value_per_ballot;
 mod promises_monotone;
+mod states_alike;
 
 use std::fmt;
 
@@ -49,6 +53,8 @@ impl Default for Invariants {
         Invariants(vec![
             Box::new(promises_monotone::PromisesMonotone::default()),
             Box::new(durable_before_reply::DurableBeforeReply::default()),
+            Box::new(epochs_fenced::EpochsFenced::default()),
+            Box::new(one_value_per_ballot::OneValuePerBallot::default()),
             Box::new(one_configuration_per_epoch::OneConfigurationPerEpoch::default()),
             Box::new(chosen_by_quorum::ChosenByQuorum::default()),
             Box::new(agreement::Agreement::default()),
@@ -58,6 +64,8 @@ impl Default for Invariants {
             Box::new(definite_failure::DefiniteFailure::default()),
             Box::new(linearizable_reads::LinearizableReads::default()),
             Box::new(answered_once::AnsweredOnce::default()),
+            Box::new(states_alike::StatesAlike::default()),
+            Box::new(bounded::Bounded),
         ])
     }
 }

@@ -19,7 +19,21 @@ impl OneConfigurationPerEpoch {
         let key = (configuration.group, configuration.epoch);
         let known = self.seen.entry(key).or_insert_with(|| configuration.clone());
         ensure!(known == configuration, "{node} has {configuration:?}, another has {known:?}");
+        if let Some(before) = self.seen.get(&(configuration.group, Epoch(configuration.epoch.0 - 1))) {
+            ensure!(follows(before, configuration), "{node} has {configuration:?} after {before:?}");
+        }
         Ok(())
+    }
+}
+
+/// Voters change through a joint epoch only: into it with those of before as its old half, out of it into either half.
+fn follows(before: &Configuration, after: &Configuration) -> bool {
+    let voters = |configuration: &Configuration| configuration.voters().collect::<Vec<_>>();
+    match (&before.old_voters, &after.old_voters) {
+        (None, None) => voters(before) == voters(after),
+        (None, Some(old)) => *old == voters(before),
+        (Some(old), None) => voters(after) == voters(before) || voters(after) == *old,
+        (Some(_), Some(_)) => false,
     }
 }
 
