@@ -168,6 +168,14 @@ impl Outgoing {
         Some(GivenUp { group, in_flight, was_sent: operation.sent > 0 })
     }
 
+    /// The group is gone, and with it whoever would answer; returns its operations.
+    pub(crate) fn forget_group(&mut self, group: GroupId) -> Vec<OperationId> {
+        self.in_flight.retain(|_, (of, _)| *of != group);
+        let gone = self.operations.remove(&group).unwrap_or_default();
+        self.bytes -= gone.iter().map(|operation| operation.body.len()).sum::<usize>();
+        gone.into_iter().map(|operation| operation.id).collect()
+    }
+
     /// Operations that have waited for too long.
     pub(crate) fn overdue(&self, now: Time) -> Vec<OperationId> {
         self.operations.values().flatten().filter(|operation| operation.deadline <= now).map(|o| o.id).collect()
@@ -280,5 +288,10 @@ mod tests {
         assert!(outgoing.part_answered(id(101)).is_none());
         assert!(outgoing.is_unattended(id(101)) && !outgoing.is_unattended(id(101)));
         assert!(propose_all(&mut outgoing, &mut next_id, Time(0)).is_empty());
+        // Nor does a group that is gone.
+        assert!(outgoing.admit(GROUP, id(3), body(3 * PIECE_BYTES), Time(9)));
+        propose_all(&mut outgoing, &mut next_id, Time(0));
+        assert_eq!(outgoing.forget_group(GROUP), [id(3)]);
+        assert_eq!((outgoing.bytes, outgoing.in_flight.len()), (0, 0));
     }
 }

@@ -532,7 +532,7 @@ impl Cluster {
         if log == LogId::MAIN {
             self.report.slots = self.report.slots.max(slot.0);
         }
-        let (effect, closed) = (passed.effect, passed.closed);
+        let (effect, closed) = (passed.effect, &passed.closed);
         self.watch.see(self.now, &Observation::Applied { node: id, group, log, slot, effect, closed });
     }
 
@@ -547,6 +547,7 @@ impl Cluster {
                 self.became_unknown(entry);
             }
         }
+        self.part_answered(node, id, outcome);
         self.probe_proposed(node, id, outcome);
     }
 

@@ -21,6 +21,7 @@ pub mod membership;
 pub mod network;
 pub mod node;
 pub mod observation;
+pub mod parts;
 pub mod plan;
 pub mod random;
 pub mod recovery;

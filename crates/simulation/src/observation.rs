@@ -74,8 +74,8 @@ pub enum Observation<'a> {
         slot: Slot,
         /// The operation that took effect there.
         effect: Option<OperationId>,
-        /// The id that was closed there, never having taken effect.
-        closed: Option<OperationId>,
+        /// The ids that were closed there, never having taken effect.
+        closed: &'a [OperationId],
     },
     /// A face's state was replaced by a copy.
     Installed {

@@ -91,6 +91,8 @@ pub struct Plan {
     pub change_every: u64,
     /// One of the nodes finds records of its disk damaged when it starts again.
     pub damage: f64,
+    /// An operation travels in parts.
+    pub in_parts: f64,
 }
 
 impl Plan {
@@ -163,6 +165,7 @@ impl Plan {
             change_every,
             // Who removes members while another cannot vote may end without a quorum, and rightly so.
             damage: if change_every == 0 && crash_every > 0 && r.chance(0.3) { 0.5 } else { 0.0 },
+            in_parts: if r.chance(0.4) { 0.3 } else { 0.0 },
         }
     }
 }

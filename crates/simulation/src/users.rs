@@ -13,6 +13,10 @@ impl Cluster {
         if let Some(id) = self.random.pick(&self.running()) {
             let burst = self.random.between(1, self.plan.burst_max);
             for _ in 0..burst {
+                if self.plan.in_parts > 0.0 && self.random.chance(self.plan.in_parts) {
+                    self.user_proposes_in_parts(id);
+                    continue;
+                }
                 let bytes = if self.random.chance(0.02) { self.random.below(20_000) } else { 8 };
                 let body = vec![b'x'; bytes as usize];
                 let operation = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();

@@ -108,6 +108,14 @@ impl Node {
         }
     }
 
+    /// Large operations of a group that this node forgets.
+    pub(super) fn forget_large(&mut self, group: GroupId) {
+        for id in self.outgoing.forget_group(group) {
+            let refusal = Refusal::definite(RefusalReason::UnknownGroup, "the group was forgotten meanwhile");
+            self.refuse_large(id, refusal);
+        }
+    }
+
     /// Large operations whose turn did not come in time.
     pub(super) fn refuse_overdue(&mut self) {
         for id in self.outgoing.overdue(self.now()) {

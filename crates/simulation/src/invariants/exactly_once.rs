@@ -12,7 +12,7 @@ use crate::observation::Observation;
 pub struct ExactlyOnce {
     effects: BTreeMap<OperationId, Slot>,
     closed: BTreeSet<OperationId>,
-    passed: BTreeMap<(GroupId, LogId, Slot), (Option<OperationId>, Option<OperationId>)>,
+    passed: BTreeMap<(GroupId, LogId, Slot), (Option<OperationId>, Vec<OperationId>)>,
 }
 
 impl Invariant for ExactlyOnce {
@@ -22,9 +22,9 @@ impl Invariant for ExactlyOnce {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         let Observation::Applied { node, group, log, slot, effect, closed } = observation else { return Ok(()) };
-        let known = self.passed.entry((*group, *log, *slot)).or_insert((*effect, *closed));
+        let known = self.passed.entry((*group, *log, *slot)).or_insert_with(|| (*effect, closed.to_vec()));
         ensure!(
-            *known == (*effect, *closed),
+            known.0 == *effect && known.1 == *closed,
             "at slot {slot} {node} has effect {effect:?} and closes {closed:?}; another had {known:?}"
         );
         if let Some(id) = effect {
@@ -32,7 +32,7 @@ impl Invariant for ExactlyOnce {
             ensure!(first == slot, "{id} took effect at slot {first} and again at slot {slot}");
             ensure!(!self.closed.contains(id), "{id} takes effect at slot {slot} although it was closed");
         }
-        if let Some(id) = closed {
+        for id in *closed {
             let effect = self.effects.get(id);
             ensure!(effect.is_none(), "{id} is closed at slot {slot} as failed; it took effect at {effect:?}");
             self.closed.insert(*id);
