@@ -61,12 +61,15 @@ pub enum Incomplete {
     },
 }
 
+/// Number, slot and piece of each part of an operation.
+type EncodedParts = Vec<(u32, Slot, Bytes)>;
+
 /// How a checkpoint holds it: each operation with its parts, number, slot and piece.
 #[derive(Serialize, Deserialize)]
 struct Encoded {
     bytes_max: u64,
     lapse_slots: u64,
-    operations: Vec<(OperationId, Vec<(u32, Slot, Bytes)>)>,
+    operations: Vec<(OperationId, EncodedParts)>,
 }
 
 impl TryFrom<Encoded> for Assembly {
@@ -327,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_checkpoint_that_makes_no_sense_is_refused() {
-        let refused = |operations: Vec<(OperationId, Vec<(u32, Slot, Bytes)>)>| {
+        let refused = |operations: Vec<(OperationId, EncodedParts)>| {
             let bytes = postcard::to_stdvec(&Encoded { bytes_max: 9, lapse_slots: 9, operations }).unwrap();
             postcard::from_bytes::<Assembly>(&bytes).is_err()
         };

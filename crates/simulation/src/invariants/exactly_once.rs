@@ -7,12 +7,15 @@ use consensus::{GroupId, LogId, OperationId, Slot};
 use super::{ensure, Invariant};
 use crate::observation::Observation;
 
+/// What took effect at a slot, and what was closed there.
+type Passed = (Option<OperationId>, Vec<OperationId>);
+
 /// What took effect where.
 #[derive(Debug, Default)]
 pub struct ExactlyOnce {
     effects: BTreeMap<OperationId, Slot>,
     closed: BTreeSet<OperationId>,
-    passed: BTreeMap<(GroupId, LogId, Slot), (Option<OperationId>, Vec<OperationId>)>,
+    passed: BTreeMap<(GroupId, LogId, Slot), Passed>,
 }
 
 impl Invariant for ExactlyOnce {
