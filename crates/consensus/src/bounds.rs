@@ -3,8 +3,27 @@
 //! Full means a prompt, clear refusal at the admission of new work; replies, notices, fences, catch-up and the control log
 //! have room of their own and are never refused for want of it.
 
-/// Largest entry: a write set of 64 MiB (design, tables section 3) and as much again as 1/64 for its header and keys.
-pub const ENTRY_BYTES_MAX: usize = 65 << 20;
+/// Largest entry: it fills a batch by itself, so that no message is larger than one of many small entries, and whatever is
+/// behind it waits no longer. What does not fit travels in parts.
+pub const ENTRY_BYTES_MAX: usize = BATCH_BYTES_MAX;
+
+/// Bytes of an operation's body in one entry: what the largest entry has beside its headers (69 bytes at most), rounded down.
+pub const PIECE_BYTES: usize = ENTRY_BYTES_MAX - 128;
+
+/// Bytes of parts that wait in a group's state for the last ones of their operations, over all nodes: four operations of the
+/// largest body that the local API takes (64 MiB), with what each part counts for beside its piece. A node sends one large
+/// operation of a group at a time, so a fifth node at the same moment, or what nodes left behind that died in the middle, ends
+/// the operation that has waited longest for its next part.
+pub const ASSEMBLY_BYTES_MAX: usize = 4 * (64 << 20) + (1 << 20);
+
+/// What a part counts for beside its piece: its place in maps and its slot, in memory and in a checkpoint. It bounds the number.
+pub const PART_OVERHEAD_BYTES: usize = 256;
+
+/// An operation lapses when this many slots come after one of its parts without another one. Its node has the next part on
+/// its way before the one before is chosen; ahead of that stand at most an owner's full queue ([`PENDING_ENTRIES_MAX`]) and
+/// what it has in flight ([`IN_FLIGHT_SLOTS_MAX`]), less than half of this; the rest is for a part that was lost on its way and
+/// sent again. Past as many slots as the window remembers ids for ([`ID_WINDOW_MAX`]) its id may be forgotten anyway.
+pub const PARTS_LAPSE_SLOTS: u64 = 1 << 17;
 
 /// Entries in one accept, promise part or catch-up answer. A batch of small entries still fits one network buffer of a few
 /// hundred kilobytes, and 4096 per round trip of 80 ms is 50,000 entries a second.
@@ -14,14 +33,16 @@ pub const BATCH_ENTRIES_MAX: usize = 4096;
 /// heartbeats behind it (1 MiB takes 8 ms at 1 Gbit/s), large enough that headers do not count.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Largest encoded message: the largest entry, or a full batch with its per-entry headers, rounded up.
-pub const MESSAGE_BYTES_MAX: usize = ENTRY_BYTES_MAX + (1 << 20);
+/// Largest encoded message: a full batch and, for each of its entries, 256 bytes, several times what slot, ballot and length
+/// take. A configuration of the most and longest-named members (400 kB) and the positions of 16,000 logs fit as well.
+pub const MESSAGE_BYTES_MAX: usize = BATCH_BYTES_MAX + BATCH_ENTRIES_MAX * 256;
 
 /// Slots that an owner may have in flight in one log. At 100 ms a round trip this allows 160,000 entries a second.
 pub const IN_FLIGHT_SLOTS_MAX: usize = 16_384;
 
-/// Bytes that an owner may have in flight in one log: the largest entry and some more beside it.
-pub const IN_FLIGHT_BYTES_MAX: usize = 128 << 20;
+/// Bytes that an owner may have in flight in one log: as many full batches as it may have in flight, and as much again for
+/// what it carried over when it became the owner. On a link of 1 Gbit/s a quarter second.
+pub const IN_FLIGHT_BYTES_MAX: usize = 2 * IN_FLIGHT_BATCHES_MAX * BATCH_BYTES_MAX;
 
 /// Accept messages that an owner has in flight before it lets entries gather into larger ones. Enough to fill a link with a
 /// batch being written, one on the way, and their answers; past that larger batches cost less than more of them.

@@ -24,10 +24,46 @@ pub enum EntryKind {
     Close = 3,
     /// Marks the slot at which a snapshot is taken for a state copy.
     SnapshotMark = 4,
+    /// A piece of an operation too large for one entry; nothing happens at its slot. Its own id is for its way through the
+    /// log only; the body names the operation.
+    Part = 5,
+    /// The end of such an operation, under the operation's id: it takes effect here, if its parts were chosen before.
+    LastPart = 6,
 }
 
 /// Bytes before the body: kind, then the id's node, start and sequence, big-endian.
-const HEADER: usize = 1 + 16 + 8 + 8;
+const HEADER: usize = 1 + ID;
+
+/// Bytes of an operation's id.
+const ID: usize = 16 + 8 + 8;
+
+/// Bytes before the piece in the body of a part: the operation's id, the part's number.
+const PART_HEADER: usize = ID + 4;
+
+/// Bytes before the piece in the body of a last part: how many parts are before it, the length of the whole.
+const LAST_PART_HEADER: usize = 4 + 4;
+
+/// What a [`EntryKind::Part`] entry carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The operation it belongs to.
+    pub operation: OperationId,
+    /// Its place in it, from 0.
+    pub number: u32,
+    /// The bytes of the operation's body that stand there.
+    pub piece: Bytes,
+}
+
+/// What a [`EntryKind::LastPart`] entry carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastPart {
+    /// How many parts come before it.
+    pub parts: u32,
+    /// Length of the operation's whole body, in bytes.
+    pub length: u32,
+    /// The end of the body.
+    pub piece: Bytes,
+}
 
 /// A slot's content, encoded. Equal entries have equal bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,9 +77,7 @@ impl Entry {
     pub fn new(kind: EntryKind, id: OperationId, body: &[u8]) -> Entry {
         let mut bytes = BytesMut::with_capacity(HEADER + body.len());
         bytes.put_u8(kind as u8);
-        bytes.put_u128(id.node.0);
-        bytes.put_u64(id.start.0);
-        bytes.put_u64(id.sequence);
+        put_id(&mut bytes, id);
         bytes.put_slice(body);
         Entry { bytes: bytes.freeze() }
     }
@@ -73,6 +107,26 @@ impl Entry {
         Entry::new(EntryKind::SnapshotMark, id, &[])
     }
 
+    /// A part of the operation `operation`; the entry itself goes by `id`.
+    #[must_use]
+    pub fn part(id: OperationId, operation: OperationId, number: u32, piece: &[u8]) -> Entry {
+        let mut body = BytesMut::with_capacity(PART_HEADER + piece.len());
+        put_id(&mut body, operation);
+        body.put_u32(number);
+        body.put_slice(piece);
+        Entry::new(EntryKind::Part, id, &body)
+    }
+
+    /// The end of the operation `id`, behind that many parts; `length` is that of its whole body.
+    #[must_use]
+    pub fn last_part(id: OperationId, parts: u32, length: u32, piece: &[u8]) -> Entry {
+        let mut body = BytesMut::with_capacity(LAST_PART_HEADER + piece.len());
+        body.put_u32(parts);
+        body.put_u32(length);
+        body.put_slice(piece);
+        Entry::new(EntryKind::LastPart, id, &body)
+    }
+
     /// A configuration for the control log.
     #[must_use]
     pub fn configuration(configuration: &Configuration) -> Entry {
@@ -92,7 +146,13 @@ impl Entry {
             return Err(InvalidEntry::Long(bytes.len()));
         }
         let kind = kind_of(bytes[0]).ok_or(InvalidEntry::Kind(bytes[0]))?;
-        if kind == EntryKind::Close && bytes.len() != HEADER + HEADER - 1 {
+        let fits = match kind {
+            EntryKind::Close => bytes.len() == HEADER + ID,
+            EntryKind::Part => bytes.len() >= HEADER + PART_HEADER,
+            EntryKind::LastPart => bytes.len() >= HEADER + LAST_PART_HEADER,
+            _ => true,
+        };
+        if !fits {
             return Err(InvalidEntry::Short(bytes.len()));
         }
         Ok(Entry { bytes })
@@ -128,6 +188,26 @@ impl Entry {
         (self.kind() == EntryKind::Close).then(|| id_at(self.body()))
     }
 
+    /// What a [`EntryKind::Part`] entry carries.
+    #[must_use]
+    pub fn to_part(&self) -> Option<Part> {
+        (self.kind() == EntryKind::Part).then(|| Part {
+            operation: id_at(self.body()),
+            number: u32_at(&self.body()[ID..]),
+            piece: self.bytes.slice(HEADER + PART_HEADER..),
+        })
+    }
+
+    /// What a [`EntryKind::LastPart`] entry carries.
+    #[must_use]
+    pub fn to_last_part(&self) -> Option<LastPart> {
+        (self.kind() == EntryKind::LastPart).then(|| LastPart {
+            parts: u32_at(self.body()),
+            length: u32_at(&self.body()[4..]),
+            piece: self.bytes.slice(HEADER + LAST_PART_HEADER..),
+        })
+    }
+
     /// The configuration that a [`EntryKind::Configuration`] entry carries, if it is a valid one.
     #[must_use]
     pub fn to_configuration(&self) -> Option<Configuration> {
@@ -159,8 +239,20 @@ fn kind_of(byte: u8) -> Option<EntryKind> {
         2 => EntryKind::Configuration,
         3 => EntryKind::Close,
         4 => EntryKind::SnapshotMark,
+        5 => EntryKind::Part,
+        6 => EntryKind::LastPart,
         _ => return None,
     })
+}
+
+fn put_id(bytes: &mut BytesMut, id: OperationId) {
+    bytes.put_u128(id.node.0);
+    bytes.put_u64(id.start.0);
+    bytes.put_u64(id.sequence);
+}
+
+fn u32_at(bytes: &[u8]) -> u32 {
+    u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"))
 }
 
 fn id_at(bytes: &[u8]) -> OperationId {
@@ -214,6 +306,66 @@ impl fmt::Debug for Entry {
             },
             EntryKind::Close => write!(out, "close {}", id_at(self.body())),
             EntryKind::SnapshotMark => write!(out, "snapshot mark {}", self.id()),
+            EntryKind::Part => write!(out, "part {} of {}", u32_at(&self.body()[ID..]), id_at(self.body())),
+            EntryKind::LastPart => write!(out, "{} behind {} parts", self.id(), u32_at(self.body())),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(sequence: u64) -> OperationId {
+        OperationId { node: NodeId(0x0a), start: Start(2), sequence }
+    }
+
+    fn hex(entry: &Entry) -> String {
+        entry.bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The bytes on disks and links; a change of them needs a new version there.
+    #[test]
+    fn parts_are_encoded_byte_by_byte_as_documented() {
+        let own = "0000000000000000000000000000000a00000000000000020000000000000007";
+        let operation = "0000000000000000000000000000000a00000000000000020000000000000003";
+        let part = Entry::part(id(7), id(3), 258, b"piece");
+        assert_eq!(hex(&part), format!("05{own}{operation}000001027069656365"));
+        let last = Entry::last_part(id(3), 259, 1_000_000, b"end");
+        assert_eq!(hex(&last), format!("06{operation}00000103000f4240656e64"));
+        assert_eq!(format!("{part:?}, {last:?}"), "part 258 of a.2.3, a.2.3 behind 259 parts");
+    }
+
+    #[test]
+    fn parts_read_back_and_short_ones_are_refused() {
+        let part = Entry::part(id(7), id(3), 4, b"p");
+        let last = Entry::last_part(id(3), 5, 6, b"l");
+        let read = |entry: &Entry| Entry::from_bytes(entry.bytes().clone()).unwrap();
+        let (operation, number) = (id(3), 4);
+        assert_eq!(read(&part).to_part(), Some(Part { operation, number, piece: Bytes::from_static(b"p") }));
+        assert_eq!(part.to_last_part(), None);
+        let (parts, length) = (5, 6);
+        assert_eq!(read(&last).to_last_part(), Some(LastPart { parts, length, piece: Bytes::from_static(b"l") }));
+        assert_eq!(last.to_part(), None);
+        for (entry, header) in [(part, HEADER + PART_HEADER), (last, HEADER + LAST_PART_HEADER)] {
+            for cut in 0..entry.len() {
+                let bytes = entry.bytes().slice(..cut);
+                assert_eq!(Entry::from_bytes(bytes).is_ok(), cut >= header, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_entry_holds_a_piece_and_every_header() {
+        let piece = vec![1; bounds::PIECE_BYTES];
+        for entry in [
+            Entry::operation(id(1), &piece),
+            Entry::part(id(1), id(2), u32::MAX, &piece),
+            Entry::last_part(id(1), u32::MAX, u32::MAX, &piece),
+        ] {
+            assert!(Entry::from_bytes(entry.bytes().clone()).is_ok(), "{entry:?}");
+        }
+        let bytes = Bytes::from(vec![EntryKind::Operation as u8; bounds::ENTRY_BYTES_MAX + 1]);
+        assert_eq!(Entry::from_bytes(bytes), Err(InvalidEntry::Long(bounds::ENTRY_BYTES_MAX + 1)));
     }
 }

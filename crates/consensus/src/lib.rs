@@ -10,6 +10,7 @@
 pub mod bounded;
 pub mod bounds;
 
+mod assembly;
 mod ballot;
 #[cfg(test)]
 mod cluster;
@@ -38,10 +39,11 @@ mod tests;
 mod time;
 
 pub use crate::core::Core;
+pub use assembly::{Assembly, Incomplete, Whole};
 pub use ballot::Ballot;
 pub use configuration::{Configuration, InvalidConfiguration, Member, MemberSet, Role};
 pub use effect::{Effect, ProposalOutcome, Refusal, StopReason};
-pub use entry::{Entry, EntryKind, InvalidEntry};
+pub use entry::{Entry, EntryKind, InvalidEntry, LastPart, Part};
 pub use id_window::{IdWindow, InvalidIdWindow, Occurrence, Outcome};
 pub use ids::{Epoch, GroupId, InvalidOperationId, LogId, NodeId, OperationId, Sequence, Slot, Start, Token};
 pub use input::{Change, Input};

@@ -12,7 +12,8 @@ use crate::ids::{Epoch, GroupId, LogId, NodeId, OperationId, Sequence, Slot, Sta
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-/// The only version of the encoding so far. The hello between peers agrees on a range of them.
+/// The only version of the encoding that is spoken. The hello between peers agrees on a range of them. Since 2 an entry may be a
+/// part of an operation, and a refusal names the start under which more was seen.
 pub const MESSAGE_VERSION: u8 = 2;
 
 /// A message between two nodes.

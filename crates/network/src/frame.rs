@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_whatever_its_size() {
         block_on(async {
-            let sizes = [0, 1, 3, 4, 5, 1000, WRITE_BYTES_MAX - 4, WRITE_BYTES_MAX, WRITE_BYTES_MAX + 1, 3 << 20, 0, 7];
+            let sizes =
+                [0, 1, 3, 4, 5, 1000, WRITE_BYTES_MAX - 4, WRITE_BYTES_MAX, WRITE_BYTES_MAX + 1, FRAME_BYTES_MAX, 0, 7];
             let frames: Vec<Bytes> = (0u8..).zip(sizes).map(|(i, size)| Bytes::from(vec![i; size])).collect();
             let mut bytes = Vec::new();
             let mut writer = FrameWriter::new(&mut bytes);

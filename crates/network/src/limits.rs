@@ -13,18 +13,17 @@ pub const SMALL_FRAME_BYTES_MAX: usize = 4 << 10;
 /// answers owed to it.
 pub const SMALL_FRAMES_QUEUE_BYTES_MAX: usize = 8 << 20;
 
-/// A peer's send queue takes other frames while it holds fewer bytes of them than this. It may pass the mark by one
-/// frame, so that the largest frame is never refused by an empty queue: memory per peer is at most this, one largest
-/// frame, and the small ones.
-pub const LARGE_FRAMES_QUEUE_BYTES_MAX: usize = 32 << 20;
+/// A peer's send queue takes other frames while it holds fewer bytes of them than this: what an owner may have in flight.
+/// It may pass the mark by one frame: memory per peer is at most this, one largest frame, and the small ones.
+pub const LARGE_FRAMES_QUEUE_BYTES_MAX: usize = consensus::bounds::IN_FLIGHT_BYTES_MAX;
 
 /// What one frame costs in a queue beside its own bytes: its length prefix and its place in the queue. It bounds the
 /// number of tiny frames.
 pub const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// Bytes received from one peer and not yet taken by the caller, before reading from that peer's socket pauses: one
-/// largest frame.
-pub const RECEIVED_BYTES_MAX: usize = FRAME_BYTES_MAX;
+/// Bytes received from one peer and not yet taken by the caller, before reading from that peer's socket pauses: eight of
+/// the largest frames, a tenth of a second of a link of 1 Gbit/s, in which the caller comes by many times.
+pub const RECEIVED_BYTES_MAX: usize = 8 * FRAME_BYTES_MAX;
 
 /// Frames queued together leave in one write of up to this size. Four of TLS's largest records (16 KiB each): past
 /// that a larger write saves no measurable time.

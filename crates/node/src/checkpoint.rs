@@ -1,18 +1,20 @@
-//! The engine's checkpoint of a group at a slot: the window of ids and the face's state, together.
+//! The engine's checkpoint of a group at a slot: the window of ids, the parts of operations whose last part is yet to come,
+//! and the face's state, together.
 //!
-//! Encoding: the version (one byte), then in postcard the slot, the window and the face's bytes. Storage adds the
+//! Encoding: the version (one byte), then in postcard the slot, the window, the parts and the face's bytes. Storage adds the
 //! checksum; a copy for a joiner carries the same bytes.
 
 use client::Slot;
-use consensus::IdWindow;
+use consensus::{Assembly, IdWindow};
 use serde::{Deserialize, Serialize};
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Serialize)]
 struct Written<'a> {
     slot: Slot,
     window: &'a IdWindow,
+    assembly: &'a Assembly,
     #[serde(serialize_with = "as_bytes")]
     face: &'a [u8],
 }
@@ -26,14 +28,15 @@ fn as_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, 
 pub(crate) struct Checkpoint {
     pub(crate) slot: Slot,
     pub(crate) window: IdWindow,
+    pub(crate) assembly: Assembly,
     pub(crate) face: bytes::Bytes,
 }
 
 /// Encodes the state as of `slot`.
-pub(crate) fn encode(slot: Slot, window: &IdWindow, face: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(face.len() + window.len() * 48 + 64);
+pub(crate) fn encode(slot: Slot, window: &IdWindow, assembly: &Assembly, face: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(face.len() + assembly.bytes() as usize + window.len() * 48 + 64);
     out.push(VERSION);
-    postcard::to_extend(&Written { slot, window, face }, out).expect("a checkpoint always encodes")
+    postcard::to_extend(&Written { slot, window, assembly, face }, out).expect("a checkpoint always encodes")
 }
 
 /// Decodes what [`encode`] made. It may come from another member, so nothing in it is relied on unseen.
@@ -60,16 +63,28 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
 mod tests {
     use super::*;
     use client::{NodeId, OperationId, Start};
-    use consensus::Outcome;
+    use consensus::{Outcome, Part};
+
+    /// Version, slot, the window (capacity, one id rejected at slot 4 for the reason 5, no floors), the parts (room, slots
+    /// until they lapse, one operation with part 6 at slot 8), the face's bytes.
+    const GOLDEN: &str =
+        concat!("02", "09", "03010102030401010500", "e8070a", "01", "010203", "01", "0608057069656365", "0466616365");
 
     #[test]
     fn a_checkpoint_reads_back() {
         let mut window = IdWindow::new(3);
         let id = OperationId { node: NodeId(1), start: Start(2), sequence: 3 };
         window.record(Slot(4), id, Outcome::Rejected(vec![5]));
-        let bytes = encode(Slot(9), &window, b"face");
+        let mut assembly = Assembly::new(1000, 10);
+        let part = Part { operation: id, number: 6, piece: bytes::Bytes::from_static(b"piece") };
+        assert!(assembly.take(Slot(8), part).is_empty());
+        let bytes = encode(Slot(9), &window, &assembly, b"face");
+        // The bytes on the disk: a change of them needs another version.
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, GOLDEN);
         let read = decode(&bytes).unwrap();
         assert_eq!((read.slot, &read.window, &read.face[..]), (Slot(9), &window, &b"face"[..]));
+        assert_eq!(read.assembly, assembly);
         for cut in 0..bytes.len() {
             assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
@@ -88,7 +103,7 @@ mod tests {
             window.record(Slot(n + 1), id, Outcome::Applied(Vec::new()));
         }
         let began = std::time::Instant::now();
-        let bytes = encode(Slot(9), &window, b"face");
+        let bytes = encode(Slot(9), &window, &Assembly::default(), b"face");
         let encoded = began.elapsed();
         decode(&bytes).unwrap();
         eprintln!("{} bytes, encoded in {encoded:?}, decoded in {:?}", bytes.len(), began.elapsed() - encoded);

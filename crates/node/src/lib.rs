@@ -18,9 +18,11 @@ mod inbox;
 mod limits;
 mod node;
 mod options;
+mod outgoing;
 mod refusals;
 mod replica;
 mod runtime;
+mod stored_bodies;
 mod waiting;
 
 pub use engine::{Engine, EngineFailure, EngineHandle};

@@ -30,7 +30,7 @@ pub(crate) const DECIDED_CACHE_ENTRIES_MAX: usize = 65_536;
 pub(crate) const NAME_BYTES_MAX: usize = 1024;
 
 /// Checkpoint bytes that a state copy may bring: the window of certification keys (256 MiB), the window of ids (100
-/// MB), rounded up.
+/// MB), the parts of unfinished operations (257 MiB), rounded up.
 pub(crate) const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 
 /// Checkpoints kept for state copies, per group: copies to that many joiners at once.
@@ -62,3 +62,20 @@ pub(crate) const DELIVERIES_PER_TURN: usize = 512;
 
 /// Bytes of log per byte of checkpoint, at least: checkpoints add a quarter to what the disk writes, at most.
 pub(crate) const LOG_PER_CHECKPOINT: u64 = 4;
+
+/// Bytes of operations too large for one entry that wait on this node until they are wholly sent: as many as the core takes
+/// of others, four of the largest.
+pub(crate) const OUTGOING_BYTES_MAX: usize = consensus::bounds::PENDING_BYTES_MAX;
+
+/// Parts of a large operation under way at a time, a mebibyte each: over a link of 1 Gbit/s to a member 30 ms away they
+/// fill the time until the first one is chosen. What others propose meanwhile waits behind no more.
+pub(crate) const PARTS_IN_FLIGHT_MAX: usize = 4;
+
+/// A part that took longer than this to be chosen had a slow link, disk or queue before it: then parts go one at a time, so
+/// that heartbeats and others' entries behind them come through within a failure time-out. The core takes a link for slow
+/// below 16 MB/s, where a mebibyte to each of two peers takes longer.
+pub(crate) const PART_QUICK: Duration = Duration::from_millis(125);
+
+/// How long the entry that closes the id of an operation given up halfway is tried, in milliseconds: longer than most
+/// partitions. Without it the parts lapse.
+pub(crate) const LEFTOVERS_WAIT_MS: u32 = 60_000;

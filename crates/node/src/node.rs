@@ -9,6 +9,7 @@ mod contact;
 mod effects;
 mod groups;
 mod housekeeping;
+mod large;
 mod requests;
 mod state_copy;
 mod status;
@@ -17,6 +18,7 @@ mod streams;
 use crate::clients::{ClientNumber, Clients};
 use crate::inbox::{Event, Inbox};
 use crate::limits::{DELIVERIES_PER_TURN, HOUSEKEEPING_INTERVAL, LINK_EVENTS_PER_TURN};
+use crate::outgoing::Outgoing;
 use crate::replica::Replica;
 use crate::waiting::Waiting;
 use crate::{EngineFailure, FaceFactory, Limits, SequenceSource};
@@ -81,6 +83,7 @@ pub(crate) struct Node {
     faces: Box<dyn FaceFactory>,
     replicas: BTreeMap<GroupId, Replica>,
     waiting: Waiting,
+    outgoing: Outgoing,
     streams: Streams,
     sequence: SequenceSource,
     finished_sender: mpsc::UnboundedSender<Finished>,
@@ -125,6 +128,7 @@ impl Node {
             faces: parts.faces,
             replicas: parts.replicas,
             waiting: Waiting::default(),
+            outgoing: Outgoing::default(),
             streams: Streams::default(),
             sequence: parts.sequence,
             finished_sender,
@@ -280,6 +284,9 @@ impl Node {
         }
         self.streams.forget_client(client);
         for (id, group) in self.waiting.forget_client(client) {
+            if self.give_up_large(id, true) {
+                continue;
+            }
             self.input(Input::Withdraw { group, log: consensus::LogId::MAIN, id });
         }
     }

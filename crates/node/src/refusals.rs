@@ -52,3 +52,23 @@ pub(crate) fn outcome_unknown() -> Refusal {
             .with_hint("Ask for its outcome by its id.")
     }
 }
+
+/// The end of a large operation whose last part was not sent: nothing of it takes effect.
+pub(crate) fn not_sent_in_time() -> Refusal {
+    Refusal::definite(RefusalReason::Deadline, "the deadline passed before all of the operation was sent")
+        .with_hint("Wait longer, or make it smaller.")
+}
+
+/// The end of a large operation whose parts are not kept any more.
+pub(crate) fn parts_given_up() -> Refusal {
+    Refusal::definite(
+        RefusalReason::Full,
+        "the operation was given up: too many large operations were under way at once",
+    )
+    .with_hint("Try again.")
+}
+
+/// The end of an operation whose id was closed before it was decided.
+pub(crate) fn closed() -> Refusal {
+    Refusal::definite(RefusalReason::Closed, "the operation was given up: its id was closed before it was decided")
+}

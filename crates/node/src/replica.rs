@@ -1,13 +1,15 @@
 //! One group's replicated state on this node: the decided entries in slot order, through the window of ids, into the
-//! face (rule 10).
+//! face (rule 10). Parts of large operations are put together here; the face sees whole ones only.
 
 use crate::checkpoint;
-use crate::decided::{Decided, Effectiveness};
+use crate::decided::{Assembled, Content, Decided, Effectiveness};
 use crate::face::{Delivery, Face};
 use crate::limits::{ENTRY_OVERHEAD_BYTES, ID_WINDOW, LOG_PER_CHECKPOINT, MARKS_MAX};
 use bytes::Bytes;
 use client::{OperationId, Origin, Slot, Verdict};
-use consensus::{Configuration, Entry, EntryKind, IdWindow, NodeId, Occurrence, Outcome};
+use consensus::{
+    Assembly, Configuration, Entry, EntryKind, IdWindow, Incomplete, NodeId, Occurrence, Outcome, Part, Whole,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,10 +19,13 @@ pub(crate) struct Replica {
     pub(crate) configuration: Arc<Configuration>,
     face: Box<dyn Face>,
     window: IdWindow,
+    assembly: Assembly,
+    /// Operations whose parts lapsed or had to make room, since somebody asked.
+    given_up: Vec<OperationId>,
     pub(crate) decided: Decided,
     /// Bytes delivered since the last checkpoint was captured.
     bytes_since_capture: u64,
-    /// The size of the last one.
+    /// The size of the last one, without parts of unfinished operations.
     captured_bytes: u64,
     captured: Option<Captured>,
     /// A checkpoint is being written by another thread.
@@ -67,6 +72,8 @@ pub(crate) enum Delivered {
     Operation { id: OperationId, slot: Slot, outcome: Outcome },
     /// An operation whose id is older than the window.
     Expired { id: OperationId },
+    /// The end of an operation whose parts are not all here: it has no effect.
+    Incomplete { id: OperationId, why: Incomplete },
     /// A close entry: what is known of its target now.
     Closed { id: OperationId, target: OperationId, occurrence: Occurrence },
 }
@@ -78,6 +85,8 @@ impl Replica {
             configuration,
             face,
             window: IdWindow::new(ID_WINDOW),
+            assembly: Assembly::default(),
+            given_up: Vec::new(),
             decided: Decided::after(Slot::ZERO),
             bytes_since_capture: 0,
             captured_bytes: 0,
@@ -125,9 +134,11 @@ impl Replica {
         let checkpoint = checkpoint::decode(bytes)?;
         self.face.restore(checkpoint.slot, &checkpoint.face)?;
         self.window = checkpoint.window;
+        self.assembly = checkpoint.assembly;
+        self.given_up.clear();
         self.decided = Decided::after(checkpoint.slot);
         self.bytes_since_capture = 0;
-        self.captured_bytes = bytes.len() as u64;
+        self.captured_bytes = (bytes.len() as u64).saturating_sub(self.assembly.bytes());
         self.captured = None;
         self.marks.clear();
         Ok(checkpoint.slot)
@@ -146,21 +157,23 @@ impl Replica {
         for mark in self.marks.values_mut() {
             mark.delivered_since += bytes;
         }
+        let lapsed = self.assembly.lapse(slot);
+        self.close_given_up(slot, lapsed);
         let (effectiveness, delivered) = match entry.kind() {
-            EntryKind::Operation | EntryKind::SnapshotMark => self.operation(slot, &entry, origin),
-            EntryKind::Close => {
-                let target = entry.closes().expect("a close entry names an id");
-                let occurrence = self.window.close(slot, target);
-                self.face.pass(slot);
-                let id = entry.id();
-                (Effectiveness::Nothing, Delivered::Closed { id, target, occurrence })
+            EntryKind::Operation | EntryKind::SnapshotMark | EntryKind::LastPart => {
+                self.operation(slot, &entry, origin)
             }
-            _ => {
+            kind => {
+                let delivered = match kind {
+                    EntryKind::Close => self.close(slot, &entry),
+                    EntryKind::Part => self.part(slot, entry.to_part().expect("a part names its operation")),
+                    _ => Delivered::Nothing,
+                };
                 self.face.pass(slot);
-                (Effectiveness::Nothing, Delivered::Nothing)
+                self.decided.push(Effectiveness::Nothing, Content { id: entry.id(), body: Bytes::new() });
+                (Effectiveness::Nothing, delivered)
             }
         };
-        self.decided.push(effectiveness, entry);
         // The checkpoint of a mark is the state after its slot.
         if effectiveness == Effectiveness::Mark {
             if let Delivered::Operation { id, .. } = &delivered {
@@ -172,6 +185,41 @@ impl Replica {
         delivered
     }
 
+    fn close(&mut self, slot: Slot, entry: &Entry) -> Delivered {
+        let target = entry.closes().expect("a close entry names an id");
+        let occurrence = self.window.close(slot, target);
+        self.assembly.forget(target);
+        Delivered::Closed { id: entry.id(), target, occurrence }
+    }
+
+    /// A part is kept unless its operation has ended: then it is a late double.
+    fn part(&mut self, slot: Slot, part: Part) -> Delivered {
+        if self.window.look_up(part.operation) == Occurrence::First {
+            let given_up = self.assembly.take(slot, part);
+            self.close_given_up(slot, given_up);
+        } else {
+            self.assembly.forget(part.operation);
+        }
+        Delivered::Nothing
+    }
+
+    /// What lapsed or made room has definitely failed, whatever comes of it later.
+    fn close_given_up(&mut self, slot: Slot, given_up: Vec<OperationId>) {
+        for id in given_up {
+            // An id that the window forgot meanwhile is refused without an outcome, as any other.
+            if self.window.look_up(id) == Occurrence::First {
+                self.window.record(slot, id, Outcome::Closed);
+                self.given_up.push(id);
+            }
+        }
+    }
+
+    /// Operations that were given up in the log since the last call, for those who still send them.
+    pub(crate) fn take_given_up(&mut self) -> Vec<OperationId> {
+        std::mem::take(&mut self.given_up)
+    }
+
+    /// An entry that takes effect if it is the first of its id, and whole.
     fn operation(
         &mut self,
         slot: Slot,
@@ -179,39 +227,71 @@ impl Replica {
         origin: impl FnOnce(OperationId) -> Option<Origin>,
     ) -> (Effectiveness, Delivered) {
         let id = entry.id();
-        match self.window.look_up(id) {
-            Occurrence::First => {}
-            Occurrence::Repeated(first, outcome) => {
-                self.face.pass(slot);
-                let delivered = Delivered::Operation { id, slot: first, outcome };
-                return (Effectiveness::Nothing, delivered);
+        let without_effect = match self.window.look_up(id) {
+            Occurrence::First => None,
+            Occurrence::Repeated(slot, outcome) => Some(Delivered::Operation { id, slot, outcome }),
+            Occurrence::Expired => Some(Delivered::Expired { id }),
+        };
+        let whole = match (without_effect, entry.to_last_part()) {
+            (Some(delivered), _) => {
+                self.assembly.forget(id);
+                Err(delivered)
             }
-            Occurrence::Expired => {
-                self.face.pass(slot);
-                return (Effectiveness::Nothing, Delivered::Expired { id });
-            }
-        }
-        let body = entry.bytes().slice_ref(entry.body());
-        let delivery = Delivery { slot, id, origin: origin(id), body: &body };
-        let (effectiveness, outcome) = if entry.kind() == EntryKind::SnapshotMark {
-            self.face.mark(delivery);
-            (Effectiveness::Mark, Outcome::Applied(Vec::new()))
-        } else {
-            match self.face.apply(delivery) {
-                Verdict::Accepted => (Effectiveness::Accepted, Outcome::Applied(Vec::new())),
-                Verdict::Rejected(mut detail) => {
-                    // Cut alike on every member, whatever a face does.
-                    detail.truncate(Verdict::DETAIL_BYTES_MAX);
-                    (Effectiveness::Rejected, Outcome::Rejected(detail.to_vec()))
-                }
+            (None, Some(last)) => self.assembly.finish(id, &last).map(|whole| (whole, true)).map_err(|why| {
+                self.window.record(slot, id, Outcome::Closed);
+                Delivered::Incomplete { id, why }
+            }),
+            (None, None) => {
+                self.assembly.forget(id);
+                let body = entry.bytes().slice_ref(entry.body());
+                Ok((Whole { body, slots: Vec::new() }, false))
             }
         };
+        let (whole, in_parts) = match whole {
+            Ok(whole) => whole,
+            Err(delivered) => {
+                self.face.pass(slot);
+                self.decided.push(Effectiveness::Nothing, Content { id, body: Bytes::new() });
+                return (Effectiveness::Nothing, delivered);
+            }
+        };
+        let delivery = Delivery { slot, id, origin: origin(id), body: &whole.body };
+        let (effectiveness, outcome) = self.take_effect(entry.kind(), delivery);
         self.window.record(slot, id, outcome.clone());
+        self.note_decided(effectiveness, id, whole, in_parts);
         (effectiveness, Delivered::Operation { id, slot, outcome })
     }
 
+    fn take_effect(&mut self, kind: EntryKind, delivery: Delivery<'_>) -> (Effectiveness, Outcome) {
+        if kind == EntryKind::SnapshotMark {
+            self.face.mark(delivery);
+            return (Effectiveness::Mark, Outcome::Applied(Vec::new()));
+        }
+        match self.face.apply(delivery) {
+            Verdict::Accepted => (Effectiveness::Accepted, Outcome::Applied(Vec::new())),
+            Verdict::Rejected(mut detail) => {
+                // Cut alike on every member, whatever a face does.
+                detail.truncate(Verdict::DETAIL_BYTES_MAX);
+                (Effectiveness::Rejected, Outcome::Rejected(detail.to_vec()))
+            }
+        }
+    }
+
+    fn note_decided(&mut self, effectiveness: Effectiveness, id: OperationId, whole: Whole, in_parts: bool) {
+        let accepted = effectiveness == Effectiveness::Accepted;
+        let body = if accepted { whole.body.clone() } else { Bytes::new() };
+        self.decided.push(effectiveness, Content { id, body });
+        if accepted && in_parts {
+            // Up to the oldest checkpoint the log is not kept for this node, or was never here. What stands across it was
+            // in the assembly all at once, so what is kept in memory for that is bounded as the assembly is.
+            let in_log = whole.slots.iter().all(|part| *part > self.oldest_durable);
+            let kept = (!in_log).then_some(whole.body);
+            self.decided.note_assembled(Assembled { id, parts: whole.slots, kept });
+        }
+    }
+
     fn encode(&self) -> Vec<u8> {
-        checkpoint::encode(self.delivered(), &self.window, &self.face.checkpoint())
+        checkpoint::encode(self.delivered(), &self.window, &self.assembly, &self.face.checkpoint())
     }
 
     fn keep_mark(&mut self, slot: Slot) {
@@ -244,13 +324,15 @@ impl Replica {
 
     /// Captures a checkpoint if enough was delivered since the last one and that one is durable. It runs between two
     /// deliveries, so it is the state at one slot. A large state is written less often, so that checkpoints never
-    /// write more than a fixed part of what the log itself does. Returns whether it did.
+    /// write more than a fixed part of what the log itself does; so is one with many parts in it, which the end of their
+    /// operations makes small again. Returns whether it did.
     pub(crate) fn capture_if_due(&mut self, every_bytes: u64) -> bool {
-        let due = every_bytes.max(self.captured_bytes * LOG_PER_CHECKPOINT);
+        let parts = self.assembly.bytes();
+        let due = every_bytes.max(self.captured_bytes.max(parts) * LOG_PER_CHECKPOINT);
         let captures = self.bytes_since_capture >= due && self.captured.is_none() && !self.writing;
         if captures {
             let bytes = Arc::new(self.encode());
-            self.captured_bytes = bytes.len() as u64;
+            self.captured_bytes = (bytes.len() as u64).saturating_sub(parts);
             self.captured = Some(Captured { slot: self.delivered(), bytes });
             self.bytes_since_capture = 0;
         }
@@ -269,10 +351,13 @@ impl Replica {
         Some((captured.slot, captured.bytes))
     }
 
-    /// Up to where this node needs the log no more: its oldest checkpoint, and the copies under way.
-    pub(crate) fn needed_up_to(&self) -> Slot {
+    /// Up to where this node needs the log no more: its oldest checkpoint, the copies under way, and the parts of
+    /// operations that the face's store lacks.
+    pub(crate) fn needed_up_to(&mut self) -> Slot {
         let marked = self.marks.keys().next().copied().unwrap_or(Slot::LARGEST);
-        self.oldest_durable.min(marked)
+        let held = self.held();
+        let before_parts = self.decided.first_part_above(held).map_or(Slot::LARGEST, Slot::previous);
+        self.oldest_durable.min(marked).min(before_parts)
     }
 
     /// Drops verdicts that nobody can ask for any more: what the face's store holds.
@@ -281,3 +366,6 @@ impl Replica {
         self.decided.forget(held.min(streamed));
     }
 }
+
+#[cfg(test)]
+mod tests;

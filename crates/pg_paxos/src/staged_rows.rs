@@ -1,6 +1,6 @@
 //! The rows of a large table that is becoming replicated, on their way through the log in parts.
 //!
-//! An entry of the log has a bound, and a large one holds up those behind it. So the rows go ahead of the transaction in
+//! A transaction has a bound. So the rows go ahead of it in
 //! entries of their own, about a mebibyte each, which every member keeps aside in a table; the transaction's own entry
 //! then takes them all. If the transaction ends otherwise, the parts lapse: each later part throws away those that are
 //! [`LAPSE_SLOTS`] older, which is the same on every member, because it depends on the log alone.
@@ -21,8 +21,9 @@ use crate::{barrier, refusal as refuse, row_apply};
 /// transaction whose parts are older by half of it is refused before it is proposed.
 const LAPSE_SLOTS: u64 = 1 << 20;
 
-/// Bytes of rows in a part.
-const PART_BYTES: usize = 1 << 20;
+/// Bytes of rows in a part, which goes when it has as many: with the row that filled it, if that is an ordinary one, it fits an
+/// entry of the log.
+const PART_BYTES: usize = consensus::bounds::PIECE_BYTES - (64 << 10);
 
 /// How long the sender waits for its own server to keep the last part aside; only a server that has stopped applying
 /// takes longer, and the wait can be interrupted.

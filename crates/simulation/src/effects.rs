@@ -220,6 +220,7 @@ impl Cluster {
                 self.became_unknown(entry);
             }
         }
+        self.part_answered(node, id, outcome);
         self.probe_proposed(node, id, outcome);
     }
 

@@ -25,6 +25,7 @@ pub mod membership;
 pub mod network;
 pub mod node;
 pub mod observation;
+pub mod parts;
 pub mod plan;
 pub mod random;
 pub mod recovery;

@@ -122,6 +122,8 @@ pub struct Plan {
     pub disk_full: f64,
     /// A node starts again with its disk of some time ago.
     pub stale_disk: f64,
+    /// An operation travels in parts.
+    pub in_parts: f64,
 }
 
 impl Plan {
@@ -230,6 +232,7 @@ impl Plan {
             sync_error: if !calm && r.chance(0.1) { 0.001 } else { 0.0 },
             disk_full: if !calm && r.chance(0.1) { 0.0005 } else { 0.0 },
             stale_disk: 0.0,
+            in_parts: if r.chance(0.4) { 0.3 } else { 0.0 },
         }
     }
 

@@ -24,6 +24,10 @@ impl Cluster {
         if let Some(id) = self.random.pick(&self.nodes_with_users()) {
             let burst = self.random.between(1, self.plan.burst_max);
             for _ in 0..burst {
+                if self.plan.in_parts > 0.0 && self.random.chance(self.plan.in_parts) {
+                    self.user_proposes_in_parts(id);
+                    continue;
+                }
                 let bytes = if self.random.chance(0.02) { self.random.below(20_000) } else { 8 };
                 let position = self.applied(id);
                 let body = write_set(&mut self.random, position, bytes as usize);

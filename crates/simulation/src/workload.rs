@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use consensus::{Entry, NodeId, OperationId, Token};
 
+use crate::parts::Unfinished;
+
 /// What users wait for.
 #[derive(Debug, Default)]
 pub struct Workload {
@@ -11,6 +13,8 @@ pub struct Workload {
     pub proposals: BTreeMap<(NodeId, OperationId), Entry>,
     /// Reads not answered yet, by the node that was asked.
     pub reads: BTreeSet<(NodeId, Token)>,
+    /// Operations in parts that are on their way.
+    pub unfinished: Unfinished,
     /// Names given to reads and changes.
     tokens: u64,
     /// Proposals answered as chosen.
@@ -34,6 +38,7 @@ impl Workload {
 
     /// The node lost its memory: what it was asked will never be answered. Returns the proposals, unknown now.
     pub fn crashed(&mut self, node: NodeId) -> Vec<Entry> {
+        self.unfinished.crashed(node);
         self.reads.retain(|(asked, _)| *asked != node);
         let lost: Vec<_> = self.proposals.keys().filter(|(asked, _)| *asked == node).copied().collect();
         self.unknown += lost.len() as u64;

@@ -21,7 +21,7 @@ pub const SEPARATION_PART: u64 = 16;
 /// how long a small record waits behind a batch of large ones.
 pub const BATCH_BYTES_MAX: u64 = 4 << 20;
 
-/// Bytes that may wait for the disk: eight times the core's in-flight bytes of one log (128 MiB), so a node of several
+/// Bytes that may wait for the disk: 32 times the core's in-flight bytes of one log (32 MiB), so a node of many
 /// busy groups is refused new work by the core long before.
 pub const QUEUE_BYTES_MAX: u64 = 1 << 30;
 

@@ -379,7 +379,7 @@ mod tests {
     #[test]
     fn open_entries_are_bounded_in_bytes_but_gaps_below_them_can_be_filled() {
         let mut acceptor = Acceptor::new(&RecoveredLog::default(), Slot::ZERO);
-        let entry = Entry::operation(OperationId::NONE, &[0; 8 << 20]);
+        let entry = Entry::operation(OperationId::NONE, &vec![0; bounds::PIECE_BYTES]);
         let mut slot = Slot(1000);
         while acceptor.has_room(slot, entry.len()) {
             acceptor.put(slot, Ballot::ZERO, entry.clone());

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The longest pause between two requests is 2^4 times the first: with a failure time-out of a second four seconds, in which
-/// the largest entry crosses a slow link.
+/// a full answer crosses a link of 2 Mbit/s.
 const PATIENCE_DOUBLINGS_MAX: u32 = 4;
 
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(super) struct CatchUp {
     asked: Option<(NodeId, Slot, Time)>,
     not_before: Time,
     attempts: usize,
-    /// Requests since entries last came: each waits longer than the one before, as the next entries may be large.
+    /// Requests since entries last came: each waits longer than the one before, as the link may be slow.
     unanswered: u32,
     /// Members whose log does not reach back.
     trimmed_at: BTreeSet<NodeId>,

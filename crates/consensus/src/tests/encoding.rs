@@ -2,13 +2,18 @@
 
 use crate::cluster::{node, GROUP};
 use crate::{
-    Ballot, Entry, Epoch, GroupMessage, InvalidMessage, LogId, Message, OperationId, Slot, Start, MESSAGE_VERSION,
+    bounds, Accepted, Ballot, Entry, Epoch, GroupMessage, InvalidMessage, LogId, Message, NodeId, OperationId,
+    Sequence, Slot, Start, MESSAGE_VERSION,
 };
 use proptest::prelude::*;
 
 fn accept(slot: u64, bodies: &[Vec<u8>]) -> Message {
-    let id = OperationId { node: node(1), start: Start(1), sequence: 1 };
-    let entries: Vec<Entry> = bodies.iter().map(|body| Entry::operation(id, body)).collect();
+    let id = |sequence| OperationId { node: node(1), start: Start(1), sequence };
+    let part = |body: &Vec<u8>| Entry::part(id(2), id(1), 3, body);
+    let whole = bodies.iter().map(|body| Entry::operation(id(1), body));
+    let parts = bodies.iter().skip(1).map(part);
+    let last = bodies.iter().skip(1).map(|body| Entry::last_part(id(1), 1, 2, body));
+    let entries: Vec<Entry> = whole.chain(parts).chain(last).collect();
     let ballot = Ballot { epoch: Epoch(1), round: 1, node: node(1), start: Start(1) };
     let body = GroupMessage::Accept {
         log: LogId::MAIN,
@@ -46,6 +51,30 @@ proptest! {
         }
         let _ = Message::decode(&bytes);
     }
+}
+
+/// No batch that the bounds allow makes a message that a peer refuses.
+#[test]
+fn the_largest_batch_fits_a_message() {
+    let most = Ballot { epoch: Epoch(1 << 62), round: 1 << 62, node: NodeId(u128::MAX), start: Start(u64::MAX) };
+    let id = OperationId { node: NodeId(u128::MAX), start: Start(u64::MAX), sequence: u64::MAX };
+    let body = vec![0; bounds::BATCH_BYTES_MAX / bounds::BATCH_ENTRIES_MAX - Entry::operation(id, &[]).len()];
+    let accepted = |_| Accepted { slot: Slot::LARGEST, ballot: most, entry: Some(Entry::operation(id, &body)) };
+    let body = GroupMessage::Promise {
+        log: LogId(u128::MAX),
+        ballot: most,
+        closed: Slot::LARGEST,
+        above: Slot::LARGEST,
+        part: u32::MAX,
+        last: true,
+        accepted: (0..bounds::BATCH_ENTRIES_MAX).map(accepted).collect(),
+        start: Start(u64::MAX),
+        position: Sequence(u64::MAX),
+    };
+    let message = Message::Group { group: GROUP, epoch: Epoch(1 << 62), body };
+    let bytes = message.encode();
+    assert!(bytes.len() <= bounds::MESSAGE_BYTES_MAX, "{}", bytes.len());
+    assert_eq!(Message::decode(&bytes), Ok(message));
 }
 
 #[test]

@@ -85,8 +85,12 @@ impl Node {
         replica.needs_state = None;
         let proposals = &self.waiting.proposals;
         let delivered = replica.deliver(slot, entry, |id| proposals.get(&id).and_then(ProposalWaiter::origin));
+        let given_up = replica.take_given_up();
         if replica.capture_if_due(self.limits.checkpoint_every_bytes) {
             self.see_to_checkpoint(group);
+        }
+        for id in given_up {
+            self.large_ended(id, refusals::parts_given_up());
         }
         match delivered {
             Delivered::Nothing => {}
@@ -98,7 +102,15 @@ impl Node {
                     self.clients.refuse(waiter.to, refusal.about(id));
                 }
             }
+            Delivered::Incomplete { id, why } => {
+                if let Some(waiter) = self.waiting.proposals.remove(&id) {
+                    self.metrics.proposals_rejected += 1;
+                    let refusal = Refusal::definite(RefusalReason::Full, why.to_string()).with_hint("Try again.");
+                    self.clients.refuse(waiter.to, refusal.about(id));
+                }
+            }
             Delivered::Closed { id, target, occurrence } => {
+                self.large_ended(target, refusals::closed());
                 if let Some(waiter) = self.waiting.proposals.remove(&id) {
                     let settled = settled(target, occurrence).expect("a closed id is used up");
                     self.clients.answer(waiter.to, &Response::Settled(settled));
@@ -117,11 +129,7 @@ impl Node {
             consensus::Outcome::Rejected(detail) => Verdict::Rejected(detail.into()),
             consensus::Outcome::Closed => {
                 self.metrics.proposals_rejected += 1;
-                let refusal = Refusal::definite(
-                    RefusalReason::Closed,
-                    "the operation was given up: its id was closed before it was decided",
-                );
-                self.clients.refuse(waiter.to, refusal.about(id));
+                self.clients.refuse(waiter.to, refusals::closed().about(id));
                 return;
             }
         };
@@ -139,6 +147,9 @@ impl Node {
 
     /// The core's word on a proposal. A chosen one is answered when it is delivered, with the face's verdict.
     fn proposed(&mut self, id: OperationId, outcome: ProposalOutcome) {
+        if self.part_proposed(id, &outcome) {
+            return;
+        }
         let refusal = match outcome {
             ProposalOutcome::Chosen(_) => return,
             ProposalOutcome::Failed(refusal) => {

@@ -394,6 +394,7 @@ impl Node {
         self.streams.forget_group(group);
         self.deliveries
             .retain(|effect| !matches!(effect, consensus::Effect::Deliver { group: of, .. } if *of == group));
+        self.forget_large(group);
         self.input(Input::Forget { group });
         self.refresh_peers();
         let checkpoints = self.checkpoints.clone();

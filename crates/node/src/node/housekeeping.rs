@@ -19,6 +19,7 @@ impl Node {
                 replica.forget_decided(streamed);
             }
         }
+        self.refuse_overdue();
         self.change_again();
         self.note_contact();
         let now = Instant::now();
@@ -71,7 +72,7 @@ impl Node {
 
     /// Tells the core how much of the log this node itself needs no more.
     pub(super) fn held(&mut self, group: GroupId) {
-        if let Some(replica) = self.replicas.get(&group) {
+        if let Some(replica) = self.replicas.get_mut(&group) {
             let slot = replica.needed_up_to();
             debug!("group \"{}\" needs its log only after slot {slot}", replica.configuration.name);
             self.input(Input::Held { group, log: LogId::MAIN, slot });

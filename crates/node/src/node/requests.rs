@@ -3,6 +3,8 @@
 use super::effects::settled;
 use super::Node;
 use crate::clients::ReplyTo;
+use crate::outgoing::Outgoing;
+use crate::refusals;
 use crate::waiting::{Proposal, ProposalWaiter, Reader};
 use bytes::Bytes;
 use client::frame::BODY_BYTES_MAX;
@@ -142,7 +144,7 @@ impl Node {
     }
 
     /// A fresh operation id of this start.
-    fn operation_id(&self) -> OperationId {
+    pub(super) fn operation_id(&self) -> OperationId {
         OperationId { node: self.node, start: self.start, sequence: (self.sequence)() }
     }
 
@@ -178,6 +180,9 @@ impl Node {
                     detail: detail.to_vec(),
                     ..Refusal::definite(RefusalReason::Conflict, "the operation conflicts with one already decided")
                 })?;
+                if Outgoing::is_large(&body) {
+                    return self.propose_large(to, group, id, body, proposal, wait_ms);
+                }
                 Entry::operation(id, &body)
             }
         };
@@ -205,6 +210,10 @@ impl Node {
             return self.clients.answer(to, &Response::Withdrawn(false));
         };
         let group = waiter.group;
+        if self.outgoing.holds(id) {
+            self.refuse_large(id, refusals::from_core(consensus::Refusal::Withdrawn, None));
+            return self.clients.answer(to, &Response::Withdrawn(true));
+        }
         self.withdrawn = None;
         self.input(Input::Withdraw { group, log: LogId::MAIN, id });
         self.carry_out();

@@ -2,13 +2,11 @@
 
 use super::Node;
 use crate::clients::{ClientNumber, ReplyTo};
-use crate::decided::{Decided, Effectiveness};
+use crate::decided::{Content, Decided, Effectiveness};
 use crate::limits::{STREAM_BATCH_BYTES, STREAM_BATCH_SLOTS};
+use crate::stored_bodies::Unread;
 use bytes::Bytes;
-use client::{
-    DecidedBatch, DecidedEntry, GroupId, NodeId, OperationId, Refusal, RefusalReason, Response, Slot, Start, Verdict,
-};
-use consensus::{Entry, LogId};
+use client::{DecidedBatch, DecidedEntry, GroupId, NodeId, Refusal, RefusalReason, Response, Slot, Start, Verdict};
 use std::collections::BTreeMap;
 
 /// One stream.
@@ -90,42 +88,60 @@ impl Node {
             self.clients.refuse(to, refusal);
             return false;
         }
-        let last = Slot(decided.last().0.min(stream.next.0 + STREAM_BATCH_SLOTS - 1));
-        if stream.next < decided.first_cached() {
-            stream.reading = true;
-            let (from, up_to) = (stream.next, last.min(decided.first_cached().previous()));
-            let reader = self.reader.clone();
-            self.in_background(
-                move || reader.read_entries(group, LogId::MAIN, from, up_to, STREAM_BATCH_BYTES),
-                move |node, result| match result {
-                    Ok(stored) => node.streamed(key, from, stored.into_iter().map(|stored| stored.entry).collect()),
-                    Err(error) => node.end_stream(key, &error.to_string()),
-                },
-            );
-            return false;
-        }
         let own = stream.omit_own.then_some((self.node, self.start));
-        let mut bytes = 0;
-        let mut entries = Vec::new();
-        let mut through = stream.next.previous();
-        while through < last && bytes < STREAM_BATCH_BYTES {
-            through = through.next();
-            let entry = decided.entry(through).expect("slots from the first cached one on are in memory");
-            if let Some(decided_entry) = decided_entry(decided, through, entry, own) {
-                bytes += decided_entry.body.as_ref().map_or(0, Bytes::len) + 64;
-                entries.push(decided_entry);
+        let last = Slot(decided.last().0.min(stream.next.0 + STREAM_BATCH_SLOTS - 1));
+        let mut batch = DecidedBatch { from: stream.next, through: stream.next.previous(), entries: Vec::new() };
+        if stream.next < decided.first_cached() {
+            let up_to = last.min(decided.first_cached().previous());
+            if let Some(content) = kept_or_own(decided, stream.next, own) {
+                batch.through = stream.next;
+                batch.entries.extend(decided_entry(decided, stream.next, &content, own));
+            } else {
+                // What has no effect, such as the parts of large operations, need not be read.
+                batch.through = decided.idle_through(stream.next, up_to);
+            }
+            if batch.through < batch.from {
+                stream.reading = true;
+                let unread = decided.unread(stream.next, up_to);
+                self.read_for_stream(key, batch.from, unread);
+                return false;
+            }
+        } else {
+            let mut bytes = 0;
+            while batch.through < last {
+                let slot = batch.through.next();
+                let content = decided.content(slot).expect("slots from the first cached one on are in memory");
+                // A large body goes by itself: it leaves room in a frame for little else.
+                if bytes > 0 && bytes + content.body.len() + 64 > STREAM_BATCH_BYTES {
+                    break;
+                }
+                batch.through = slot;
+                if let Some(decided_entry) = decided_entry(decided, slot, content, own) {
+                    bytes += decided_entry.body.as_ref().map_or(0, Bytes::len) + 64;
+                    batch.entries.push(decided_entry);
+                }
             }
         }
-        let from = std::mem::replace(&mut stream.next, through.next());
-        let response = Response::Decided(DecidedBatch { from, through, entries });
-        self.clients.answer(stream.to, &response);
+        stream.next = batch.through.next();
+        self.clients.answer(stream.to, &Response::Decided(batch));
         // Written at once, so that the socket says whether there is room for more.
         self.clients.flush();
         true
     }
 
-    /// Entries that were read from the log for a stream.
-    fn streamed(&mut self, key: (ClientNumber, GroupId), from: Slot, read: Vec<Entry>) {
+    fn read_for_stream(&mut self, key: (ClientNumber, GroupId), from: Slot, unread: Unread) {
+        let reader = self.reader.clone();
+        self.in_background(
+            move || unread.read(&reader, key.1),
+            move |node, result| match result {
+                Ok(contents) => node.streamed(key, from, contents),
+                Err(error) => node.end_stream(key, &error),
+            },
+        );
+    }
+
+    /// Bodies that were read from the log for a stream.
+    fn streamed(&mut self, key: (ClientNumber, GroupId), from: Slot, read: Vec<Content>) {
         let (Some(stream), Some(replica)) = (self.streams.streams.get_mut(&key), self.replicas.get(&key.1)) else {
             return;
         };
@@ -140,7 +156,8 @@ impl Node {
         let own = stream.omit_own.then_some((self.node, self.start));
         let through = Slot(from.0 + read.len() as u64 - 1);
         let slots = (from.0..).map(Slot);
-        let entries = slots.zip(&read).filter_map(|(slot, entry)| decided_entry(&replica.decided, slot, entry, own));
+        let entries =
+            slots.zip(&read).filter_map(|(slot, content)| decided_entry(&replica.decided, slot, content, own));
         let entries = entries.collect();
         stream.next = through.next();
         self.clients.answer(stream.to, &Response::Decided(DecidedBatch { from, through, entries }));
@@ -160,20 +177,20 @@ impl Node {
         if slot < decided.first() || slot > decided.last() {
             return Err(gone(slot, decided.first()));
         }
-        if let Some(entry) = decided.entry(slot) {
-            let response = single(decided, slot, entry);
+        let kept = || kept_or_own(decided, slot, None);
+        if let Some(content) = decided.content(slot).cloned().or_else(kept) {
+            let response = single(decided, slot, &content);
             self.clients.answer(to, &response);
             return Ok(());
         }
-        let reader = self.reader.clone();
+        let (unread, reader) = (decided.unread(slot, slot), self.reader.clone());
         self.in_background(
-            move || reader.read_entries(group, LogId::MAIN, slot, slot, STREAM_BATCH_BYTES),
+            move || unread.read(&reader, group),
             move |node, result| {
-                let read = result.map_err(|error| error.to_string());
-                let entry = read.and_then(|mut read| read.pop().ok_or_else(|| "the log lacks it".to_string()));
-                match (entry, node.replicas.get(&group)) {
-                    (Ok(stored), Some(replica)) => {
-                        let response = single(&replica.decided, slot, &stored.entry);
+                let content = result.and_then(|mut read| read.pop().ok_or_else(|| "the log lacks it".to_string()));
+                match (content, node.replicas.get(&group)) {
+                    (Ok(content), Some(replica)) => {
+                        let response = single(&replica.decided, slot, &content);
                         node.clients.answer(to, &response);
                     }
                     (Ok(_), None) => node.clients.refuse(to, gone(slot, slot)),
@@ -192,20 +209,34 @@ fn gone(slot: Slot, first: Slot) -> Refusal {
     Refusal::definite(RefusalReason::Gone, format!("slot {slot} is not available here: slots from {first} on are"))
 }
 
-fn single(decided: &Decided, slot: Slot, entry: &Entry) -> Response {
+fn single(decided: &Decided, slot: Slot, content: &Content) -> Response {
     Response::Decided(DecidedBatch {
         from: slot,
         through: slot,
-        entries: decided_entry(decided, slot, entry, None).into_iter().collect(),
+        entries: decided_entry(decided, slot, content, None).into_iter().collect(),
     })
 }
 
+/// What there is to say of an operation in parts without reading any: its body is in memory, or is left out.
+fn kept_or_own(decided: &Decided, slot: Slot, own: Option<(NodeId, Start)>) -> Option<Content> {
+    let assembled = decided.assembled(slot)?;
+    let id = assembled.id;
+    let omitted = own == Some((id.node, id.start));
+    let body = if omitted { Some(Bytes::new()) } else { assembled.kept.clone() };
+    body.map(|body| Content { id, body })
+}
+
 /// A slot as an applier sees it; `None` if it has no effect. `own` names proposers whose bodies are left out.
-fn decided_entry(decided: &Decided, slot: Slot, entry: &Entry, own: Option<(NodeId, Start)>) -> Option<DecidedEntry> {
-    let id: OperationId = entry.id();
+fn decided_entry(
+    decided: &Decided,
+    slot: Slot,
+    content: &Content,
+    own: Option<(NodeId, Start)>,
+) -> Option<DecidedEntry> {
+    let id = content.id;
     let body = || {
         let omitted = own == Some((id.node, id.start));
-        (!omitted).then(|| entry.bytes().slice_ref(entry.body()))
+        (!omitted).then(|| content.body.clone())
     };
     let (verdict, mark, body) = match decided.effectiveness(slot)? {
         Effectiveness::Nothing => return None,

@@ -33,6 +33,8 @@ pub struct List {
 pub struct SharedList {
     pub list: Arc<Mutex<List>>,
     gate: Arc<(Mutex<bool>, Condvar)>,
+    /// What the face says that its own store holds; without it, everything.
+    holds: Arc<Mutex<Option<Slot>>>,
 }
 
 impl SharedList {
@@ -48,6 +50,11 @@ impl SharedList {
     pub fn thaw(&self) {
         *self.gate.0.lock().unwrap() = false;
         self.gate.1.notify_all();
+    }
+
+    /// From now on the face says that its own store holds no more than this.
+    pub fn hold_at(&self, slot: Slot) {
+        *self.holds.lock().unwrap() = Some(slot);
     }
 
     fn pass_gate(&self) {
@@ -124,7 +131,7 @@ impl Face for ListFace {
     }
 
     fn held(&mut self) -> Slot {
-        Slot(u64::MAX)
+        self.shared.holds.lock().unwrap().unwrap_or(Slot(u64::MAX))
     }
 }
 

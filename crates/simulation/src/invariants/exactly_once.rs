@@ -25,7 +25,7 @@ impl Invariant for ExactlyOnce {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         let Observation::Applied { node, group, log, slot, passed } = observation else { return Ok(()) };
-        let known = self.passed.entry((*group, *log, *slot)).or_insert(*passed);
+        let known = self.passed.entry((*group, *log, *slot)).or_insert_with(|| passed.clone());
         ensure!(known == passed, "at slot {slot} {node} has {passed:?}; another had {known:?}");
         let Passed { effect, rejected, closed } = passed;
         if let Some(id) = rejected {
@@ -40,7 +40,7 @@ impl Invariant for ExactlyOnce {
             ensure!(rejected.is_none(), "{id} takes effect at slot {slot}; it was rejected at {rejected:?}");
             ensure!(!self.closed.contains(id), "{id} takes effect at slot {slot} although it was closed");
         }
-        if let Some(id) = closed {
+        for id in closed {
             let effect = self.effects.get(id);
             ensure!(effect.is_none(), "{id} is closed at slot {slot} as failed; it took effect at {effect:?}");
             self.closed.insert(*id);
