@@ -95,3 +95,15 @@ pub const PROMOTION_LAG_SLOTS: u64 = ACCEPT_WINDOW_SLOTS / 2;
 /// An owner gathers entries while its own disk writes, for at most the failure time-out divided by this: 10 ms by default,
 /// longer than a sync takes on any disk fit for the work.
 pub const GATHERING_PART: u32 = 100;
+
+/// Bytes handed to the log and not yet durable beyond which records wait for their group's turn: two of storage's batches of
+/// 4 MiB, one being written and one to follow it at once. A small group's record waits for these, and for one turn of each
+/// other group that has much to write.
+pub const LOG_AHEAD_BYTES: u64 = 8 << 20;
+
+/// Bytes of records that a group may hand to the log in one turn: a message full of entries.
+pub const TURN_BYTES: u64 = BATCH_BYTES_MAX as u64;
+
+/// Bytes of records that may wait for their turn: as many as storage takes before it says that the disk stands still. Beyond,
+/// everything is handed over, and storage says so.
+pub const WAITING_BYTES_MAX: u64 = 1 << 30;

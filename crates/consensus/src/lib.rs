@@ -35,6 +35,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod time;
+mod turns;
 
 pub use crate::core::Core;
 pub use ballot::Ballot;

@@ -91,6 +91,8 @@ pub struct Plan {
     pub change_every: u64,
     /// One of the nodes finds records of its disk damaged when it starts again.
     pub damage: f64,
+    /// As in the core's options: so little in some worlds that records wait for their group's turn all the time.
+    pub log_ahead_bytes: u64,
 }
 
 impl Plan {
@@ -163,6 +165,7 @@ impl Plan {
             change_every,
             // Who removes members while another cannot vote may end without a quorum, and rightly so.
             damage: if change_every == 0 && crash_every > 0 && r.chance(0.3) { 0.5 } else { 0.0 },
+            log_ahead_bytes: if r.chance(0.3) { r.between(1, 2_000) } else { bounds::LOG_AHEAD_BYTES },
         }
     }
 }

@@ -166,7 +166,7 @@ impl Log {
         if !scope.may_vote() {
             return;
         }
-        self.note_durable(context);
+        self.note_durable(context, scope);
         let (highest, ballot) = self.acceptor.durable_highest();
         let promised = self.acceptor.promise(scope);
         let body =
