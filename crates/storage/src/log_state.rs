@@ -225,11 +225,15 @@ impl LogState {
             let keep = slot > trimmed
                 && match state.entries.get(&slot) {
                     None => true,
-                    Some(_) if learnt => true,
                     Some(old) => {
                         let known = state.ballots[old.ballot as usize];
-                        // A whole copy heals a damaged one; a damaged one never replaces its equal.
-                        known < landed.ballot || old.is_damaged() || (known == landed.ballot && entry.is_some())
+                        // What is learnt counts, unless it is a torn copy of what stands here whole.
+                        if learnt {
+                            entry.is_some() || known != landed.ballot || old.is_damaged()
+                        } else {
+                            // A whole copy heals a damaged one; a damaged one never replaces its equal.
+                            known < landed.ballot || old.is_damaged() || (known == landed.ballot && entry.is_some())
+                        }
                     }
                 };
             if !keep {
