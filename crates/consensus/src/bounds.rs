@@ -107,3 +107,6 @@ pub const TURN_BYTES: u64 = BATCH_BYTES_MAX as u64;
 /// Bytes of records that may wait for their turn: as many as storage takes before it says that the disk stands still. Beyond,
 /// everything is handed over, and storage says so.
 pub const WAITING_BYTES_MAX: u64 = 1 << 30;
+
+/// Damaged slots of one log that are being fetched again; more are told again when storage looks the next time.
+pub const HEALING_SLOTS_MAX: usize = 4096;

@@ -149,6 +149,14 @@ impl Core {
                     log.entries_read(context, scope, token, entries);
                 }
             }
+            Input::Damaged { group, log, slot } => match self.groups.get_mut(&group) {
+                Some(group) if log == LogId::CONTROL => group.control_damaged(context, slot),
+                Some(group) => {
+                    let (log, scope) = group.log(log);
+                    log.damaged(context, scope, slot);
+                }
+                None => {}
+            },
             Input::CreateGroup { token, group, name, kind, detail, member } => {
                 self.create(token, group, [&name, &kind, &detail], member)
             }

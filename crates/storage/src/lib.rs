@@ -18,7 +18,9 @@ mod log_state;
 mod node_directory;
 mod record_identity;
 mod recovery;
+mod repair;
 mod replay;
+mod scrub;
 mod segment_files;
 mod segment_header;
 mod segment_pool;
@@ -34,6 +36,7 @@ pub use log::{Completion, CompletionCallback, Log, LogOptions, SubmitError, Usag
 pub use log_reader::{LogReader, ReadError, StoredEntry};
 pub use node_directory::{DirectoryError, NodeDirectory, ENVIRONMENT_BYTES_MAX};
 pub use recovery::RecoveryError;
+pub use scrub::ScrubOptions;
 
 #[cfg(test)]
 mod tests;

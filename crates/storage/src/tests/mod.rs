@@ -8,3 +8,4 @@ mod golden_files;
 mod log_on_files;
 mod memory_disk;
 mod script;
+mod scrubbing;
