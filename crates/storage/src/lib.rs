@@ -10,6 +10,7 @@ pub mod bounds;
 mod bytes_reader;
 mod checkpoints;
 mod describe;
+mod discipline;
 mod disk;
 mod frame;
 mod log;

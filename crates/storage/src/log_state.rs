@@ -7,7 +7,9 @@
 use crate::disk::DiskFile;
 use crate::frame::{EntryPlace, Frame, FrameKind};
 use crate::segment_header::SegmentHeader;
-use consensus::{Ballot, Configuration, Epoch, GroupId, LogId, NodeId, Sequence, Slot, Start};
+use consensus::{
+    Ballot, Configuration, Epoch, GroupId, LogId, NodeId, RecoveredEntry, RecoveredLog, Sequence, Slot, Start,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -319,6 +321,37 @@ impl LogState {
         Some((place, log.ballots[place.ballot as usize], file))
     }
 
+    /// What a log says, without the contents of its entries; what is trimmed is closed.
+    pub(crate) fn recovered_log(&self, group: GroupId, log: LogId) -> RecoveredLog {
+        let Some(log) = self.groups.get(&group).and_then(|group| group.logs.get(&log)) else {
+            return RecoveredLog::default();
+        };
+        let entry = |(slot, place): (&Slot, &Place)| {
+            (*slot, RecoveredEntry { ballot: log.ballots[place.ballot as usize], entry: None })
+        };
+        RecoveredLog {
+            promised: log.promised.map_or(Ballot::ZERO, |kept| kept.value),
+            closed: log.closed(),
+            trimmed: log.trimmed.map_or(Slot::ZERO, |kept| kept.value),
+            accepted: log.entries.iter().map(entry).collect(),
+            applied: Slot::ZERO,
+        }
+    }
+
+    /// Data logs of a group after this one, in order: closed-up-to and the highest slot of each.
+    pub(crate) fn logs_after(
+        &self,
+        group: GroupId,
+        after: Option<LogId>,
+    ) -> impl Iterator<Item = (LogId, Slot, Slot)> + '_ {
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let logs = self.groups.get(&group).map(|group| group.logs.range((from, std::ops::Bound::Unbounded)));
+        logs.into_iter().flatten().filter(|(id, _)| **id != LogId::CONTROL).map(|(id, log)| {
+            let highest = log.entries.keys().next_back().copied().unwrap_or_default();
+            (*id, log.closed(), highest.max(log.closed()))
+        })
+    }
+
     /// Takes note that this place was found damaged; `None` if the entry has moved meanwhile.
     pub(crate) fn found_damaged(&mut self, group: GroupId, log: LogId, slot: Slot, found: Place) -> Option<()> {
         let place = self.groups.get_mut(&group)?.logs.get_mut(&log)?.entries.get_mut(&slot)?;
@@ -432,6 +465,11 @@ impl GroupState {
 }
 
 impl OneLogState {
+    fn closed(&self) -> Slot {
+        let (closed, trimmed) = (self.closed.map(|kept| kept.value), self.trimmed.map(|kept| kept.value));
+        closed.max(trimmed).unwrap_or_default()
+    }
+
     /// Ballots change rarely, so entries refer to them by number.
     fn ballot_index(&mut self, ballot: Ballot) -> u32 {
         let index = self.ballots.iter().rposition(|known| *known == ballot).unwrap_or_else(|| {
