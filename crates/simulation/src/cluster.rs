@@ -594,8 +594,13 @@ impl Cluster {
 
     /// The state as it is at the donor now, if both can be reached; otherwise the core asks again.
     fn copy_state(&mut self, id: NodeId, place: (GroupId, LogId), donor: NodeId) {
+        self.nodes.get_mut(&id).expect("a node of this cluster").copying.remove(&place);
+        // What the core decided before and nobody carried out yet comes first, or slots would be delivered behind the copy.
+        self.poll(id);
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        node.copying.remove(&place);
+        if !node.is_running() || node.paused_until > self.now {
+            return;
+        }
         let own = node.faces.get(&place).map_or(Slot::ZERO, |face| face.applied);
         let reachable = self.network.is_open(donor, id) && self.network.is_open(id, donor);
         let Some(face) = self.nodes.get(&donor).filter(|donor| donor.is_running() && reachable) else { return };
