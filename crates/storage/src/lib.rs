@@ -34,7 +34,7 @@ pub use checkpoints::{Checkpoint, CheckpointError, Checkpoints, CHECKPOINT_BYTES
 pub use describe::{describe, DescribeError};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use log::{Completion, CompletionCallback, Log, LogOptions, SubmitError, Usage};
-pub use log_reader::{LogReader, ReadError, StoredEntry};
+pub use log_reader::{LogPage, LogReader, ReadError, StoredEntry};
 pub use node_directory::{DirectoryError, NodeDirectory, ENVIRONMENT_BYTES_MAX};
 pub use recovery::RecoveryError;
 pub use scrub::ScrubOptions;

@@ -47,6 +47,9 @@ pub enum ReadError {
     Io(#[from] io::Error),
 }
 
+/// Logs with closed-up-to and highest slot of each, and whether these were the last.
+pub type LogPage = (Vec<(LogId, Slot, Slot)>, bool);
+
 /// Reads entries of a [`crate::Log`]. Cheap to clone; usable from any thread.
 #[derive(Clone)]
 pub struct LogReader {
@@ -126,12 +129,7 @@ impl LogReader {
     ///
     /// # Errors
     /// The file system refused.
-    pub fn list_logs(
-        &self,
-        group: GroupId,
-        after: Option<LogId>,
-        count_max: usize,
-    ) -> Result<(Vec<(LogId, Slot, Slot)>, bool), ReadError> {
+    pub fn list_logs(&self, group: GroupId, after: Option<LogId>, count_max: usize) -> Result<LogPage, ReadError> {
         let state = self.state.lock();
         let mut logs = state.logs_after(group, after);
         let page: Vec<(LogId, Slot, Slot)> = logs.by_ref().take(count_max).collect();
