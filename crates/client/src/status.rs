@@ -115,6 +115,12 @@ pub struct Metrics {
     pub log_sync_us_max: u64,
     /// Bytes that the log takes on disk now.
     pub log_bytes_on_disk: u64,
+    /// Bytes of the log and the checkpoints that scrub has read.
+    pub scrub_bytes: u64,
+    /// Damage that scrub has found: entries, log segments, checkpoints.
+    pub scrub_damage_found: u64,
+    /// Damage that was healed, whoever found it.
+    pub scrub_damage_healed: u64,
     /// Messages sent to peers.
     pub messages_sent: u64,
     /// Messages received from peers.

@@ -129,3 +129,18 @@ pub const HAND_OVER_ENTRIES_MIN: u64 = 64;
 /// The part of a log's entries that must come from one node before it is invited to own the log, and from another before that
 /// one is: three quarters of two windows are no accident, and two nodes cannot both have them.
 pub const HAND_OVER_SHARE: (u64, u64) = (3, 4);
+
+/// Bytes handed to the log and not yet durable beyond which records wait for their group's turn: two of storage's batches of
+/// 4 MiB, one being written and one to follow it at once. A small group's record waits for these, and for one turn of each
+/// other group that has much to write.
+pub const LOG_AHEAD_BYTES: u64 = 8 << 20;
+
+/// Bytes of records that a group may hand to the log in one turn: a message full of entries.
+pub const TURN_BYTES: u64 = BATCH_BYTES_MAX as u64;
+
+/// Bytes of records that may wait for their turn: as many as storage takes before it says that the disk stands still. Beyond,
+/// everything is handed over, and storage says so.
+pub const WAITING_BYTES_MAX: u64 = 1 << 30;
+
+/// Damaged slots of one log that are being fetched again; more are told again when storage looks the next time.
+pub const HEALING_SLOTS_MAX: usize = 4096;

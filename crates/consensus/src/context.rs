@@ -1,8 +1,10 @@
 //! What every part of the core shares: the time, the node's identity, its peers, and the one way out.
 //!
 //! Rule 3 is enforced here: [`Context::send_when_durable`] keeps a reply until every record that was queued before it is on
-//! the disk, and nothing else in the crate can send a promise or an acceptance.
+//! the disk, and nothing else in the crate can send a promise or an acceptance. Which record is before which is decided by
+//! turns, see `turns.rs`.
 
+use crate::bounds;
 use crate::effect::Effect;
 use crate::group::Scope;
 use crate::ids::{Epoch, GroupId, LogId, NodeId, Sequence, Start, Token};
@@ -13,6 +15,7 @@ use crate::random::Random;
 use crate::record::Record;
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
+use crate::turns::{Queued, Turn, Turns};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -45,7 +48,9 @@ pub(crate) struct Context {
     pub(crate) stopped: bool,
     effects: VecDeque<Effect>,
     to_self: VecDeque<ToSelf>,
-    /// Last record queued; last queued that must be synced; last durable.
+    /// Records, and the replies behind them, that have no place in the log yet.
+    turns: Turns<HeldBack>,
+    /// Last record handed to the log; last of those that must be synced; last durable.
     queued: Sequence,
     required: Sequence,
     durable: Sequence,
@@ -79,6 +84,7 @@ impl Context {
             stopped: false,
             effects: VecDeque::new(),
             to_self: VecDeque::new(),
+            turns: Turns::new(),
             queued: position,
             required: position,
             durable: position,
@@ -90,14 +96,39 @@ impl Context {
     }
 
     /// Queues a record; the acceptor's state changes with it, not when it is durable.
-    pub(crate) fn persist(&mut self, record: Record) -> Sequence {
-        self.queued = Sequence(self.queued.0 + 1);
+    pub(crate) fn persist(&mut self, record: Record) -> Queued {
         if !record.is_lazy() {
-            self.required = self.queued;
             self.owed_since.get_or_insert(self.now);
         }
-        self.effects.push_back(Effect::Persist { sequence: self.queued, record });
-        self.queued
+        let queued = self.turns.queue(record);
+        self.take_turns();
+        queued
+    }
+
+    /// Gives records their places in the log as long as it has room.
+    fn take_turns(&mut self) {
+        while self.log_has_room() {
+            let sequence = Sequence(self.queued.0 + 1);
+            let Some(Turn { record, replies }) = self.turns.next(sequence) else { return };
+            self.queued = sequence;
+            if !record.is_lazy() {
+                self.required = sequence;
+            }
+            self.effects.push_back(Effect::Persist { sequence, record });
+            replies.into_iter().for_each(|reply| self.hold_back(reply));
+        }
+    }
+
+    /// A log that holds only what nobody waits for may not write for long, so it always has room.
+    fn log_has_room(&self) -> bool {
+        self.turns.bytes_on_the_way() < self.options.log_ahead_bytes
+            || self.durable >= self.required
+            || self.turns.bytes_waiting() > bounds::WAITING_BYTES_MAX
+    }
+
+    /// Whether this record of the group is durable.
+    pub(crate) fn is_durable(&self, scope: &Scope, record: Queued) -> bool {
+        self.turns.is_durable(scope.group, record)
     }
 
     pub(crate) fn durable(&self) -> Sequence {
@@ -154,12 +185,12 @@ impl Context {
     pub(crate) fn send_when_durable(&mut self, scope: &Scope, to: NodeId, body: GroupMessage) {
         let epoch = scope.epoch();
         let (to, to_self) = self.split([to]);
-        self.when_durable(HeldBack::Message { to, to_self, group: scope.group, epoch, body });
+        self.when_durable(scope.group, HeldBack::Message { to, to_self, group: scope.group, epoch, body });
     }
 
-    /// Answers a caller once everything queued so far is durable.
-    pub(crate) fn effect_when_durable(&mut self, effect: Effect) {
-        self.when_durable(HeldBack::Effect(effect));
+    /// Answers a caller once everything queued so far for the group is durable.
+    pub(crate) fn effect_when_durable(&mut self, group: GroupId, effect: Effect) {
+        self.when_durable(group, HeldBack::Effect(effect));
     }
 
     pub(crate) fn send_to_node(&mut self, to: Vec<NodeId>, message: Message) {
@@ -176,16 +207,31 @@ impl Context {
         }
         self.durable = sequence;
         self.peers.position = sequence;
-        self.owed_since = (self.durable < self.required).then_some(self.now);
+        self.turns.persisted(sequence);
+        self.owed_since = (self.durable < self.required || self.turns.owes()).then_some(self.now);
         while self.held_back.front().is_some_and(|(after, _)| *after <= self.durable) {
             let (_, held) = self.held_back.pop_front().expect("it has a front");
             self.dispatch(held);
         }
+        self.take_turns();
     }
 
-    fn when_durable(&mut self, held: HeldBack) {
-        let at_once = is_planted(SeededBug::ReplyBeforeDurable);
-        if at_once || (self.durable >= self.required && self.held_back.is_empty()) {
+    fn when_durable(&mut self, group: GroupId, held: HeldBack) {
+        if is_planted(SeededBug::ReplyBeforeDurable) {
+            self.dispatch(held);
+        } else if let Some(held) = self.turns.wait_behind(group, held) {
+            self.hold_back(held);
+        }
+    }
+
+    /// The reply's place is behind every record that has one.
+    fn hold_back(&mut self, mut held: HeldBack) {
+        if let HeldBack::Message { body: GroupMessage::Promise { position, .. }, .. }
+        | HeldBack::Message { body: GroupMessage::Accepted { position, .. }, .. } = &mut held
+        {
+            *position = self.required;
+        }
+        if self.durable >= self.required && self.held_back.is_empty() {
             self.dispatch(held);
         } else {
             self.held_back.push_back((self.required, held));

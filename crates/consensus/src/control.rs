@@ -280,6 +280,19 @@ impl Group {
         context.send_when_durable(&self.scope, answer_to, body);
     }
 
+    /// The disk lost what was accepted for the open slot: it is written again. What is decided needs no entry.
+    pub(crate) fn control_damaged(&mut self, context: &mut Context, slot: Slot) {
+        if let Some((ballot, Some(entry))) = self.control.accepted.clone().filter(|_| slot == self.control_slot()) {
+            context.persist(Record::Accepted {
+                group: self.scope.group,
+                log: LogId::CONTROL,
+                ballot,
+                first: slot,
+                entries: [entry].into(),
+            });
+        }
+    }
+
     fn on_control_accepted(&mut self, context: &mut Context, from: NodeId, ballot: Ballot) {
         let Some(attempt) = &mut self.control.attempt else { return };
         let Some(index) = self.scope.configuration.index(from) else { return };

@@ -123,7 +123,8 @@ impl Core {
             Input::Persisted { sequence } => {
                 context.persisted(sequence);
                 for group in self.groups.values_mut() {
-                    group.logs.values_mut().for_each(|log| log.note_durable(context));
+                    let Group { logs, scope, .. } = group;
+                    logs.values_mut().for_each(|log| log.note_durable(context, scope));
                 }
             }
             Input::Connected { node } => self.send_heartbeat(vec![node]),
@@ -149,6 +150,14 @@ impl Core {
                     log.entries_read(context, scope, token, entries, damaged);
                 }
             }
+            Input::Damaged { group, log, slot } => match self.groups.get_mut(&group) {
+                Some(group) if log == LogId::CONTROL => group.control_damaged(context, slot),
+                Some(group) => {
+                    let (log, scope) = group.log(log);
+                    log.damaged(context, scope, slot);
+                }
+                None => {}
+            },
             Input::CreateGroup { token, group, name, kind, detail, member } => {
                 self.create(token, group, [&name, &kind, &detail], member)
             }
@@ -393,7 +402,7 @@ impl Core {
         if let Some(group) = self.groups.get_mut(&configuration.group) {
             group.configured(&mut self.context, configuration);
             let result = Ok(group.scope.configuration.clone());
-            self.context.effect_when_durable(Effect::Changed { token, result });
+            self.context.effect_when_durable(configuration.group, Effect::Changed { token, result });
             return;
         }
         let mut recovered = self.orphans.remove(&configuration.group).unwrap_or_default();
@@ -439,7 +448,8 @@ impl Core {
         }
         self.groups.insert(configuration.group, group);
         context.effect(Effect::Configured { configuration: configuration.clone() });
-        context.effect_when_durable(Effect::Changed { token, result: Ok(configuration.clone()) });
+        let created = Effect::Changed { token, result: Ok(configuration.clone()) };
+        context.effect_when_durable(configuration.group, created);
         let peers = self.known_peers();
         self.send_heartbeat(peers);
     }

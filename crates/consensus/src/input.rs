@@ -77,6 +77,16 @@ pub enum Input {
         /// If the first one is damaged: the ballot that its identity still names.
         damaged: Option<Ballot>,
     },
+    /// Storage found the content of this entry damaged, although nobody asked for it. What memory holds is written again; what is
+    /// chosen and not in memory is fetched from a member and written again; anything else waits for phase 1 (rule 9).
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The slot.
+        slot: Slot,
+    },
     /// Make a new group with this node as its only member. Answered by [`crate::Effect::Changed`], once durable.
     CreateGroup {
         /// The caller's name for it.

@@ -37,6 +37,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod time;
+mod turns;
 
 pub use crate::core::Core;
 pub use assembly::{Assembly, Incomplete, Whole};

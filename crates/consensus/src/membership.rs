@@ -139,7 +139,7 @@ impl Group {
             };
             let Some(result) = answer else { return };
             let request = self.changes.requests.pop_front().expect("it has a front");
-            context.effect_when_durable(Effect::Changed { token: request.token, result });
+            context.effect_when_durable(self.scope.group, Effect::Changed { token: request.token, result });
             if let Some(next) = self.changes.requests.front_mut() {
                 next.since = self.scope.epoch();
             }

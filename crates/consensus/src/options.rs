@@ -1,5 +1,6 @@
 //! What an operator may set.
 
+use crate::bounds;
 use std::time::Duration;
 
 /// Options of a core. Every node of a group should have the same failure time-out; safety does not depend on it (rule 8).
@@ -12,11 +13,19 @@ pub struct CoreOptions {
     pub log_keep_bytes: u64,
     /// Entries kept likewise. Default 1,000,000.
     pub log_keep_entries: u64,
+    /// Bytes of records that the log may hold and not have synced before further ones take turns, group by group. Default
+    /// [`bounds::LOG_AHEAD_BYTES`].
+    pub log_ahead_bytes: u64,
 }
 
 impl Default for CoreOptions {
     fn default() -> Self {
-        CoreOptions { failure_timeout: Duration::from_secs(1), log_keep_bytes: 256 << 20, log_keep_entries: 1_000_000 }
+        CoreOptions {
+            failure_timeout: Duration::from_secs(1),
+            log_keep_bytes: 256 << 20,
+            log_keep_entries: 1_000_000,
+            log_ahead_bytes: bounds::LOG_AHEAD_BYTES,
+        }
     }
 }
 

@@ -252,6 +252,8 @@ impl Node {
     fn log_completed(&mut self, completion: Option<Completion>) {
         match completion {
             Some(Completion::Durable(sequence)) => self.input(Input::Persisted { sequence }),
+            Some(Completion::Damaged { group, log, slot }) => self.input(Input::Damaged { group, log, slot }),
+            Some(Completion::CheckpointDamaged { group, slot }) => self.checkpoint_damaged(group, slot),
             Some(Completion::Failed(why)) => self.fail(EngineFailure::Storage(why.to_string())),
             None => self.fail(EngineFailure::Storage("the log's writer is gone".into())),
         }

@@ -42,6 +42,8 @@ pub struct Limits {
     pub log_keep_bytes: u64,
     /// A checkpoint is taken each time this many bytes of entries were delivered to a group.
     pub checkpoint_every_bytes: u64,
+    /// How fast and how often the log and the checkpoints are read to find damage that nobody else reads.
+    pub scrub: storage::ScrubOptions,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
             log_keep_bytes: 1 << 30,
             // Replay reads the log at hundreds of MB/s: well under a second after a crash.
             checkpoint_every_bytes: 64 << 20,
+            scrub: storage::ScrubOptions::default(),
         }
     }
 }

@@ -10,7 +10,7 @@ use client::{OperationId, Origin, Slot, Verdict};
 use consensus::{
     Assembly, Configuration, Entry, EntryKind, IdWindow, Incomplete, NodeId, Occurrence, Outcome, Part, Whole,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The state of one group.
@@ -34,6 +34,8 @@ pub(crate) struct Replica {
     pub(crate) durable: Slot,
     /// The slot of the oldest durable checkpoint: the log must reach back to it.
     pub(crate) oldest_durable: Slot,
+    /// Checkpoints that scrub found damaged, until a whole one at their slot or a later one is durable.
+    pub(crate) damaged_checkpoints: BTreeSet<Slot>,
     marks: BTreeMap<Slot, Mark>,
     /// The first slot that no member's log reaches back to, if the group told so.
     pub(crate) needs_state: Option<Slot>,
@@ -94,6 +96,7 @@ impl Replica {
             writing: false,
             durable: Slot::ZERO,
             oldest_durable: Slot::ZERO,
+            damaged_checkpoints: BTreeSet::new(),
             marks: BTreeMap::new(),
             needs_state: None,
             installing: None,
@@ -331,12 +334,19 @@ impl Replica {
         let due = every_bytes.max(self.captured_bytes.max(parts) * LOG_PER_CHECKPOINT);
         let captures = self.bytes_since_capture >= due && self.captured.is_none() && !self.writing;
         if captures {
+            self.capture();
+        }
+        captures
+    }
+
+    /// Captures a checkpoint in any case, unless one waits to be written.
+    pub(crate) fn capture(&mut self) {
+        if self.captured.is_none() {
             let bytes = Arc::new(self.encode());
-            self.captured_bytes = (bytes.len() as u64).saturating_sub(parts);
+            self.captured_bytes = (bytes.len() as u64).saturating_sub(self.assembly.bytes());
             self.captured = Some(Captured { slot: self.delivered(), bytes });
             self.bytes_since_capture = 0;
         }
-        captures
     }
 
     /// A captured checkpoint that may be written now: the face's own store holds its slot, so that after a restart

@@ -160,9 +160,11 @@ impl Opened {
             // The engine thread may be gone already.
             let _ = sender.send(completion);
         });
-        let (log, mut recovered) = Log::open(&directory, LogOptions::default(), completed)
+        let (mut log, mut recovered) = Log::open(&directory, LogOptions::default(), completed)
             .map_err(|error| EngineFailure::Storage(error.to_string()))?;
         let checkpoints = Checkpoints::open(&directory).map_err(|error| EngineFailure::Storage(error.to_string()))?;
+        log.start_scrub(Some(checkpoints.clone()), options.limits.scrub)
+            .map_err(|error| setup(format!("cannot start the scrub thread: {error}")))?;
         let replicas = recover(&mut *faces, node, start, &mut recovered, &checkpoints)?;
         let origin = Instant::now();
         let core_options = CoreOptions {

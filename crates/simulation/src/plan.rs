@@ -124,6 +124,8 @@ pub struct Plan {
     pub stale_disk: f64,
     /// An operation travels in parts.
     pub in_parts: f64,
+    /// As in the core's options: so little in some worlds that records wait for their group's turn all the time.
+    pub log_ahead_bytes: u64,
 }
 
 impl Plan {
@@ -233,6 +235,7 @@ impl Plan {
             disk_full: if !calm && r.chance(0.1) { 0.0005 } else { 0.0 },
             stale_disk: 0.0,
             in_parts: if r.chance(0.4) { 0.3 } else { 0.0 },
+            log_ahead_bytes: if r.chance(0.3) { r.between(1, 2_000) } else { bounds::LOG_AHEAD_BYTES },
         }
     }
 

@@ -55,6 +55,7 @@ fn measure(path: &std::path::Path, in_flight: u64, bytes: usize) -> Result<(), B
         match completions.recv()? {
             Completion::Durable(reached) => durable = reached.0,
             Completion::Failed(why) => return Err(why.to_string().into()),
+            _ => {}
         }
     }
     let took = began.elapsed().as_secs_f64();

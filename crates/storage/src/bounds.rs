@@ -68,3 +68,19 @@ pub const COUNT_MAX: u64 = 1 << 62;
 /// Segments that may be missing from the middle of a log and be told as damage, each with a record of its own: 16 GiB at
 /// the default size. A log that lacks more is no log any more, and its node must join anew.
 pub const MISSING_SEGMENTS_MAX: u64 = 1024;
+
+/// Bytes that scrub reads per second unless told otherwise: 2 to 5 % of what common disks read, and 16 GiB in an hour, so that a
+/// log and its checkpoints are gone through many times a day.
+pub const SCRUB_BYTES_PER_SECOND: u64 = 4 << 20;
+
+/// Rest between two passes of scrub: a small log is not read for ever, and damage is found within the hour all the same.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(600);
+
+/// Bytes that scrub reads at once: a millisecond of a common disk.
+pub const SCRUB_PIECE_BYTES: u64 = 256 << 10;
+
+/// Where a piece cannot be read, it is read in parts of this size, the unit in which disks lose data.
+pub const SCRUB_SECTOR_BYTES: usize = 4096;
+
+/// Finds of scrub that may wait for the writer or the node; more are found again by the next pass.
+pub const REPAIRS_WAITING_MAX: usize = 4096;

@@ -238,6 +238,53 @@ impl Checkpoints {
         self.disk.sync().map_err(self.failed("sync the directory of", "*"))
     }
 
+    /// Removes a checkpoint that is damaged while a newer one is whole.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn remove_damaged(&self, group: GroupId, slot: Slot) -> Result<(), CheckpointError> {
+        let _one_at_a_time = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !self.slots(group)?.contains(&slot) {
+            return Ok(());
+        }
+        let name = name(group, slot);
+        self.disk.remove(&name).map_err(self.failed("remove damaged", &name))?;
+        self.disk.sync().map_err(self.failed("sync the directory of", &name))
+    }
+
+    /// Reads every checkpoint in pieces and says which are damaged. `pace` is told the bytes of each piece and ends it by
+    /// saying no.
+    pub(crate) fn scrub(&self, pace: &mut dyn FnMut(u64) -> bool) -> Result<Vec<(GroupId, Slot)>, CheckpointError> {
+        let mut damaged = Vec::new();
+        for name in self.names()? {
+            let Some((group, slot)) = parse(&name) else { continue };
+            // It may have been removed for a newer one meanwhile.
+            let Ok(file) = self.disk.open(&name) else { continue };
+            let bytes = file.bytes().unwrap_or(0);
+            let mut checksum = 0;
+            // The last four bytes are not under the checksum: they are it.
+            let mut held: Vec<u8> = Vec::new();
+            let mut from = 0;
+            while from < bytes {
+                let length = (bytes - from).min(bounds::SCRUB_PIECE_BYTES);
+                let mut piece = vec![0u8; usize::try_from(length).expect("bounded")];
+                crate::scrub::read_piece(&*file, from, &mut piece);
+                held.extend(piece);
+                let covered = held.len().saturating_sub(4);
+                checksum = crc32c::crc32c_append(checksum, &held[..covered]);
+                held.drain(..covered);
+                from += length;
+                if !pace(length) {
+                    return Ok(damaged);
+                }
+            }
+            if bytes < HEADER_BYTES as u64 + 4 || held != checksum.to_le_bytes() {
+                damaged.push((group, slot));
+            }
+        }
+        Ok(damaged)
+    }
+
     fn slots(&self, group: GroupId) -> Result<BTreeSet<Slot>, CheckpointError> {
         let files = self.names()?;
         let parsed = files.iter().filter_map(|name| parse(name));

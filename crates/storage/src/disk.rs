@@ -46,6 +46,11 @@ pub trait DiskFile: Send + Sync {
     /// Fills `buffer` from `offset`; an end of file on the way is an error.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// The same, from the disk itself where the file system lets us: what its cache still holds says nothing about damage.
+    fn read_from_medium(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, buffer)
+    }
+
     /// Writes all slices, one after the other, from `offset`. On an error any part may have been written.
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()>;
 
@@ -157,6 +162,13 @@ impl DiskFile for RealFile {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn read_from_medium(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        // Clean pages are dropped, so the read that follows fetches them anew. Advice: where it is not taken, no harm.
+        let length = std::num::NonZeroU64::new(buffer.len() as u64);
+        let _ = rustix::fs::fadvise(&self.file, offset, length, rustix::fs::Advice::DontNeed);
+        self.read_at(offset, buffer)
     }
 
     fn write_at(&self, mut offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {

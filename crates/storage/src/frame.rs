@@ -354,6 +354,12 @@ fn bounded_entries(identity: &RecordIdentity) -> usize {
     (identity.entries as usize).min(identity.value_bytes as usize / ROW_BYTES)
 }
 
+/// Whether every entry of a frame can still be found and judged.
+pub(crate) fn directory_is_whole(identity: &RecordIdentity, value: &Bytes) -> bool {
+    let directory = value.get(..identity.entries as usize * ROW_BYTES);
+    directory.is_some_and(|directory| crc32c::crc32c(directory) == identity.value_checksum)
+}
+
 fn read_entries(identity: &RecordIdentity, value: &Bytes) -> Vec<Option<(EntryPlace, Option<Entry>)>> {
     let count = bounded_entries(identity);
     let directory_bytes = count * ROW_BYTES;

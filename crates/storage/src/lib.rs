@@ -10,6 +10,7 @@ pub mod bounds;
 mod bytes_reader;
 mod checkpoints;
 mod describe;
+mod discipline;
 mod disk;
 mod frame;
 mod log;
@@ -18,7 +19,9 @@ mod log_state;
 mod node_directory;
 mod record_identity;
 mod recovery;
+mod repair;
 mod replay;
+mod scrub;
 mod segment_files;
 mod segment_header;
 mod segment_pool;
@@ -31,9 +34,10 @@ pub use checkpoints::{Checkpoint, CheckpointError, Checkpoints, CHECKPOINT_BYTES
 pub use describe::{describe, DescribeError};
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use log::{Completion, CompletionCallback, Log, LogOptions, SubmitError, Usage};
-pub use log_reader::{LogReader, ReadError, StoredEntry};
+pub use log_reader::{LogPage, LogReader, ReadError, StoredEntry};
 pub use node_directory::{DirectoryError, NodeDirectory, ENVIRONMENT_BYTES_MAX};
 pub use recovery::RecoveryError;
+pub use scrub::ScrubOptions;
 
 #[cfg(test)]
 mod tests;

@@ -5,12 +5,15 @@
 //! failed write or sync stops the log for good (a retried fsync may report success for pages that the kernel dropped).
 
 use crate::bounds;
+use crate::checkpoints::Checkpoints;
 use crate::disk::{Disk, RealDisk};
 use crate::log_reader::LogReader;
 use crate::node_directory::NodeDirectory;
 use crate::recovery::{self, RecoveryError};
+use crate::scrub::{ScrubOptions, ScrubThread};
 use crate::writer::{Shared, Writer};
-use consensus::{NodeId, Record, Recovered, Sequence, Start};
+use consensus::{GroupId, LogId, NodeId, Record, Recovered, Sequence, Slot, Start};
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -46,6 +49,23 @@ impl Default for LogOptions {
 pub enum Completion {
     /// Every record up to this one is durable.
     Durable(Sequence),
+    /// Scrub found the content of this entry damaged, or found it still so: for [`consensus::Input::Damaged`]. The record
+    /// that brings it again heals it.
+    Damaged {
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The slot.
+        slot: Slot,
+    },
+    /// Scrub found this checkpoint damaged, or found it still so: a new one must be written, then this one removed.
+    CheckpointDamaged {
+        /// The group.
+        group: GroupId,
+        /// Its slot.
+        slot: Slot,
+    },
     /// Writing failed: nothing after the last `Durable` may be counted on, nothing more will be written, and the node
     /// must stop. Comes once. The text names the operation and the file.
     Failed(Arc<str>),
@@ -91,12 +111,19 @@ pub struct Usage {
     pub slowest: Duration,
     /// The latest write and sync.
     pub latest: Duration,
+    /// Bytes that scrub has read since the start.
+    pub scrubbed_bytes: u64,
+    /// Damage that scrub has found since the start: entries, segments, checkpoints.
+    pub damage_found: u64,
+    /// Damage, of entries and segments, that was healed since the start.
+    pub damage_healed: u64,
 }
 
 /// The log. Dropping it writes what was submitted, then ends the writer thread.
 pub struct Log {
     shared: Arc<Shared>,
     writer: Option<JoinHandle<()>>,
+    scrub: Option<ScrubThread>,
 }
 
 impl Log {
@@ -129,7 +156,7 @@ impl Log {
         let (segmented, recovered) = recovery::open(disk, node, start, options)?;
         let shared = Arc::new(Shared::new(options, segmented.state(), recovered.position));
         let writer = Writer::spawn(shared.clone(), segmented, completion)?;
-        Ok((Log { shared, writer: Some(writer) }, recovered))
+        Ok((Log { shared, writer: Some(writer), scrub: None }, recovered))
     }
 
     /// Hands records to the writer thread, in the order of their sequences, which must follow those submitted before.
@@ -139,6 +166,19 @@ impl Log {
     /// The log failed, or its queue is full; nothing was taken.
     pub fn submit(&self, records: Vec<(Sequence, Record)>) -> Result<(), SubmitError> {
         self.shared.submit(records)
+    }
+
+    /// Starts the thread that looks for damage in the log and in these checkpoints; what it finds comes as
+    /// [`Completion::Damaged`] and [`Completion::CheckpointDamaged`], or is healed by the log itself.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start_scrub(&mut self, checkpoints: Option<Checkpoints>, options: ScrubOptions) -> io::Result<()> {
+        if options.bytes_per_second > 0 {
+            let thread = ScrubThread::spawn(self.shared.clone(), self.shared.state(), checkpoints, options)?;
+            self.scrub = Some(thread);
+        }
+        Ok(())
     }
 
     /// For reading entries, from any thread.
@@ -159,6 +199,7 @@ impl Log {
     }
 
     fn finish(&mut self) {
+        self.scrub = None;
         self.shared.close();
         if let Some(writer) = self.writer.take() {
             // A panic of the writer was reported as a failure already.

@@ -2,7 +2,7 @@
 
 use crate::log_state::{Place, SharedState};
 use bytes::Bytes;
-use consensus::{Ballot, Entry, GroupId, LogId, Slot};
+use consensus::{Ballot, Entry, GroupId, LogId, RecoveredEntry, RecoveredLog, Slot};
 use std::io;
 
 /// An entry as it stands in the log.
@@ -46,6 +46,9 @@ pub enum ReadError {
     #[error("cannot read the log: {0}")]
     Io(#[from] io::Error),
 }
+
+/// Logs with closed-up-to and highest slot of each, and whether these were the last.
+pub type LogPage = (Vec<(LogId, Slot, Slot)>, bool);
 
 /// Reads entries of a [`crate::Log`]. Cheap to clone; usable from any thread.
 #[derive(Clone)]
@@ -92,6 +95,45 @@ impl LogReader {
             return Err(ReadError::Missing { group, log, slot: from });
         }
         Ok(found)
+    }
+
+    /// What the log says, for a core that takes it into use: promise, positions, and every entry that is kept (those at or
+    /// below closed-up-to, too), read and verified; a damaged one has no content. A log without a record is empty.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn load_log(&self, group: GroupId, log: LogId) -> Result<RecoveredLog, ReadError> {
+        let mut loaded = self.state.lock().recovered_log(group, log);
+        let slots: Vec<Slot> = loaded.accepted.keys().copied().collect();
+        for slot in slots {
+            match self.read_one(group, log, slot) {
+                Ok(stored) => {
+                    let entry = RecoveredEntry { ballot: stored.ballot, entry: Some(stored.entry) };
+                    loaded.accepted.insert(slot, entry);
+                }
+                Err(ReadError::Damaged { ballot, .. }) => {
+                    loaded.accepted.insert(slot, RecoveredEntry { ballot, entry: None });
+                }
+                // Trimmed meanwhile.
+                Err(ReadError::Missing { .. }) => {
+                    loaded.accepted.remove(&slot);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Data logs of a group that come after this one, `count_max` at most, in the order of their ids: each with closed-up-to
+    /// and its highest accepted slot (or closed-up-to, if that is higher). The flag says that these are the last.
+    ///
+    /// # Errors
+    /// The file system refused.
+    pub fn list_logs(&self, group: GroupId, after: Option<LogId>, count_max: usize) -> Result<LogPage, ReadError> {
+        let state = self.state.lock();
+        let mut logs = state.logs_after(group, after);
+        let page: Vec<(LogId, Slot, Slot)> = logs.by_ref().take(count_max).collect();
+        Ok((page, logs.next().is_none()))
     }
 
     fn read_one(&self, group: GroupId, log: LogId, slot: Slot) -> Result<StoredEntry, ReadError> {

@@ -6,7 +6,10 @@
 
 use crate::disk::DiskFile;
 use crate::frame::{EntryPlace, Frame, FrameKind};
-use consensus::{Ballot, Configuration, Epoch, GroupId, LogId, NodeId, Sequence, Slot, Start};
+use crate::segment_header::SegmentHeader;
+use consensus::{
+    Ballot, Configuration, Epoch, GroupId, LogId, NodeId, RecoveredEntry, RecoveredLog, Sequence, Slot, Start,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,6 +43,8 @@ pub(crate) struct Place {
 
 const LEARNT: u8 = 1;
 const DAMAGED: u8 = 2;
+/// Damage that scrub has counted.
+const COUNTED: u8 = 4;
 
 impl Place {
     pub(crate) fn is_damaged(&self) -> bool {
@@ -110,6 +115,9 @@ pub(crate) struct Segment {
     pub file: Arc<dyn DiskFile>,
     pub name: String,
     pub bytes: u64,
+    pub header: SegmentHeader,
+    /// Durable records in it that count, numbered from 0.
+    pub records: u32,
     /// Bytes of records and identities in it.
     pub used_bytes: u64,
     pub live_bytes: u64,
@@ -122,6 +130,8 @@ pub(crate) struct GroupState {
     pub configuration: Option<(Arc<Configuration>, SegmentSequence)>,
     pub barred: Option<Kept<Epoch>>,
     pub promises_lost: Option<SegmentSequence>,
+    /// A fence whose content is lost, until a configuration of its epoch or a later one follows.
+    pub lost_fence: Option<Kept<Epoch>>,
     pub logs: BTreeMap<LogId, OneLogState>,
 }
 
@@ -155,6 +165,9 @@ pub(crate) struct LogState {
     pub peers: BTreeMap<NodeId, Kept<(Start, Sequence)>>,
     pub segments: BTreeMap<SegmentSequence, Segment>,
     pub noted: BTreeMap<Hole, SegmentSequence>,
+    /// Damage that scrub found, and of all damage what was healed, since the start.
+    pub damage_found: u64,
+    pub damage_healed: u64,
 }
 
 impl LogState {
@@ -203,10 +216,11 @@ impl LogState {
     fn configured(&mut self, landed: &Landed<'_>) {
         let state = self.groups.entry(landed.group).or_default();
         let Some(configuration) = landed.configuration else {
-            // Its content is lost; the fence that it was cannot be kept.
-            state.promises_lost = Some(landed.segment);
+            // Its content is lost; the fence that it was cannot be kept, unless a later one covers it.
+            Kept::raise(&mut state.lost_fence, landed.ballot.epoch, landed.segment);
             return;
         };
+        state.lost_fence = state.lost_fence.filter(|lost| lost.value > configuration.epoch);
         if state.configuration.as_ref().is_none_or(|(known, _)| known.epoch <= configuration.epoch) {
             state.configuration = Some((configuration.clone(), landed.segment));
         }
@@ -225,11 +239,15 @@ impl LogState {
             let keep = slot > trimmed
                 && match state.entries.get(&slot) {
                     None => true,
-                    Some(_) if learnt => true,
                     Some(old) => {
                         let known = state.ballots[old.ballot as usize];
-                        // A whole copy heals a damaged one; a damaged one never replaces its equal.
-                        known < landed.ballot || old.is_damaged() || (known == landed.ballot && entry.is_some())
+                        // What is learnt counts, unless it is a torn copy of what stands here whole.
+                        if learnt {
+                            entry.is_some() || known != landed.ballot || old.is_damaged()
+                        } else {
+                            // A whole copy heals a damaged one; a damaged one never replaces its equal.
+                            known < landed.ballot || old.is_damaged() || (known == landed.ballot && entry.is_some())
+                        }
                     }
                 };
             if !keep {
@@ -243,6 +261,10 @@ impl LogState {
                 entry.unwrap_or(LandedEntry { offset: 0, bytes: 0, checksum: 0 });
             let place = Place { segment: landed.segment, offset, bytes, checksum, ballot, flags };
             let replaced = state.entries.insert(slot, place);
+            if replaced.is_some_and(|old| old.is_damaged()) && entry.is_some() {
+                self.damage_healed += 1;
+                tracing::info!(group = %landed.group, log = %landed.log, %slot, "a damaged entry of the log is whole again");
+            }
             release(segments, replaced);
             if let Some(segment) = segments.get_mut(&landed.segment) {
                 segment.live_entries += 1;
@@ -297,6 +319,56 @@ impl LogState {
         let place = *log.entries.get(&slot)?;
         let file = self.segments.get(&place.segment)?.file.clone();
         Some((place, log.ballots[place.ballot as usize], file))
+    }
+
+    /// What a log says, without the contents of its entries; what is trimmed is closed.
+    pub(crate) fn recovered_log(&self, group: GroupId, log: LogId) -> RecoveredLog {
+        let Some(log) = self.groups.get(&group).and_then(|group| group.logs.get(&log)) else {
+            return RecoveredLog::default();
+        };
+        let entry = |(slot, place): (&Slot, &Place)| {
+            (*slot, RecoveredEntry { ballot: log.ballots[place.ballot as usize], entry: None })
+        };
+        let closed = log.closed();
+        let is_lost = |(slot, place): &(&Slot, &Place)| **slot <= closed && place.is_damaged();
+        let lost = log.entries.iter().filter(is_lost);
+        RecoveredLog {
+            promised: log.promised.map_or(Ballot::ZERO, |kept| kept.value),
+            closed,
+            lost: lost.map(|(slot, place)| (*slot, log.ballots[place.ballot as usize])).collect(),
+            trimmed: log.trimmed.map_or(Slot::ZERO, |kept| kept.value),
+            accepted: log.entries.iter().map(entry).collect(),
+            applied: Slot::ZERO,
+        }
+    }
+
+    /// Data logs of a group after this one, in order: closed-up-to and the highest slot of each.
+    pub(crate) fn logs_after(
+        &self,
+        group: GroupId,
+        after: Option<LogId>,
+    ) -> impl Iterator<Item = (LogId, Slot, Slot)> + '_ {
+        let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+        let logs = self.groups.get(&group).map(|group| group.logs.range((from, std::ops::Bound::Unbounded)));
+        logs.into_iter().flatten().filter(|(id, _)| **id != LogId::CONTROL).map(|(id, log)| {
+            let highest = log.entries.keys().next_back().copied().unwrap_or_default();
+            (*id, log.closed(), highest.max(log.closed()))
+        })
+    }
+
+    /// Takes note that this place was found damaged; `None` if the entry has moved meanwhile.
+    pub(crate) fn found_damaged(&mut self, group: GroupId, log: LogId, slot: Slot, found: Place) -> Option<()> {
+        let place = self.groups.get_mut(&group)?.logs.get_mut(&log)?.entries.get_mut(&slot)?;
+        let same = (place.segment, place.offset, place.checksum) == (found.segment, found.offset, found.checksum);
+        if !same {
+            return None;
+        }
+        if place.flags & COUNTED == 0 {
+            self.damage_found += 1;
+            tracing::error!(%group, %log, %slot, "scrub found an entry of the log damaged");
+        }
+        place.flags |= DAMAGED | COUNTED;
+        Some(())
     }
 
     /// The oldest segment.
@@ -397,6 +469,11 @@ impl GroupState {
 }
 
 impl OneLogState {
+    fn closed(&self) -> Slot {
+        let (closed, trimmed) = (self.closed.map(|kept| kept.value), self.trimmed.map(|kept| kept.value));
+        closed.max(trimmed).unwrap_or_default()
+    }
+
     /// Ballots change rarely, so entries refer to them by number.
     fn ballot_index(&mut self, ballot: Ballot) -> u32 {
         let index = self.ballots.iter().rposition(|known| *known == ballot).unwrap_or_else(|| {

@@ -12,7 +12,7 @@ use crate::replay::Replay;
 use crate::segment_files::find_segments;
 use crate::segment_pool::SegmentPool;
 use crate::segmented_log::{SegmentedLog, WriteError};
-use consensus::{GroupId, NodeId, Recovered, Start};
+use consensus::{GroupId, LogId, NodeId, Recovered, Start};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,6 +151,12 @@ pub(crate) fn open(
     };
     for group in lost {
         recovered.groups.entry(group).or_default().promises_lost = true;
+    }
+    // Data logs of groups of values are loaded when they are used. The first log is every group's own.
+    for group in recovered.groups.values_mut() {
+        if group.configuration.as_deref().is_some_and(crate::discipline::is_of_values) {
+            group.logs.retain(|log, _| matches!(*log, LogId::CONTROL | LogId::MAIN));
+        }
     }
     // Only now does a durable header say that these are no part of the log.
     for file in spare {

@@ -77,6 +77,8 @@ impl Replay {
                     file: file.file,
                     name: file.name,
                     bytes: file.header.bytes,
+                    header: file.header,
+                    records: 0,
                     used_bytes: used_bytes(&found),
                     live_bytes: 0,
                     live_entries: 0,
@@ -119,8 +121,12 @@ impl Replay {
         let torn_fences = counted.iter().filter(of_last).filter(|record| is_damaged_fence(record));
         let first_torn =
             torn.iter().map(|gap| gap.first).chain(torn_fences.map(|record| u64::from(record.identity.number))).min();
+        let unfinished = |record: &FoundRecord| first_torn.is_some() && record.identity.batch == last_batch;
+        let whole = counted.iter().filter(|record| !unfinished(record)).map(|record| record.identity.number + 1);
+        let records = whole.max().unwrap_or(0);
+        self.state.segments.get_mut(&sequence).expect("it was put there").records = records;
         for record in &counted {
-            let unfinished = first_torn.is_some() && record.identity.batch == last_batch;
+            let unfinished = unfinished(record);
             let behind = first_torn.is_some_and(|first| u64::from(record.identity.number) >= first);
             self.read_record(sequence, record, unfinished, behind);
         }
@@ -217,6 +223,13 @@ impl Replay {
             .copied()
             .collect();
         let mut frames = std::mem::take(&mut self.survivors);
+        // Figures are about what happens from now on.
+        self.state.damage_healed = 0;
+        for group in self.state.groups.values_mut() {
+            if let Some(lost) = group.lost_fence.take() {
+                group.promises_lost = Some(lost.segment);
+            }
+        }
         if let Some(last) = self.holes.iter().map(|hole| hole.segment).max() {
             self.state.distrust_closed(last);
         }

@@ -10,10 +10,12 @@ use crate::frame::{Frame, FrameKind};
 use crate::log::LogOptions;
 use crate::log_state::{Landed, LandedEntry, Segment, SegmentSequence, SharedState};
 use crate::record_identity::{IdentityCopy, IDENTITY_BYTES};
+use crate::repair::write_header;
 use crate::segment_header::{SegmentHeader, HEADER_BLOCK_BYTES};
 use crate::segment_pool::{SegmentPool, SpareSegment};
 use bytes::Bytes;
 use consensus::{NodeId, Record, Sequence, Start};
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,15 +27,19 @@ pub(crate) struct SegmentedLog {
     options: LogOptions,
     node: NodeId,
     start: Start,
-    current: CurrentSegment,
+    pub(crate) current: CurrentSegment,
     next_batch: u64,
-    position: Sequence,
+    pub(crate) position: Sequence,
     /// Files that left the log; they may be used again once a header written later is durable.
     cooling: Vec<SpareSegment>,
+    /// Segments in which scrub found damage: what is current in them is being written again.
+    pub(crate) leaving: BTreeSet<SegmentSequence>,
+    /// The next batch goes to a new segment in any case.
+    pub(crate) roll_next: bool,
 }
 
 /// The segment that takes the next batch.
-struct CurrentSegment {
+pub(crate) struct CurrentSegment {
     file: Arc<dyn DiskFile>,
     header: SegmentHeader,
     header_written: bool,
@@ -93,7 +99,7 @@ impl SegmentedLog {
             cut_segment: u64::from(found.cut_segment),
             cut_batch: found.cut_batch,
         };
-        state.lock().segments.insert(sequence, segment_of(&spare));
+        state.lock().segments.insert(sequence, segment_of(&spare, header));
         let current = CurrentSegment {
             file: spare.file,
             header,
@@ -112,6 +118,8 @@ impl SegmentedLog {
             next_batch: found.next_batch,
             position: found.position,
             cooling: Vec::new(),
+            leaving: BTreeSet::new(),
+            roll_next: false,
         };
         log.write_frames(&found.frames).map_err(failed("write what recovery kept"))?;
         log.land(&found.frames, HEADER_BLOCK_BYTES);
@@ -143,9 +151,10 @@ impl SegmentedLog {
         Ok(written)
     }
 
-    fn append_frames(&mut self, frames: &[Frame]) -> Result<(), WriteError> {
-        if !self.current.has_room_for(frames) {
+    pub(crate) fn append_frames(&mut self, frames: &[Frame]) -> Result<(), WriteError> {
+        if self.roll_next || !self.current.has_room_for(frames) {
             self.roll(frames)?;
+            self.roll_next = false;
         }
         let front = self.current.front;
         self.write_frames(frames).map_err(|source| self.failed("write or sync a batch", source))?;
@@ -158,7 +167,7 @@ impl SegmentedLog {
         self.state.clone()
     }
 
-    fn failed(&self, what: &'static str, source: io::Error) -> WriteError {
+    pub(crate) fn failed(&self, what: &'static str, source: io::Error) -> WriteError {
         WriteError { what, directory: self.pool.directory(), source }
     }
 
@@ -180,7 +189,7 @@ impl SegmentedLog {
             cut_segment: 0,
             cut_batch: 0,
         };
-        state.segments.insert(sequence, segment_of(&spare));
+        state.segments.insert(sequence, segment_of(&spare, header));
         drop(state);
         self.current =
             CurrentSegment { file: spare.file, header, header_written: false, front: HEADER_BLOCK_BYTES, number: 0 };
@@ -223,6 +232,7 @@ impl SegmentedLog {
         assert_eq!(front, self.current.front, "frames lie one after the other");
         let segment = state.segments.get_mut(&sequence).expect("the current segment is in the log");
         segment.used_bytes = self.current.used_bytes();
+        segment.records = self.current.number;
     }
 
     /// Takes segments in which nothing is current out of the log, and lets those go that left it before the current
@@ -250,26 +260,30 @@ impl SegmentedLog {
     }
 
     /// What must be written again so that the oldest segment can leave the log: its small state once no entry in it is
-    /// live, and the live entries too, some at a time, while the log is larger than its bound.
+    /// live, and the live entries too, some at a time, while the log is larger than its bound. Then what stands in segments
+    /// that are being left because of damage.
     fn carry(&mut self) -> Result<Vec<Frame>, WriteError> {
-        let mut frames = Vec::new();
         let state = self.state.lock();
         let oldest = state.oldest();
-        if oldest == self.current.sequence() {
-            return Ok(frames);
-        }
-        let live_entries = state.segments[&oldest].live_entries;
         let bound = 2 * state.live_bytes() + bounds::SLACK_SEGMENTS * self.options.segment_bytes;
-        if live_entries > 0 && state.bytes() <= bound {
-            return Ok(frames);
+        let wanted =
+            oldest != self.current.sequence() && (state.segments[&oldest].live_entries == 0 || state.bytes() > bound);
+        drop(state);
+        let frames = if wanted { self.carry_from(oldest)? } else { Vec::new() };
+        if frames.is_empty() {
+            return self.carry_from_damaged();
         }
-        state.carry_small(oldest, self.position, &mut frames);
-        if live_entries == 0 {
-            return Ok(frames);
-        }
+        Ok(frames)
+    }
+
+    /// The small state that stands in a segment, and as many of its live entries as one batch takes.
+    pub(crate) fn carry_from(&self, segment: SegmentSequence) -> Result<Vec<Frame>, WriteError> {
+        let mut frames = Vec::new();
+        let state = self.state.lock();
+        state.carry_small(segment, self.position, &mut frames);
         let mut wanted = Vec::new();
         let mut bytes = 0u64;
-        for (group, log, slot) in state.live_in(oldest) {
+        for (group, log, slot) in state.live_in(segment) {
             let (place, ballot, file) = state.place(group, log, slot).expect("it is live");
             bytes += u64::from(place.bytes);
             if bytes > bounds::CARRY_BYTES_MAX && !wanted.is_empty() {
@@ -310,7 +324,7 @@ impl SegmentedLog {
 }
 
 impl CurrentSegment {
-    fn sequence(&self) -> SegmentSequence {
+    pub(crate) fn sequence(&self) -> SegmentSequence {
         SegmentSequence::try_from(self.header.sequence).expect("2^32 segments are never written")
     }
 
@@ -325,11 +339,8 @@ impl CurrentSegment {
         self.front + u64::from(self.number) * IDENTITY_BYTES as u64 + HEADER_BLOCK_BYTES
     }
 
-    /// Both headers.
     fn write_header(&self) -> io::Result<()> {
-        let header = self.header.encode();
-        self.file.write_at(0, &[IoSlice::new(&header)])?;
-        self.file.write_at(self.header.bytes - HEADER_BLOCK_BYTES, &[IoSlice::new(&header)])
+        write_header(&*self.file, &self.header)
     }
 
     /// The records in one write, the copies of their identities in another, at the segment's other end.
@@ -405,11 +416,13 @@ impl Pieces {
     }
 }
 
-fn segment_of(spare: &SpareSegment) -> Segment {
+fn segment_of(spare: &SpareSegment, header: SegmentHeader) -> Segment {
     Segment {
         file: spare.file.clone(),
         name: spare.name.clone(),
         bytes: spare.bytes,
+        header,
+        records: 0,
         used_bytes: 2 * HEADER_BLOCK_BYTES,
         live_bytes: 0,
         live_entries: 0,

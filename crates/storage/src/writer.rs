@@ -5,6 +5,7 @@ use crate::log::{Completion, CompletionCallback, LogOptions, SubmitError, Usage}
 use crate::log_reader::LogReader;
 use crate::log_state::SharedState;
 use crate::recovery::RecoveryError;
+use crate::repair::Repair;
 use crate::segmented_log::SegmentedLog;
 use consensus::{Record, Sequence};
 use std::collections::VecDeque;
@@ -12,6 +13,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
+
+/// What the writer does next: these records, after it has begun these repairs.
+type Work = (Vec<(Sequence, Record)>, Vec<Repair>);
 
 /// What the log's handle and its writer thread share.
 pub(crate) struct Shared {
@@ -31,6 +35,8 @@ struct Queue {
     last: Sequence,
     closed: bool,
     failed: Option<Arc<str>>,
+    /// What scrub found.
+    repairs: Vec<Repair>,
     /// Bytes taken by the writer and not yet durable.
     bytes_in_flight: u64,
     figures: Usage,
@@ -46,6 +52,7 @@ impl Shared {
             last: position,
             closed: false,
             failed: None,
+            repairs: Vec::new(),
             bytes_in_flight: 0,
             figures: Usage::default(),
         };
@@ -92,6 +99,24 @@ impl Shared {
         Ok(())
     }
 
+    /// Hands over what scrub found. Too much at once is found again by the next pass.
+    pub(crate) fn repair(&self, repairs: Vec<Repair>) {
+        let mut queue = self.lock();
+        if queue.failed.is_none() && queue.repairs.len() + repairs.len() <= bounds::REPAIRS_WAITING_MAX {
+            queue.repairs.extend(repairs);
+            drop(queue);
+            self.wake.notify_one();
+        }
+    }
+
+    pub(crate) fn note_scrubbed(&self, bytes: u64) {
+        self.lock().figures.scrubbed_bytes += bytes;
+    }
+
+    pub(crate) fn state(&self) -> SharedState {
+        self.state.clone()
+    }
+
     pub(crate) fn reader(&self) -> LogReader {
         LogReader::new(self.state.clone())
     }
@@ -104,6 +129,8 @@ impl Shared {
         let state = self.state.lock();
         usage.live_bytes = state.live_bytes();
         usage.oldest_kept_bytes = state.oldest_kept_bytes();
+        usage.damage_found = state.damage_found;
+        usage.damage_healed = state.damage_healed;
         usage
     }
 
@@ -112,8 +139,9 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// The next batch; `None` once the log is closed and empty.
-    fn next_batch(&self) -> Option<Vec<(Sequence, Record)>> {
+    /// The next batch and what is to be repaired before it; `None` once the log is closed and empty. With `more` to be
+    /// written again the batch may be empty, as with repairs.
+    fn next_batch(&self, more: bool) -> Option<Work> {
         let mut queue = self.lock();
         queue.bytes_in_flight = 0;
         let mut yielded = false;
@@ -130,10 +158,14 @@ impl Shared {
                     queue = self.lock();
                     continue;
                 }
-                return Some(queue.take(self.options.batch_bytes_max));
+                let repairs = std::mem::take(&mut queue.repairs);
+                return Some((queue.take(self.options.batch_bytes_max), repairs));
             }
             if queue.closed {
                 return None;
+            }
+            if more || !queue.repairs.is_empty() {
+                return Some((Vec::new(), std::mem::take(&mut queue.repairs)));
             }
             queue = match waited {
                 Some(waited) => {
@@ -214,13 +246,15 @@ impl Writer {
     }
 
     fn run(&mut self) {
-        while let Some(batch) = self.shared.next_batch() {
+        while let Some((batch, repairs)) = self.shared.next_batch(self.log.is_leaving()) {
             // A panic here must stop the node like a failed write, not leave it waiting for ever.
-            let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.write(&batch)));
+            let written = std::panic::catch_unwind(AssertUnwindSafe(|| self.write(&batch, &repairs)));
             let why = match written {
                 Ok(Ok(())) => {
-                    let (last, _) = batch.last().expect("a batch is never empty");
-                    (self.completion)(Completion::Durable(*last));
+                    if let Some((last, _)) = batch.last() {
+                        (self.completion)(Completion::Durable(*last));
+                    }
+                    self.tell(&repairs);
                     continue;
                 }
                 Ok(Err(why)) => why,
@@ -233,10 +267,27 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: &[(Sequence, Record)]) -> Result<(), String> {
+    /// What others than storage must heal.
+    fn tell(&mut self, repairs: &[Repair]) {
+        for repair in repairs {
+            match *repair {
+                Repair::Entry { group, log, slot } => (self.completion)(Completion::Damaged { group, log, slot }),
+                Repair::Checkpoint { group, slot } => (self.completion)(Completion::CheckpointDamaged { group, slot }),
+                Repair::Segment(_) | Repair::Header(_) => {}
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[(Sequence, Record)], repairs: &[Repair]) -> Result<(), String> {
         let began = Instant::now();
+        for repair in repairs {
+            self.log.begin_repair(*repair).map_err(|error| error.to_string())?;
+        }
         let bytes = self.log.append(batch).map_err(|error| error.to_string())?;
         let took = began.elapsed();
+        if bytes == 0 {
+            return Ok(());
+        }
         let mut queue = self.shared.lock();
         let figures = &mut queue.figures;
         figures.batches += 1;

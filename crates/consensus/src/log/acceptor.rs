@@ -9,12 +9,13 @@ use crate::context::Context;
 use crate::effect::{Effect, StopReason};
 use crate::entry::Entry;
 use crate::group::Scope;
-use crate::ids::{NodeId, Sequence, Slot};
+use crate::ids::{NodeId, Slot};
 use crate::message::{Accepted, GroupMessage};
 use crate::record::Record;
 use crate::recovered::RecoveredLog;
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
+use crate::turns::Queued;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -38,7 +39,7 @@ pub(super) struct Acceptor {
     cached_bytes: usize,
     cached_up_to: Slot,
     /// Acceptances on their way to the disk: record, highest slot of it, ballot.
-    not_durable: VecDeque<(Sequence, Slot, Ballot)>,
+    not_durable: VecDeque<(Queued, Slot, Ballot)>,
     /// Highest slot accepted durably and its ballot: what a read is told.
     durable_highest: (Slot, Ballot),
     /// Since when open slots wait without anything happening.
@@ -315,7 +316,7 @@ impl Log {
         };
         assert!(ballot >= self.acceptor.promise(scope), "nothing is accepted below the promise");
         assert!(first > closed, "nothing is accepted at or below closed-up-to");
-        let sequence = context.persist(Record::Accepted {
+        let queued = context.persist(Record::Accepted {
             group: scope.group,
             log: self.id,
             ballot,
@@ -326,14 +327,13 @@ impl Log {
             self.acceptor.put(slot, ballot, entry.clone());
         }
         let last = first.plus(entries.len() as u64 - 1);
-        self.acceptor.not_durable.push_back((sequence, last, ballot));
+        self.acceptor.not_durable.push_back((queued, last, ballot));
         self.acceptor.open_since = Some(context.now);
     }
 
     /// Records that became durable count for readers now.
-    pub(crate) fn note_durable(&mut self, context: &Context) {
-        let durable = context.durable();
-        while self.acceptor.not_durable.front().is_some_and(|(sequence, ..)| *sequence <= durable) {
+    pub(crate) fn note_durable(&mut self, context: &Context, scope: &Scope) {
+        while self.acceptor.not_durable.front().is_some_and(|(queued, ..)| context.is_durable(scope, *queued)) {
             let (_, slot, ballot) = self.acceptor.not_durable.pop_front().expect("it has a front");
             let known = &mut self.acceptor.durable_highest;
             if slot > known.0 || (slot == known.0 && ballot > known.1) {

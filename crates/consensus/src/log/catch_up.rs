@@ -2,6 +2,7 @@
 //!
 //! A member that finds no log reaching back far enough needs a copy of the state.
 
+use super::acceptor::Held;
 use super::Log;
 use crate::ballot::Ballot;
 use crate::bounds;
@@ -24,12 +25,14 @@ const PATIENCE_DOUBLINGS_MAX: u32 = 4;
 pub(super) struct CatchUp {
     /// The highest slot known to be chosen somewhere.
     target: Slot,
-    /// A chosen slot whose content is missing here: fetched again.
-    healing: Option<Slot>,
+    /// Chosen slots whose content is missing here, with how often each was asked for: fetched again.
+    healing: BTreeMap<Slot, usize>,
     /// Chosen slots whose content the disk lost, with the ballots under which it stood there.
     pub(super) lost: BTreeMap<Slot, Ballot>,
     /// Whole records were missing from the disk once: those ballots may be of entries that lost.
     distrusts: bool,
+    /// What was asked for last was such a slot that is delivered: new entries come first the next time.
+    healed_last: bool,
     /// The fetch under way: from whom, its first slot, since when.
     asked: Option<(NodeId, Slot, Time)>,
     not_before: Time,
@@ -50,7 +53,8 @@ impl Default for CatchUp {
     fn default() -> Self {
         CatchUp {
             target: Slot::ZERO,
-            healing: None,
+            healing: BTreeMap::new(),
+            healed_last: false,
             lost: BTreeMap::new(),
             distrusts: false,
             asked: None,
@@ -73,7 +77,9 @@ impl CatchUp {
     }
 
     pub(super) fn heal(&mut self, slot: Slot) {
-        self.healing = Some(slot);
+        if self.healing.len() < bounds::HEALING_SLOTS_MAX {
+            self.healing.entry(slot).or_default();
+        }
     }
 
     /// The disk found a chosen slot damaged, and still knows under which ballot it stood there.
@@ -89,7 +95,7 @@ impl CatchUp {
     }
 
     pub(super) fn is_healing(&self, slot: Slot) -> bool {
-        self.healing == Some(slot)
+        self.healing.contains_key(&slot)
     }
 
     pub(super) fn needs_state(&self) -> bool {
@@ -97,7 +103,7 @@ impl CatchUp {
     }
 
     pub(super) fn state_installed(&mut self) {
-        self.healing = None;
+        self.healing.clear();
         self.asked = None;
         self.trimmed_at.clear();
         self.empty_at.clear();
@@ -117,10 +123,7 @@ impl Log {
     /// Asks the next member for what is missing, one request at a time; the answer asks for the next.
     pub(super) fn fetch_missing(&mut self, context: &mut Context, scope: &Scope) {
         let closed = self.learner.closed;
-        let range = match self.catch_up.healing {
-            Some(slot) if slot > self.learner.delivered => Some((slot, closed.max(slot))),
-            _ => (self.catch_up.target > closed).then_some((closed.next(), self.catch_up.target)),
-        };
+        let range = self.missing_range();
         self.catch_up.wanting = range.is_some();
         let Some((first, up_to)) = range else {
             self.catch_up.asked = None;
@@ -144,10 +147,15 @@ impl Log {
             .collect();
         let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
         self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
-        if self.catch_up.healing == Some(first) && self.catch_up.lost.contains_key(&first) {
+        if self.catch_up.is_healing(first) && self.catch_up.lost.contains_key(&first) {
             // Perhaps nobody else knows it chosen.
             let ask = GroupMessage::AskAccepted { log: self.id, from: first, up_to: first };
             context.send(scope, heard.iter().copied(), ask);
+        }
+        let heals = first <= self.learner.delivered.min(closed);
+        self.catch_up.healed_last = heals;
+        if heals && !self.may_ask_again(first, up_to, useful.len()) {
+            return;
         }
         if useful.is_empty() {
             // Whoever could not read it may be able to next time.
@@ -168,6 +176,71 @@ impl Log {
         self.catch_up.unanswered += 1;
         self.catch_up.asked = Some((source, first, context.now));
         context.send(scope, [source], GroupMessage::Fetch { log: self.id, from: first, up_to });
+    }
+
+    /// The slots to ask for next: those that delivery waits for, those that are new, and in turn with these the ones that the
+    /// face has and only the log lost.
+    fn missing_range(&mut self) -> Option<(Slot, Slot)> {
+        let closed = self.learner.closed;
+        let delivered = self.learner.delivered;
+        // Below what is trimmed nothing is needed any more, unless delivery still waits for it.
+        let gone = self.learner.trimmed.min(delivered);
+        self.catch_up.healing = self.catch_up.healing.split_off(&gone.next());
+        self.catch_up.lost = self.catch_up.lost.split_off(&gone.next());
+        let waited_for = self.catch_up.healing.range(delivered.next()..).next().map(|(slot, _)| *slot);
+        if let Some(slot) = waited_for {
+            return Some((slot, closed.max(slot)));
+        }
+        let new = (self.catch_up.target > closed).then_some((closed.next(), self.catch_up.target));
+        let lost = self.catch_up.healing.first_key_value().map(|(slot, _)| *slot).filter(|slot| *slot <= closed);
+        match (new, lost) {
+            (Some(new), Some(_)) if self.catch_up.healed_last => Some(new),
+            (_, Some(first)) => {
+                let run = self.catch_up.healing.keys().zip(first.0..).take_while(|(slot, number)| slot.0 == *number);
+                Some((first, run.last().map_or(first, |(slot, _)| *slot)))
+            }
+            (new, None) => new,
+        }
+    }
+
+    /// Counts a request for slots that only the log lost. Each member is asked twice; then they are left as they are until
+    /// storage tells of them again: nobody may have them any more.
+    fn may_ask_again(&mut self, first: Slot, up_to: Slot, members: usize) -> bool {
+        if members == 0 {
+            return false;
+        }
+        let asked: Vec<Slot> = self.catch_up.healing.range(first..=up_to).map(|(slot, _)| *slot).collect();
+        for slot in asked {
+            let attempts = self.catch_up.healing.get_mut(&slot).expect("just found");
+            *attempts += 1;
+            if *attempts > 2 * members {
+                self.catch_up.healing.remove(&slot);
+            }
+        }
+        self.catch_up.healing.contains_key(&first)
+    }
+
+    /// The disk lost the content of this slot, although nobody needed it now.
+    pub(crate) fn damaged(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        if slot <= self.learner.trimmed {
+            return;
+        }
+        match self.acceptor.held(slot).cloned() {
+            Some(Held { ballot, entry: Some(entry) }) if slot <= self.learner.closed => {
+                let entries = [(ballot, entry)].into();
+                context.persist(Record::Learnt { group: scope.group, log: self.id, first: slot, entries });
+            }
+            Some(Held { ballot, entry: Some(entry) }) => {
+                let entries = [entry].into();
+                context.persist(Record::Accepted { group: scope.group, log: self.id, ballot, first: slot, entries });
+            }
+            _ if slot <= self.learner.closed => {
+                self.catch_up.heal(slot);
+                self.wake(context, scope);
+            }
+            // Open, and its content is lost: it is answered as damaged until phase 1 or a notice settles it.
+            _ => {}
+        }
     }
 
     fn say_need_state(&mut self, context: &mut Context, scope: &Scope, from: Slot) {
@@ -282,7 +355,7 @@ impl Log {
             }
         }
         if entries.is_empty() {
-            if trimmed >= first {
+            if trimmed >= first && !(self.catch_up.is_healing(first) && first <= self.learner.delivered) {
                 self.catch_up.trimmed_at.insert(from);
                 self.catch_up.not_before = context.now;
             } else if closed >= first {
@@ -304,24 +377,36 @@ impl Log {
     /// ballot under which it stood here, or a higher one: that value was chosen under that ballot or a lower one, and from
     /// there on every ballot has it (*Paxos Made Simple*, P2b). `docs/decisions/0007-healing-what-is-known-chosen.md`.
     pub(super) fn heal_from_accepted(&mut self, context: &mut Context, scope: &Scope, accepted: &[Accepted]) {
-        let Some(slot) = self.catch_up.healing else { return };
-        let Some(lost) = self.catch_up.lost.get(&slot).copied() else { return };
-        let copy = accepted.iter().find(|found| found.slot == slot && found.ballot >= lost);
-        let Some((ballot, entry)) = copy.and_then(|found| Some((found.ballot, found.entry.clone()?))) else { return };
-        self.heal_from(context, scope, slot, &vec![(ballot, entry)].into());
-        self.wake(context, scope);
+        for found in accepted {
+            let lost = self.catch_up.lost.get(&found.slot).filter(|_| self.catch_up.is_healing(found.slot));
+            let Some(entry) = found.entry.clone().filter(|_| lost.is_some_and(|lost| found.ballot >= *lost)) else {
+                continue;
+            };
+            self.heal_from(context, scope, found.slot, &vec![(found.ballot, entry)].into());
+            self.wake(context, scope);
+        }
     }
 
     /// Content that the disk had lost below closed-up-to.
     fn heal_from(&mut self, context: &mut Context, scope: &Scope, first: Slot, entries: &Arc<[(Ballot, Entry)]>) {
-        if self.catch_up.healing != Some(first) || first > self.learner.closed {
-            return;
+        let (closed, delivered) = (self.learner.closed, self.learner.delivered);
+        // Where delivery stands still, what follows may be lost as well, and comes in the same answer.
+        let all_behind = self.catch_up.is_healing(first) && first > delivered;
+        let numbered: Vec<(Slot, &(Ballot, Entry))> = (first.0..)
+            .map(Slot)
+            .zip(entries.iter())
+            .filter(|(slot, _)| {
+                *slot <= closed && (self.catch_up.is_healing(*slot) || (all_behind && *slot > delivered))
+            })
+            .collect();
+        for run in numbered.chunk_by(|(left, _), (right, _)| left.next() == *right) {
+            let entries = run.iter().map(|(_, entry)| (*entry).clone()).collect();
+            context.persist(Record::Learnt { group: scope.group, log: self.id, first: run[0].0, entries });
         }
-        self.catch_up.healing = None;
-        self.catch_up.lost.remove(&first);
-        context.persist(Record::Learnt { group: scope.group, log: self.id, first, entries: entries.clone() });
-        for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries.iter()) {
-            if slot <= self.learner.closed && self.acceptor.held(slot).is_none_or(|held| held.entry.is_none()) {
+        for (slot, (ballot, entry)) in numbered {
+            self.catch_up.healing.remove(&slot);
+            self.catch_up.lost.remove(&slot);
+            if slot > delivered && self.acceptor.held(slot).is_none_or(|held| held.entry.is_none()) {
                 self.acceptor.put(slot, *ballot, entry.clone());
             }
         }

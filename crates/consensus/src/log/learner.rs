@@ -9,10 +9,11 @@ use crate::context::Context;
 use crate::effect::Effect;
 use crate::entry::Entry;
 use crate::group::Scope;
-use crate::ids::{NodeId, Sequence, Slot, Token};
+use crate::ids::{NodeId, Slot, Token};
 use crate::message::ChosenRange;
 use crate::record::Record;
 use crate::seeded_bug::{is_planted, SeededBug};
+use crate::turns::Queued;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Every so many slots the bytes of the log so far are noted, to know how much a trim would leave.
@@ -34,7 +35,7 @@ pub(super) struct Learner {
     /// The closed-up-to last written down.
     recorded: Slot,
     /// Closed-up-to records on their way to the disk.
-    not_durable: VecDeque<(Sequence, Slot)>,
+    not_durable: VecDeque<(Queued, Slot)>,
     /// The closed-up-to that is durable: what stands on the disk at or below it is what was chosen. Above it the disk may
     /// still hold an entry that lost, so nothing above is read from there, and nothing above leaves memory.
     durable_closed: Slot,
@@ -243,9 +244,9 @@ impl Log {
     }
 
     /// Closed-up-to records that became durable.
-    pub(super) fn note_closed_durable(&mut self, context: &Context) {
+    pub(super) fn note_closed_durable(&mut self, context: &Context, scope: &Scope) {
         let learner = &mut self.learner;
-        while learner.not_durable.front().is_some_and(|(sequence, _)| *sequence <= context.durable()) {
+        while learner.not_durable.front().is_some_and(|(queued, _)| context.is_durable(scope, *queued)) {
             let (_, slot) = learner.not_durable.pop_front().expect("it has a front");
             learner.durable_closed = learner.durable_closed.max(slot);
         }
@@ -254,9 +255,9 @@ impl Log {
     pub(super) fn record_closed(&mut self, context: &mut Context, scope: &Scope) {
         if self.learner.closed > self.learner.recorded {
             self.learner.recorded = self.learner.closed;
-            let sequence =
+            let queued =
                 context.persist(Record::Chosen { group: scope.group, log: self.id, up_to: self.learner.closed });
-            self.learner.not_durable.push_back((sequence, self.learner.closed));
+            self.learner.not_durable.push_back((queued, self.learner.closed));
         }
     }
 }

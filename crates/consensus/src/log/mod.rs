@@ -193,8 +193,8 @@ impl Log {
         self.consider_hand_over(context, scope);
         self.propose_queued(context, scope);
         self.flush_reads(context, scope);
-        self.note_durable(context);
-        self.note_closed_durable(context);
+        self.note_durable(context, scope);
+        self.note_closed_durable(context, scope);
         self.fetch_missing(context, scope);
         self.deliver(context, scope);
         self.record_closed(context, scope);

@@ -171,7 +171,7 @@ impl Log {
         if !scope.may_vote() {
             return;
         }
-        self.note_durable(context);
+        self.note_durable(context, scope);
         let (highest, ballot) = match self.acceptor.held(self.acceptor.highest()) {
             Some(held) if is_planted(SeededBug::ReadShowsUnsynced) => (self.acceptor.highest(), held.ballot),
             _ => self.acceptor.durable_highest(),

@@ -1,7 +1,7 @@
 //! Members that were away: from the log, from the disk, or by a copy of the state.
 
 use crate::cluster::{node, Cluster, GROUP};
-use crate::{Input, LogId, Slot};
+use crate::{Input, LogId, Record, Slot};
 use std::time::Duration;
 
 fn hold(cluster: &mut Cluster, number: u128, slot: u64) {
@@ -144,4 +144,78 @@ fn the_face_may_hold_more_than_the_log_knew_closed() {
     let id = cluster.propose(2, "on");
     cluster.run(Duration::from_secs(4));
     assert_eq!(cluster.state(2).outcomes[&id], crate::ProposalOutcome::Chosen(Slot(21)));
+}
+
+/// Slots that records of node `number` brought since its disk had `from` records, as learnt or as accepted.
+fn written_again(cluster: &Cluster, number: u128, from: usize) -> Vec<u64> {
+    let mut slots = Vec::new();
+    for (_, record) in &cluster.state(number).disk[from..] {
+        match record {
+            Record::Learnt { log: LogId::MAIN, first, entries, .. } => {
+                slots.extend(first.0..first.0 + entries.len() as u64);
+            }
+            Record::Accepted { log: LogId::MAIN, first, entries, .. } => {
+                slots.extend(first.0..first.0 + entries.len() as u64);
+            }
+            _ => {}
+        }
+    }
+    slots.sort_unstable();
+    slots
+}
+
+#[test]
+fn damage_that_nobody_read_is_healed_from_memory_or_from_a_member() {
+    let mut cluster = Cluster::of(3);
+    for number in 0..30 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    let damaged = |slot| Input::Damaged { group: GROUP, log: LogId::MAIN, slot: Slot(slot) };
+
+    // What memory still has is written again at once.
+    let before = cluster.state(3).disk.len();
+    cluster.input(node(3), damaged(7));
+    cluster.settle();
+    assert_eq!(written_again(&cluster, 3, before), [7]);
+
+    // After a restart nothing of it is in memory; it comes from the others, those slots and no more.
+    cluster.nodes.get_mut(&node(3)).expect("it exists").applied = Slot(30);
+    cluster.kill(3);
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(1));
+    let before = cluster.state(3).disk.len();
+    for slot in [4, 5, 6, 20] {
+        cluster.input(node(3), damaged(slot));
+    }
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(written_again(&cluster, 3, before), [4, 5, 6, 20]);
+
+    // If no member has it any more, this node does not ask for ever, and needs no copy: its face has it.
+    (1..=2).for_each(|number| hold(&mut cluster, number, 30));
+    assert_eq!(cluster.main_status(1).trimmed, Slot(30));
+    let before = cluster.state(3).disk.len();
+    cluster.input(node(3), damaged(10));
+    cluster.run(Duration::from_secs(4));
+    assert_eq!(written_again(&cluster, 3, before), [0u64; 0]);
+    assert!(!cluster.main_status(3).needs_state);
+    cluster.propose(3, "and it goes on");
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.main_status(3).delivered, Slot(31));
+    assert!(cluster.main_status(3).closed >= Slot(31));
+}
+
+#[test]
+fn a_damaged_open_entry_is_written_again_as_it_was_accepted() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "first");
+    cluster.run(Duration::from_secs(1));
+    cluster.isolate(1);
+    cluster.propose(1, "open");
+    cluster.settle();
+    let before = cluster.state(1).disk.len();
+    cluster.input(node(1), Input::Damaged { group: GROUP, log: LogId::MAIN, slot: Slot(2) });
+    cluster.settle();
+    assert_eq!(written_again(&cluster, 1, before), [2]);
+    assert!(matches!(cluster.state(1).disk.last(), Some((_, Record::Accepted { .. }))));
 }

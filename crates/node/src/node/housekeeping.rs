@@ -2,11 +2,11 @@
 
 use super::Node;
 use crate::EngineFailure;
-use client::GroupId;
+use client::{GroupId, Slot};
 use consensus::{Input, LogId};
 use std::time::Instant;
 use storage::CheckpointError;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 impl Node {
     pub(super) fn keep_house(&mut self) {
@@ -50,6 +50,7 @@ impl Node {
             move |node, result| match result {
                 Ok(oldest) => {
                     node.metrics.checkpoints += 1;
+                    node.checkpoint_healed(group, slot);
                     if let Some(replica) = node.replicas.get_mut(&group) {
                         replica.writing = false;
                         replica.durable = slot;
@@ -65,6 +66,51 @@ impl Node {
                     }
                 }
                 // Rule 9: a failed write stops the node.
+                Err(error) => node.fail(EngineFailure::Storage(error.to_string())),
+            },
+        );
+    }
+
+    /// Scrub found a checkpoint that cannot be read any more: a new one is due at once.
+    pub(super) fn checkpoint_damaged(&mut self, group: GroupId, slot: Slot) {
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return;
+        };
+        warn!(
+            "the checkpoint of group \"{}\" at slot {slot} is damaged; a new one is written",
+            replica.configuration.name
+        );
+        replica.damaged_checkpoints.insert(slot);
+        replica.capture();
+        self.see_to_checkpoint(group);
+    }
+
+    /// A whole checkpoint at `slot` is durable: damaged ones are not needed any more. One at its slot was replaced by it.
+    fn checkpoint_healed(&mut self, group: GroupId, slot: Slot) {
+        let Some(replica) = self.replicas.get_mut(&group) else {
+            return;
+        };
+        if replica.damaged_checkpoints.is_empty() {
+            return;
+        }
+        let later = replica.damaged_checkpoints.split_off(&slot.next());
+        let damaged = std::mem::replace(&mut replica.damaged_checkpoints, later);
+        info!("group \"{}\" has a whole checkpoint again, at slot {slot}", replica.configuration.name);
+        let checkpoints = self.checkpoints.clone();
+        self.in_background(
+            move || {
+                for damaged in damaged.into_iter().filter(|damaged| *damaged != slot) {
+                    checkpoints.remove_damaged(group, damaged)?;
+                }
+                checkpoints.oldest_kept(group)
+            },
+            move |node, result| match result {
+                Ok(oldest) => {
+                    if let Some(replica) = node.replicas.get_mut(&group) {
+                        replica.oldest_durable = oldest.unwrap_or(replica.oldest_durable).max(replica.oldest_durable);
+                    }
+                    node.held(group);
+                }
                 Err(error) => node.fail(EngineFailure::Storage(error.to_string())),
             },
         );

@@ -73,6 +73,9 @@ impl Node {
             log_sync_us: usage.writing.as_micros() as u64,
             log_sync_us_max: usage.slowest.as_micros() as u64,
             log_bytes_on_disk: usage.bytes_on_disk,
+            scrub_bytes: usage.scrubbed_bytes,
+            scrub_damage_found: usage.damage_found,
+            scrub_damage_healed: usage.damage_healed,
             clients: self.clients.len() as u64,
             ..self.metrics
         }

@@ -378,5 +378,5 @@ fn free_port() -> u16 {
 
 /// Small bounds, so that checkpoints, trimming and copies happen within a test.
 pub fn small() -> Limits {
-    Limits { log_keep_bytes: 1 << 20, checkpoint_every_bytes: 1 << 20 }
+    Limits { log_keep_bytes: 1 << 20, checkpoint_every_bytes: 1 << 20, ..Limits::default() }
 }

@@ -5,7 +5,9 @@ use super::memory_disk::MemoryDisk;
 use super::script::{check, reader, script, Batch, Dice};
 use crate::log::LogOptions;
 use crate::recovery;
-use consensus::{NodeId, Start};
+use crate::repair::Repair;
+use crate::Checkpoints;
+use consensus::{GroupId, NodeId, Slot, Start};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -122,5 +124,73 @@ fn a_log_goes_on_after_a_crash_as_if_nothing_had_been() {
             disk = disk.after_crash(&mut || dice.below(2) == 0);
         }
         check_image(disk, &script, &[]);
+    }
+}
+
+#[test]
+fn leaving_a_damaged_segment_may_be_cut_short_anywhere() {
+    for seed in 31..=33 {
+        println!("seed {seed}");
+        let script: Arc<Vec<Batch>> = Arc::new(script(seed, 100));
+        let disk = MemoryDisk::new();
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+        let observed = (script.clone(), acknowledged.clone());
+        disk.observe(Some(Box::new(move |disk| {
+            let done = observed.1.load(Ordering::SeqCst);
+            let on_its_way = &observed.0[done..(done + 1).min(observed.0.len())];
+            for image in crashes(disk, seed, 2) {
+                check_image(image, &observed.0[..done], on_its_way);
+            }
+        })));
+        let mut left = 0;
+        for (number, batch) in script.iter().enumerate() {
+            if number % 9 == 8 {
+                // Scrub found something: now in the oldest segment, now in the one in use, now in between.
+                let segments: Vec<u32> = log.state().lock().segments.keys().copied().collect();
+                let segment = segments[number / 9 % segments.len()];
+                log.begin_repair(Repair::Header(segment)).unwrap();
+                log.begin_repair(Repair::Segment(segment)).unwrap();
+                left += 1;
+            }
+            log.append(batch).unwrap();
+            acknowledged.fetch_add(1, Ordering::SeqCst);
+        }
+        while log.is_leaving() {
+            log.append(&[]).unwrap();
+        }
+        disk.observe(None);
+        assert_eq!(left, 11);
+        check_image(disk.after_crash(&mut || false), &script, &[]);
+    }
+}
+
+#[test]
+fn a_checkpoint_is_there_as_a_whole_or_as_it_was_wherever_the_crash() {
+    const GROUP: GroupId = GroupId(1);
+    let content = |slot: u64| vec![slot as u8; 3000 * slot as usize];
+    for seed in 41..=43 {
+        let disk = MemoryDisk::new();
+        let checkpoints = Checkpoints::open_on(Arc::new(disk.clone()), NODE).unwrap();
+        let durable = Arc::new(AtomicUsize::new(0));
+        let observed = durable.clone();
+        disk.observe(Some(Box::new(move |disk| {
+            let done = observed.load(Ordering::SeqCst) as u64;
+            for image in crashes(disk, seed, 6) {
+                let found = Checkpoints::open_on(Arc::new(image), NODE).unwrap().newest(GROUP).unwrap();
+                let slot = found.as_ref().map_or(0, |found| found.slot.0);
+                assert!(slot == done || slot == done + 1, "checkpoint {slot} after {done}");
+                if let Some(found) = found {
+                    assert_eq!((found.bytes, found.fallen_back), (content(slot), None));
+                }
+            }
+        })));
+        for slot in 1..=6 {
+            checkpoints.write(GROUP, Slot(slot), &content(slot)).unwrap();
+            durable.store(slot as usize, Ordering::SeqCst);
+        }
+        checkpoints.remove_damaged(GROUP, Slot(5)).unwrap();
+        disk.observe(None);
+        assert_eq!(checkpoints.oldest_kept(GROUP).unwrap(), Some(Slot(6)));
     }
 }

@@ -76,6 +76,7 @@ fn a_failed_sync_poisons_the_log() {
             Ok(()) => match next(&completions) {
                 Completion::Durable(reached) => assert_eq!(reached, Sequence(sequence)),
                 Completion::Failed(why) => failure = Some(why),
+                other => panic!("{other:?}"),
             },
             Err(SubmitError::Failed(why)) => {
                 assert_eq!(Some(why), failure);

@@ -37,8 +37,8 @@ fn wait_for(receiver: &Receiver<Completion>, sequence: u64) {
     loop {
         match receiver.recv_timeout(Duration::from_secs(20)).unwrap() {
             Completion::Durable(reached) if reached >= Sequence(sequence) => return,
-            Completion::Durable(_) => {}
             Completion::Failed(why) => panic!("{why}"),
+            _ => {}
         }
     }
 }

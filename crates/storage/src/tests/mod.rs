@@ -7,4 +7,6 @@ mod failures;
 mod golden_files;
 mod log_on_files;
 mod memory_disk;
+mod on_demand;
 mod script;
+mod scrubbing;
