@@ -89,8 +89,8 @@ mod tests {
             assert!(decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
         assert!(decode(&[&bytes[..], &[0]].concat()).is_err(), "something follows");
-        assert!(decode(&encode(Slot(3), &window, b"face")).is_err(), "older than the newest id in it");
-        assert!(decode(&encode(Slot(u64::MAX), &window, b"face")).is_err(), "beyond any slot");
+        assert!(decode(&encode(Slot(3), &window, &assembly, b"face")).is_err(), "older than the newest id in it");
+        assert!(decode(&encode(Slot(u64::MAX), &window, &assembly, b"face")).is_err(), "beyond any slot");
     }
 
     #[test]

@@ -41,7 +41,9 @@ fn message(choices: &mut Unstructured<'_>) -> Result<Message> {
             logs: several(choices, 3, log_position)?,
         }),
         1 => Message::Impostor(match choices.arbitrary()? {
-            true => Impostor::LogWentBack { seen: sequence(choices)?, found: sequence(choices)? },
+            true => {
+                Impostor::LogWentBack { seen: sequence(choices)?, under: start(choices)?, found: sequence(choices)? }
+            }
             false => Impostor::RunsTwice { incarnation: choices.arbitrary()? },
         }),
         _ => Message::Group { group: group(choices)?, epoch: epoch(choices)?, body: group_message(choices)? },

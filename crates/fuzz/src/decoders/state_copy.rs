@@ -1,10 +1,11 @@
-//! The engine's part of a state copy, which is also what a checkpoint file holds: slot, window of ids, the face's part.
+//! The engine's part of a state copy, which is also what a checkpoint file holds: slot, window of ids, parts of operations
+//! whose last one is yet to come, the face's part.
 
 use super::values::{operation_id, several, slot, some_bytes};
 use crate::{Bound, Target};
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
-use consensus::{IdWindow, NodeId, Occurrence, OperationId, Outcome, Slot, Start};
+use consensus::{Assembly, IdWindow, NodeId, Occurrence, OperationId, Outcome, Part, Slot, Start};
 use node::fuzzing::{decode_checkpoint, encode_checkpoint};
 
 /// The window's bytes grow tenfold in memory, and are turned round once: an id of 3 bytes, its slot and an outcome of 2
@@ -15,15 +16,16 @@ const MEMORY: Bound = Bound { fixed: 4 << 20, per_byte: 64 };
 pub const TARGET: Target = Target { name: "state_copy", run, encode, memory: MEMORY, executions: 20_000 };
 
 fn run(bytes: &[u8]) {
-    if let Ok((slot, mut window, face)) = decode_checkpoint(bytes) {
+    if let Ok((slot, mut window, mut assembly, face)) = decode_checkpoint(bytes) {
         assert!(slot <= Slot::LARGEST, "slots can be counted on from here");
-        let again = encode_checkpoint(slot, &window, &face);
-        assert_eq!(decode_checkpoint(&again).as_ref(), Ok(&(slot, window.clone(), face)));
+        let again = encode_checkpoint(slot, &window, &assembly, &face);
+        assert_eq!(decode_checkpoint(&again).as_ref(), Ok(&(slot, window.clone(), assembly.clone(), face)));
         use_window(&mut window);
+        use_assembly(&mut assembly);
     }
-    if let Ok((slot, window, face)) = checkpoint(&mut Unstructured::new(bytes)) {
-        let encoded = encode_checkpoint(slot, &window, &face);
-        assert_eq!(decode_checkpoint(&encoded), Ok((slot, window, face)));
+    if let Ok((slot, window, assembly, face)) = checkpoint(&mut Unstructured::new(bytes)) {
+        let encoded = encode_checkpoint(slot, &window, &assembly, &face);
+        assert_eq!(decode_checkpoint(&encoded), Ok((slot, window, assembly, face)));
     }
 }
 
@@ -40,12 +42,20 @@ fn use_window(window: &mut IdWindow) {
     assert!(window.len() <= before + 20);
 }
 
-fn encode(choices: &mut Unstructured<'_>) -> Result<Vec<u8>> {
-    let (slot, window, face) = checkpoint(choices)?;
-    Ok(encode_checkpoint(slot, &window, &face))
+/// Parts that were let in lapse like any others, and none is left.
+fn use_assembly(assembly: &mut Assembly) {
+    let before = assembly.bytes();
+    let operations = assembly.lapse(Slot::LARGEST);
+    assert_eq!(operations.is_empty(), before == 0);
+    assert_eq!(assembly.bytes(), 0);
 }
 
-fn checkpoint(choices: &mut Unstructured<'_>) -> Result<(Slot, IdWindow, Bytes)> {
+fn encode(choices: &mut Unstructured<'_>) -> Result<Vec<u8>> {
+    let (slot, window, assembly, face) = checkpoint(choices)?;
+    Ok(encode_checkpoint(slot, &window, &assembly, &face))
+}
+
+fn checkpoint(choices: &mut Unstructured<'_>) -> Result<(Slot, IdWindow, Assembly, Bytes)> {
     let mut window = IdWindow::new(choices.int_in_range(1..=8)?);
     let ids =
         several(choices, 12, |choices| Ok((operation_id(choices)?, some_bytes(choices)?, choices.arbitrary::<u8>()?)))?;
@@ -60,5 +70,11 @@ fn checkpoint(choices: &mut Unstructured<'_>) -> Result<(Slot, IdWindow, Bytes)>
         };
         window.record(Slot(number), id, outcome);
     }
-    Ok((slot(choices)?.max(Slot(20)), window, some_bytes(choices)?))
+    let mut assembly = Assembly::new(choices.int_in_range(1..=4096)?, choices.int_in_range(1..=100)?);
+    let parts = several(choices, 6, |choices| Ok((operation_id(choices)?, some_bytes(choices)?)))?;
+    for (number, (operation, piece)) in (1..).zip(parts) {
+        // What is given up for want of room is gone like what never came.
+        let _ = assembly.take(Slot(u64::from(number)), Part { operation, number, piece });
+    }
+    Ok((slot(choices)?.max(Slot(20)), window, assembly, some_bytes(choices)?))
 }
