@@ -291,7 +291,7 @@ fn members_restarted_between_the_parts_have_it_whole() {
 
 #[test]
 fn a_copy_of_the_state_between_the_parts_brings_those_before_it() {
-    let limits = Limits { log_keep_bytes: 256 << 20, checkpoint_every_bytes: 8 << 20 };
+    let limits = Limits { log_keep_bytes: 256 << 20, checkpoint_every_bytes: 8 << 20, ..Limits::default() };
     let mut cluster = Cluster::group(3, limits);
     cluster.propose(0, "first").unwrap();
     let joiner = cluster.add_engine(limits);
