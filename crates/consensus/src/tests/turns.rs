@@ -1,4 +1,4 @@
-//! Groups of one node share its log in turns: one that floods keeps no other waiting for more than a few batches.
+//! Groups of one node share its log in turns: those that flood keep no other waiting for more than a few batches.
 
 use crate::cluster::{member, node};
 use crate::{
@@ -10,10 +10,10 @@ use std::collections::VecDeque;
 /// As storage's.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
-const FLOODING: GroupId = GroupId(1);
-const SMALL: GroupId = GroupId(2);
+const FLOODING: [GroupId; 4] = [GroupId(1), GroupId(2), GroupId(3), GroupId(4)];
+const SMALL: GroupId = GroupId(5);
 
-/// One node, alone in two groups, with a log that a test holds in its hands.
+/// One node, alone in its groups, with a log that a test holds in its hands.
 struct Alone {
     core: Core,
     now: Time,
@@ -25,7 +25,7 @@ impl Alone {
     fn new(options: CoreOptions) -> Alone {
         let core = Core::new(options, node(1), Start(1), Recovered::default(), 1, Time(0));
         let mut alone = Alone { core, now: Time(1_000_000), log: VecDeque::new(), chosen: Vec::new() };
-        for group in [FLOODING, SMALL] {
+        for group in FLOODING.into_iter().chain([SMALL]) {
             alone.core.handle(
                 alone.now,
                 Input::CreateGroup {
@@ -38,11 +38,11 @@ impl Alone {
                 },
             );
         }
-        // A first operation each, so that both logs are owned.
-        for group in [FLOODING, SMALL] {
+        // A first operation each, so that all logs are owned.
+        for group in FLOODING.into_iter().chain([SMALL]) {
             alone.propose(group, group.0 as u64, 1);
         }
-        while alone.chosen.len() < 2 {
+        while alone.chosen.len() < FLOODING.len() + 1 {
             assert!(alone.write_batch());
         }
         while alone.write_batch() {}
@@ -88,8 +88,8 @@ impl Alone {
 
     /// Batches until the small group's operation is chosen, beside a flood of 100 MiB.
     fn batches_beside_a_flood(mut self) -> usize {
-        for sequence in 10..35 {
-            self.propose(FLOODING, sequence, 4 << 20);
+        for sequence in 100..200 {
+            self.propose(FLOODING[sequence as usize % FLOODING.len()], sequence, (1 << 20) - 64);
         }
         self.propose(SMALL, 1000, 10);
         let wanted = OperationId { node: node(1), start: Start(1), sequence: 1000 };
@@ -99,17 +99,17 @@ impl Alone {
         });
         // The flood is not lost either.
         while self.write_batch() {}
-        assert_eq!(self.chosen.len(), 2 + 25 + 1);
+        assert_eq!(self.chosen.len(), FLOODING.len() + 1 + 100 + 1);
         batches.unwrap()
     }
 }
 
 #[test]
 fn a_small_group_waits_a_few_batches_beside_a_flood() {
-    // What is handed over already (two batches and the record that filled the second), one turn, and its own batch.
+    // What is handed over already (two batches and the record that filled the second), a turn of each, and its own batch.
     let batches = Alone::new(CoreOptions::default()).batches_beside_a_flood();
     assert!(batches <= 5, "{batches}");
-    // Without turns it waits for all that the flooding log may have in flight.
+    // Without turns it waits for all that the flooding logs may have in flight.
     let unbounded = CoreOptions { log_ahead_bytes: u64::MAX, ..CoreOptions::default() };
     let batches = Alone::new(unbounded).batches_beside_a_flood();
     assert!(batches >= 15, "{batches}");

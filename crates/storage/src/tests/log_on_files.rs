@@ -83,7 +83,7 @@ fn what_was_durable_is_there_after_a_restart() {
 #[test]
 fn an_entry_larger_than_a_segment_gets_a_segment_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
-    let large = Entry::operation(OperationId::NONE, &vec![7u8; 3 << 20]);
+    let large = Entry::operation(OperationId::NONE, &vec![7u8; (1 << 20) - 64]);
     let record = |entry: &Entry| Record::Accepted {
         group: GROUP,
         log: LOG,
