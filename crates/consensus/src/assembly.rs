@@ -83,7 +83,12 @@ impl TryFrom<Encoded> for Assembly {
         for (id, parts) in encoded.operations {
             let newest = parts.iter().map(|(_, slot, _)| *slot).max().ok_or("an operation without parts")?;
             assembly.bytes += parts.iter().map(|(_, _, piece)| cost(piece)).sum::<u64>();
-            let parts = parts.into_iter().map(|(number, slot, piece)| (number, (slot, piece))).collect();
+            let count = parts.len();
+            let parts: BTreeMap<_, _> =
+                parts.into_iter().map(|(number, slot, piece)| (number, (slot, piece))).collect();
+            if parts.len() < count {
+                return Err("a part twice");
+            }
             if assembly.by_newest.insert(newest, id).is_some() {
                 return Err("two parts in one slot");
             }
@@ -125,6 +130,12 @@ impl Assembly {
     pub fn new(bytes_max: u64, lapse_slots: u64) -> Assembly {
         assert!(lapse_slots > 0);
         Assembly { bytes_max, lapse_slots, operations: BTreeMap::new(), by_newest: BTreeMap::new(), bytes: 0 }
+    }
+
+    /// The slot of the newest part of an operation that is not whole yet.
+    #[must_use]
+    pub fn newest(&self) -> Option<Slot> {
+        self.by_newest.last_key_value().map(|(slot, _)| *slot)
     }
 
     /// The log is at `slot`: operations that lapse there. Their ids are to be closed at this slot. Call it for every slot.

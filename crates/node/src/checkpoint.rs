@@ -48,7 +48,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Checkpoint, String> {
             if !rest.is_empty() {
                 return Err(format!("{} bytes follow after the checkpoint's end", rest.len()));
             }
-            let newest = checkpoint.window.last_slot().unwrap_or(Slot::ZERO);
+            let newest = checkpoint.window.last_slot().max(checkpoint.assembly.newest()).unwrap_or(Slot::ZERO);
             if checkpoint.slot > Slot::LARGEST || newest > checkpoint.slot {
                 return Err(format!("the checkpoint's slot {} is out of bounds", checkpoint.slot));
             }

@@ -45,7 +45,7 @@ fn use_window(window: &mut IdWindow) {
 /// Parts that were let in lapse like any others, and none is left.
 fn use_assembly(assembly: &mut Assembly) {
     let before = assembly.bytes();
-    let operations = assembly.lapse(Slot::LARGEST);
+    let operations = assembly.lapse(Slot(u64::MAX));
     assert_eq!(operations.is_empty(), before == 0);
     assert_eq!(assembly.bytes(), 0);
 }
