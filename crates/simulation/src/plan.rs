@@ -81,6 +81,8 @@ pub struct Plan {
     pub propose_every: u64,
     /// Proposals made at once are up to this many.
     pub burst_max: u64,
+    /// A proposal comes from the last of the running nodes, not from any.
+    pub favourite: f64,
     /// Average time between reads.
     pub read_every: u64,
     /// A proposal is withdrawn.
@@ -214,6 +216,8 @@ impl Plan {
             lone_user: None,
             propose_every,
             burst_max,
+            // Of a stream of its own, so that worlds without one stay what they are.
+            favourite: if Random::new(seed ^ 0x6661_766f).chance(0.3) { 0.9 } else { 0.0 },
             read_every: r.between(5, 100) * 1_000,
             withdraw: if r.chance(0.5) { 0.1 } else { 0.0 },
             propose_again: if r.chance(0.6) { 0.5 } else { 0.0 },

@@ -21,7 +21,10 @@ impl Cluster {
 
     /// Some new operations, at one node.
     pub(crate) fn user_proposes(&mut self) {
-        if let Some(id) = self.random.pick(&self.nodes_with_users()) {
+        let nodes = self.nodes_with_users();
+        // Where nearly everything comes from one node, the log is handed over to it.
+        let favourite = nodes.last().copied().filter(|_| self.random.chance(self.plan.favourite));
+        if let Some(id) = favourite.or_else(|| self.random.pick(&nodes)) {
             let burst = self.random.between(1, self.plan.burst_max);
             for _ in 0..burst {
                 if self.plan.in_parts > 0.0 && self.random.chance(self.plan.in_parts) {
