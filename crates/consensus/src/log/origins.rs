@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stood_out_alternates_with_another_is_no_favourite() {
+    fn who_only_alternates_with_another_is_no_favourite() {
         let mut origins = Origins::default();
         for window in 0..6 {
             count(&mut origins, at(window * 5), 2 + u128::from(window % 2), 500);
