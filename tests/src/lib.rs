@@ -7,6 +7,7 @@
 //! with it; after a failure the servers' logs stay in `target/test-logs`.
 
 mod checksum;
+mod clocks;
 mod cluster;
 mod condition;
 mod environment;
