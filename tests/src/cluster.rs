@@ -358,6 +358,13 @@ impl Cluster {
         Ok(())
     }
 
+    /// The lines of a node's server log with these words.
+    pub fn log_lines(&self, node: usize, words: &str) -> anyhow::Result<Vec<String>> {
+        let text = std::fs::read(self.log(node))?;
+        let text = String::from_utf8_lossy(&text);
+        Ok(text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect())
+    }
+
     fn log(&self, node: usize) -> PathBuf {
         self.directory.join(format!("node{node}/log"))
     }
