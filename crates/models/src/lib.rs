@@ -18,8 +18,12 @@
 //! after that part, whose replies are lost.
 
 pub mod checker;
+pub mod cluster;
 pub mod epochs;
 pub mod log;
+pub mod messages;
+pub mod node_state;
 pub mod reads;
 pub mod runs;
+pub mod stage;
 pub mod words;
