@@ -46,6 +46,13 @@ where
         &mut self.nodes[usize::from(node)]
     }
 
+    /// The proposer of a ballot begins phase 1 under it; its `prepare` says so to the others.
+    pub fn begin_phase_one(&mut self, ballot: Ballot, prepare: Message) {
+        self.attempts += 1;
+        self.node_mut(ballot.node).stage = Stage::Preparing { ballot };
+        self.sent.insert(prepare);
+    }
+
     /// Says something with the next sync.
     pub fn reply(&mut self, node: Node, message: Message) {
         self.node_mut(node).waiting.insert(message);
@@ -110,5 +117,59 @@ where
         let found = || counted.iter().map(|node| slot(&self.node(node).disk));
         found().any(|(is_closed, _)| is_closed)
             || found().map(|(_, entry)| entry).max().is_some_and(|entry| entry.value == value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A member keeps whether the slot is closed, and its entry; it says numbers.
+    type Three = Cluster<3, (bool, Entry), u8, ()>;
+
+    fn ballot(round: u8, node: Node) -> Ballot {
+        Ballot { epoch: 1, round, node, start: 1 }
+    }
+
+    #[test]
+    fn a_crash_returns_to_the_disk_and_loses_what_waited() {
+        let mut cluster = Three::default();
+        cluster.reply(0, 7);
+        cluster.send_waiting(0);
+        cluster.reply(0, 8);
+        cluster.begin_phase_one(ballot(1, 0), 9);
+        cluster.node_mut(0).now.0 = true;
+        assert!(cluster.has_said(0, &8) && cluster.is_preparing(ballot(1, 0)));
+        cluster.crash(0);
+        assert!(cluster.has_said(0, &7) && !cluster.has_said(0, &8), "what was sent stays sent");
+        assert!(cluster.sent.has(&9) && !cluster.is_preparing(ballot(1, 0)));
+        let it = cluster.node(0);
+        assert!(!it.now.0 && it.start == 2 && (cluster.attempts, cluster.crashes) == (1, 1));
+    }
+
+    #[test]
+    fn a_proposer_steps_down_only_for_a_higher_ballot() {
+        let mut cluster = Three::default();
+        cluster.begin_phase_one(ballot(2, 0), 1);
+        cluster.step_down_below(0, ballot(2, 0));
+        assert!(cluster.is_preparing(ballot(2, 0)));
+        cluster.step_down_below(0, ballot(2, 1));
+        assert!(cluster.node(0).stage == Stage::Idle);
+    }
+
+    #[test]
+    fn phase_one_finds_the_value_of_the_highest_ballot_on_the_disks() {
+        let (early, late) = (Value(ballot(1, 0)), Value(ballot(2, 1)));
+        let mut cluster = Three::default();
+        cluster.node_mut(0).disk.1 = Entry { ballot: ballot(1, 0), value: early };
+        cluster.node_mut(1).disk.1 = Entry { ballot: ballot(2, 1), value: late };
+        cluster.node_mut(2).now.1 = Entry { ballot: ballot(3, 2), value: early };
+        let finds = |cluster: &Three, value, nodes| cluster.would_find(value, Nodes::of(nodes), |kept| *kept);
+        assert!(finds(&cluster, late, &[0, 1]) && !finds(&cluster, early, &[0, 1]));
+        assert!(!finds(&cluster, early, &[1, 2]), "what is not on the disk is not found");
+        assert!(!finds(&cluster, early, &[2]));
+        // Who knows the slot closed hands its value on whatever the ballots say.
+        cluster.node_mut(2).disk.0 = true;
+        assert!(finds(&cluster, early, &[1, 2]));
     }
 }

@@ -20,9 +20,7 @@ impl Epochs {
             for round in known + 1..=self.rounds {
                 let ballot = Ballot { epoch, round, node, start: it.start };
                 let mut state = state.clone();
-                state.cluster.attempts += 1;
-                state.cluster.node_mut(node).stage = Stage::Preparing { ballot };
-                state.cluster.sent.insert(Message::Prepare { ballot });
+                state.cluster.begin_phase_one(ballot, Message::Prepare { ballot });
                 self.promise(&mut state, node, ballot);
                 next.push((Step::BeginsPhaseOne { node, ballot }, self.settle(state)));
             }

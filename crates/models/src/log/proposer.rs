@@ -27,9 +27,7 @@ impl<const N: usize> Log<N> {
                 let start = if self.has(Bug::BallotsWithoutStart) { 1 } else { it.start };
                 let ballot = Ballot { epoch: 1, round, node, start };
                 let mut state = state.clone();
-                state.cluster.attempts += 1;
-                state.cluster.node_mut(node).stage = Stage::Preparing { ballot };
-                state.cluster.sent.insert(Message::Prepare { ballot });
+                state.cluster.begin_phase_one(ballot, Message::Prepare { ballot });
                 self.promise(&mut state, node, ballot);
                 next.push((Step::BeginsPhaseOne { node, ballot }, self.settle(state)));
             }
