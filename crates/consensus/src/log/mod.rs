@@ -3,6 +3,7 @@
 mod acceptor;
 mod admission;
 mod catch_up;
+mod copies;
 mod learner;
 mod origins;
 mod ownership;

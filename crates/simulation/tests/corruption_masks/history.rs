@@ -39,7 +39,7 @@ impl Story {
         Story::QuorumOwnerKnows,
     ];
 
-    fn is_of_a_quorum(self) -> bool {
+    pub fn is_of_a_quorum(self) -> bool {
         matches!(self, Story::QuorumNobodyKnows | Story::QuorumOwnerKnows)
     }
 
@@ -126,12 +126,13 @@ impl History {
         self
     }
 
-    /// Copies of the disks with an injury to every entry of the mask (bit 4 × node + entry) that is there.
-    pub fn damaged(&self, injury: Injury, mask: u32) -> (Vec<MemoryDisk>, [[bool; ENTRIES]; NODES]) {
+    /// Copies of the disks with these wounds, and which entries are still whole on which node.
+    pub fn damaged(&self, wounds: &Wounds) -> (Vec<MemoryDisk>, [[bool; ENTRIES]; NODES]) {
         let disks: Vec<MemoryDisk> = self.disks.iter().map(MemoryDisk::copy).collect();
         let mut intact = self.held;
         for index in 0..NODES {
-            for slot in (0..ENTRIES).filter(|slot| mask & bit(index, *slot) != 0) {
+            for slot in 0..ENTRIES {
+                let Some(injury) = wounds[index][slot] else { continue };
                 let copies = injury.inflict(&disks[index], &self.entries[slot]);
                 assert_eq!(copies > 0, self.held[index][slot], "the disks hold what the story says");
                 intact[index][slot] = false;
@@ -140,17 +141,34 @@ impl History {
         (disks, intact)
     }
 
-    /// Masks that differ in what is there.
+    /// Masks that differ in what is there; bit 4 × node + entry.
     pub fn masks(&self) -> impl Iterator<Item = u32> + '_ {
-        let absent: u32 = (0..NODES)
-            .flat_map(|index| (0..ENTRIES).map(move |slot| (index, slot)))
-            .filter(|(index, slot)| !self.held[*index][*slot])
-            .map(|(index, slot)| bit(index, slot))
-            .sum();
-        (0..1 << (NODES * ENTRIES)).filter(move |mask| mask & absent == 0)
+        (0..1 << (NODES * ENTRIES)).filter(|mask| self.fits(&wounds_of(*mask, Injury::Bit)))
+    }
+
+    /// Every way to leave each copy whole, damage its content, or lose its record.
+    pub fn mixtures(&self) -> impl Iterator<Item = Wounds> + '_ {
+        let kinds = [None, Some(Injury::Bit), Some(Injury::Record)];
+        let place = |index: usize, slot: usize| u32::try_from(index * ENTRIES + slot).expect("twelve at most");
+        (0..3usize.pow(12))
+            .map(move |number| {
+                std::array::from_fn(|index| std::array::from_fn(|slot| kinds[number / 3usize.pow(place(index, slot)) % 3]))
+            })
+            .filter(|wounds| self.fits(wounds))
+    }
+
+    fn fits(&self, wounds: &Wounds) -> bool {
+        let mut places = (0..NODES).flat_map(|index| (0..ENTRIES).map(move |slot| (index, slot)));
+        places.all(|(index, slot)| wounds[index][slot].is_none() || self.held[index][slot])
     }
 }
 
-fn bit(index: usize, slot: usize) -> u32 {
-    1 << (index * ENTRIES + slot)
+/// What happened to each entry on each node.
+pub type Wounds = [[Option<Injury>; ENTRIES]; NODES];
+
+/// The same injury to every copy in the mask.
+pub fn wounds_of(mask: u32, injury: Injury) -> Wounds {
+    std::array::from_fn(|index| {
+        std::array::from_fn(|slot| (mask & 1 << (index * ENTRIES + slot) != 0).then_some(injury))
+    })
 }

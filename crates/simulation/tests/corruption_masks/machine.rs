@@ -20,8 +20,6 @@ pub struct Machine {
     log: Log,
     completions: Receiver<Completion>,
     pub disk: MemoryDisk,
-    /// What the log said at the start.
-    pub recovered: Recovered,
     pub delivered: Vec<(Slot, Entry)>,
     pub outcomes: BTreeMap<OperationId, ProposalOutcome>,
     pub barriers: BTreeMap<Token, Result<Slot, Refusal>>,
@@ -47,11 +45,10 @@ impl Machine {
         let (log, recovered, completions) = open_log(&disk, node, start);
         let seed = u64::try_from(node.0).expect("small in this test") * 1000 + start;
         Machine {
-            core: Core::new(CoreOptions::default(), node, Start(start), recovered.clone(), seed, now),
+            core: Core::new(CoreOptions::default(), node, Start(start), recovered, seed, now),
             log,
             completions,
             disk,
-            recovered,
             delivered: Vec::new(),
             outcomes: BTreeMap::new(),
             barriers: BTreeMap::new(),

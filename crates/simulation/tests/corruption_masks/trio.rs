@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::{
-    Configuration, Entry, Epoch, GroupId, Input, LogId, LogStatus, Member, Message, NodeId, Record, Role, Sequence,
+    Change, Configuration, Entry, Epoch, GroupId, Input, LogId, LogStatus, Member, Message, NodeId, Record, Role, Sequence,
     Time, Token,
 };
 
@@ -94,6 +94,11 @@ impl Trio {
     pub fn read(&mut self, index: usize, token: Token, patience: Duration) {
         let deadline = self.now + patience;
         self.input(index, Input::Read { group: GROUP, log: LogId::MAIN, token, deadline });
+    }
+
+    pub fn change(&mut self, index: usize, token: Token, change: Change, patience: Duration) {
+        let deadline = self.now + patience;
+        self.input(index, Input::Change { token, group: GROUP, change, deadline });
     }
 
     pub fn status(&self, index: usize) -> LogStatus {
