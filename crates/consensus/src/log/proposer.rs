@@ -386,13 +386,7 @@ impl Log {
         }
     }
 
-    fn become_owner(
-        &mut self,
-        context: &mut Context,
-        scope: &Scope,
-        values: Vec<(Slot, Entry)>,
-        only_finishes: bool,
-    ) {
+    fn become_owner(&mut self, context: &mut Context, scope: &Scope, values: Vec<(Slot, Entry)>, only_finishes: bool) {
         let Stage::Preparing(preparing) = &self.proposer.stage else { unreachable!("only phase 1 leads to ownership") };
         let ballot = preparing.ballot;
         let base = self.learner.closed.next();
@@ -476,7 +470,8 @@ impl Log {
         }
         self.send_again(context, scope);
         self.send_notice(context, scope);
-        let done = matches!(&self.proposer.stage, Stage::Owning(owning) if owning.only_finishes && owning.batches.is_empty());
+        let done =
+            matches!(&self.proposer.stage, Stage::Owning(owning) if owning.only_finishes && owning.batches.is_empty());
         if done {
             self.leave_stage();
             self.ownership.must_try = true;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use consensus::{Entry, GroupMessage, Message, OperationId, Start};
+use consensus::{Entry, GroupMessage, LogId, Message, OperationId, Start};
 
 use crate::injury::Injury;
 use crate::machine::open_log;
 use crate::memory_disk::MemoryDisk;
-use crate::trio::{fresh_disks, node, Fate, Trio, NODES};
+use crate::trio::{fresh_disks, node, Fate, Trio, GROUP, NODES};
 
 pub const ENTRIES: usize = 4;
 
@@ -77,6 +77,8 @@ pub struct History {
     pub entries: Vec<Entry>,
     /// Which node holds which entry.
     pub held: [[bool; ENTRIES]; NODES],
+    /// Up to which slot each disk says that all is chosen.
+    pub closed: [usize; NODES],
 }
 
 pub fn operation(sequence: u64) -> Entry {
@@ -113,7 +115,8 @@ impl History {
         let held = std::array::from_fn(|index| {
             std::array::from_fn(|slot| !story.is_of_a_quorum() || index == 0 || (slot + 1) % 2 + 1 == index)
         });
-        History { story, disks, entries, held }
+        let closed = std::array::from_fn(|index| closed_on(&disks[index], index));
+        History { story, disks, entries, held, closed }
     }
 
     /// The same after a restart in which nothing happened. A record of the last batch that is lost with both identities cannot
@@ -146,14 +149,17 @@ impl History {
         (0..1 << (NODES * ENTRIES)).filter(|mask| self.fits(&wounds_of(*mask, Injury::Bit)))
     }
 
-    /// Every way to leave each copy whole, damage its content, or lose its record.
+    /// Every way to leave each copy whole, damage its content, or lose its record, the last on one node at most.
     pub fn mixtures(&self) -> impl Iterator<Item = Wounds> + '_ {
         let kinds = [None, Some(Injury::Bit), Some(Injury::Record)];
         let place = |index: usize, slot: usize| u32::try_from(index * ENTRIES + slot).expect("twelve at most");
         (0..3usize.pow(12))
             .map(move |number| {
-                std::array::from_fn(|index| std::array::from_fn(|slot| kinds[number / 3usize.pow(place(index, slot)) % 3]))
+                std::array::from_fn(|index| {
+                    std::array::from_fn(|slot| kinds[number / 3usize.pow(place(index, slot)) % 3])
+                })
             })
+            .filter(|wounds: &Wounds| wounds.iter().filter(|node| node.contains(&Some(Injury::Record))).count() <= 1)
             .filter(|wounds| self.fits(wounds))
     }
 
@@ -161,6 +167,13 @@ impl History {
         let mut places = (0..NODES).flat_map(|index| (0..ENTRIES).map(move |slot| (index, slot)));
         places.all(|(index, slot)| wounds[index][slot].is_none() || self.held[index][slot])
     }
+}
+
+fn closed_on(disk: &MemoryDisk, index: usize) -> usize {
+    let (log, mut recovered, _) = open_log(&disk.copy(), node(index), 3);
+    log.close();
+    let group = recovered.groups.get_mut(&GROUP).expect("every disk knows the group");
+    usize::try_from(group.log(LogId::MAIN).closed.0).expect("four at most")
 }
 
 /// What happened to each entry on each node.

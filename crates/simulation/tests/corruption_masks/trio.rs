@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use consensus::{
-    Change, Configuration, Entry, Epoch, GroupId, Input, LogId, LogStatus, Member, Message, NodeId, Record, Role, Sequence,
-    Time, Token,
+    Change, Configuration, Entry, Epoch, GroupId, Input, LogId, LogStatus, Member, Message, NodeId, Record, Role,
+    Sequence, Time, Token,
 };
 
 use crate::machine::{open_log, Machine};
