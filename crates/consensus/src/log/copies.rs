@@ -21,6 +21,14 @@ impl Preparing {
 }
 
 impl Log {
+    /// The first slot for which delivery has to wait because its content is lost here.
+    pub(super) fn first_damaged(&self) -> Option<Slot> {
+        let delivered = self.learner.delivered;
+        let chosen = self.catch_up.first_healing(delivered.max(self.learner.trimmed));
+        let mut open = self.acceptor.above(delivered).filter(|(_, held)| held.entry.is_none());
+        chosen.into_iter().chain(open.next().map(|(slot, _)| slot)).min()
+    }
+
     pub(super) fn ask_for_copies(&mut self, context: &mut Context, scope: &Scope, from: Slot) {
         let to = self.audience(context, scope);
         context.send(scope, to, GroupMessage::AskAccepted { log: self.id, from, up_to: Slot::LARGEST });

@@ -138,6 +138,11 @@ impl Aftermath {
                 return Err(format!("a read at node {index} leaves out the loss: {read:?}"));
             }
         }
+        let lost = Slot(before.len() as u64 + 1);
+        let said: Vec<Option<Slot>> = (0..NODES).map(|index| self.trio.status(index).damaged).collect();
+        if !said.contains(&Some(lost)) {
+            return Err(format!("nobody says that slot {lost} is lost: {said:?}"));
+        }
         Ok(())
     }
 }
