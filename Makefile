@@ -65,6 +65,10 @@ simulate: setup ## Simulated clusters of the consensus core under faults, for MI
 seeded-bugs: setup ## Every rule broken on purpose, one after the other: the simulation must find each (BUG=Read: some)
 	BUG=$(BUG) $(CARGO) test --release --locked -p simulation --features seeded_bugs --test seeded_bugs -- --nocapture
 
+.PHONY: masks
+masks: setup ## Every corruption mask of three nodes and four entries, in every story: a quarter of an hour
+	MASKS=all $(CARGO) test --release --locked -p simulation --test corruption_masks -- --nocapture
+
 MODEL =
 .PHONY: models
 models: setup ## The rules as small models, every state of them (MODEL=log: one; an hour or two in all)
