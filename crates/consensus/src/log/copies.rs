@@ -15,8 +15,12 @@ use crate::message::{Accepted, GroupMessage};
 impl Preparing {
     /// Whether a voter answered that it accepted this and can no longer read it.
     fn is_damaged(&self, slot: Slot, ballot: Ballot) -> bool {
-        let damaged = |(theirs, entry): &(Ballot, Option<_>)| *theirs == ballot && entry.is_none();
-        self.answers.values().any(|answer| answer.accepted.get(&slot).is_some_and(damaged))
+        self.damaged_ballots(slot).any(|damaged| damaged == ballot)
+    }
+
+    fn damaged_ballots(&self, slot: Slot) -> impl Iterator<Item = Ballot> + '_ {
+        let answers = self.answers.values().filter_map(move |answer| answer.accepted.get(&slot));
+        answers.filter(|(_, entry)| entry.is_none()).map(|(ballot, _)| *ballot)
     }
 }
 
@@ -29,9 +33,14 @@ impl Log {
         chosen.into_iter().chain(open.next().map(|(slot, _)| slot)).min()
     }
 
+    /// Asks for this slot and those right behind it that are damaged too, and for nothing that is intact: it is asked again and
+    /// again, for as long as nobody has a copy.
     pub(super) fn ask_for_copies(&mut self, context: &mut Context, scope: &Scope, from: Slot) {
+        let Stage::Preparing(preparing) = &self.proposer.stage else { return };
+        let damaged = (from.0..).map(Slot).take_while(|slot| preparing.damaged_ballots(*slot).next().is_some());
+        let up_to = damaged.last().unwrap_or(from);
         let to = self.audience(context, scope);
-        context.send(scope, to, GroupMessage::AskAccepted { log: self.id, from, up_to: Slot::LARGEST });
+        context.send(scope, to, GroupMessage::AskAccepted { log: self.id, from, up_to });
     }
 
     /// What a member has accepted may be what others have lost.
