@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use consensus::{Entry, GroupMessage, LogId, Message, OperationId, Start};
 
-use crate::injury::Injury;
+use crate::injury::{Injury, Rot};
 use crate::machine::open_log;
 use crate::memory_disk::MemoryDisk;
 use crate::trio::{fresh_disks, node, Fate, Trio, GROUP, NODES};
@@ -142,6 +142,13 @@ impl History {
             }
         }
         (disks, intact)
+    }
+
+    /// Copies of the disks, those of these nodes rotten.
+    pub fn rotten(&self, rot: Rot, nodes: &[usize]) -> Vec<MemoryDisk> {
+        let disks: Vec<MemoryDisk> = self.disks.iter().map(MemoryDisk::copy).collect();
+        nodes.iter().for_each(|index| rot.inflict(&disks[*index], &self.entries[0]));
+        disks
     }
 
     /// Masks that differ in what is there; bit 4 × node + entry.

@@ -53,6 +53,49 @@ impl Injury {
     }
 }
 
+/// What else a disk can lose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// One of the two headers of every segment.
+    OneHeader,
+    /// Both headers of the segment with the entries: all that stood in it.
+    Segment,
+    /// The content of every configuration: who belongs to the group, and the fence.
+    Configuration,
+}
+
+impl Rot {
+    /// Whether the node then cannot know what it promised.
+    pub fn costs_promises(self) -> bool {
+        self != Rot::OneHeader
+    }
+
+    /// Damages the disk.
+    pub fn inflict(self, disk: &MemoryDisk, entry: &Entry) {
+        let mut hits = 0;
+        disk.each_file(|bytes| {
+            let spoilt: Vec<usize> = match self {
+                // Not a segment, or one that was never used.
+                _ if !bytes.starts_with(SEGMENT_MARK) => Vec::new(),
+                Rot::OneHeader => vec![20],
+                Rot::Segment if places_of(bytes, entry.bytes()).is_empty() => Vec::new(),
+                Rot::Segment => vec![20, bytes.len() - HEADER + 20],
+                Rot::Configuration => {
+                    (0..bytes.len()).filter(|at| bytes[*at..].starts_with(CONFIGURATION_TEXT)).collect()
+                }
+            };
+            hits += spoilt.len();
+            spoilt.into_iter().for_each(|at| bytes[at] ^= 1);
+        });
+        assert!(hits > 0, "{self:?} was found");
+    }
+}
+
+const SEGMENT_MARK: &[u8] = b"SYNODLOG";
+
+/// Stands in every configuration of the test: an address.
+const CONFIGURATION_TEXT: &[u8] = b"host0:1";
+
 fn places_of(bytes: &[u8], wanted: &[u8]) -> Vec<usize> {
     // Records are aligned to eight bytes, and so is what stands behind an identity and a directory.
     (0..bytes.len().saturating_sub(wanted.len())).step_by(8).filter(|at| bytes[*at..].starts_with(wanted)).collect()

@@ -17,7 +17,7 @@ use std::time::Duration;
 use consensus::{Change, Entry, ProposalOutcome, Slot, Token};
 
 use history::{operation, wounds_of, History, Story, Wounds, ENTRIES};
-use injury::Injury;
+use injury::{Injury, Rot};
 use trio::{node, Trio, GROUP, NODES};
 
 /// Long enough for contact, phase 1, healing, and several attempts at each.
@@ -277,5 +277,33 @@ fn lost_records_bar_their_node_and_the_others_recover_or_stop() {
         let mixed = history.mixtures().step_by(every_so_many(97));
         let cases: Vec<Wounds> = masks.chain(mixed).collect();
         judge_all(&history, &cases, judge_records);
+    }
+}
+
+/// Headers, whole segments, and the records that say who belongs to the group.
+#[test]
+fn damage_beside_the_entries_costs_a_minority_nothing_and_makes_nothing_up() {
+    for (story, rot) in [Story::NobodyKnows, Story::Killed, Story::AllKnow]
+        .into_iter()
+        .flat_map(|story| [Rot::OneHeader, Rot::Segment, Rot::Configuration].map(|rot| (story, rot)))
+    {
+        let history = History::of(story).settled();
+        for (subset, at_once) in (0..1 << NODES).flat_map(|subset| [(subset, false), (subset, true)]) {
+            let hurt: Vec<usize> = (0..NODES).filter(|index| subset & 1 << index != 0).collect();
+            let whole: Vec<usize> = (0..NODES).filter(|index| !rot.costs_promises() || !hurt.contains(index)).collect();
+            let aftermath = Aftermath::of(history.rotten(rot, &hurt), at_once);
+            aftermath.check_running().unwrap_or_else(|what| panic!("{story:?} {rot:?} on {hurt:?}: {what}"));
+            for index in 0..NODES {
+                let delivered = aftermath.delivered(index);
+                let what = format!("{story:?}, {rot:?} on {hurt:?}, at once {at_once}: node {index} has {delivered:?}");
+                // One that does not vote may still be served by the others.
+                let quorum = whole.len() > NODES / 2;
+                if quorum && whole.contains(&index) {
+                    assert!(aftermath.is_chosen(index) && delivered.starts_with(&history.entries), "{what}");
+                } else if !quorum {
+                    assert!(!aftermath.is_chosen(index) && history.entries.starts_with(&delivered), "{what}");
+                }
+            }
+        }
     }
 }
