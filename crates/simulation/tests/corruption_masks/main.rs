@@ -307,3 +307,14 @@ fn damage_beside_the_entries_costs_a_minority_nothing_and_makes_nothing_up() {
         }
     }
 }
+
+/// Rule 9 broken on purpose: a mask must show it.
+#[cfg(feature = "seeded_bugs")]
+#[test]
+fn a_damaged_copy_taken_for_nothing_is_found() {
+    consensus::plant(Some(consensus::SeededBug::NoOpOverDamage));
+    let history = History::of(Story::NobodyKnows);
+    let found = history.masks().find_map(|mask| judge_content(&history, &wounds_of(mask, Injury::Bit), true).err());
+    consensus::plant(None);
+    println!("found as: {}", found.expect("a decision over damage shows"));
+}
