@@ -78,4 +78,7 @@ pub struct LogStatus {
     pub members: Vec<(NodeId, Slot)>,
     /// Whether it is waiting for a state copy.
     pub needs_state: bool,
+    /// The first slot not delivered whose content this node's disk has lost, and that nothing has healed so far: it waits for
+    /// whoever has an intact copy.
+    pub damaged: Option<Slot>,
 }

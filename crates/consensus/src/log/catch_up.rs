@@ -98,6 +98,10 @@ impl CatchUp {
         self.healing.contains_key(&slot)
     }
 
+    pub(super) fn first_healing(&self, after: Slot) -> Option<Slot> {
+        self.healing.range(after.next()..).next().map(|(slot, _)| *slot)
+    }
+
     pub(super) fn needs_state(&self) -> bool {
         self.said_need_state.is_some()
     }

@@ -3,6 +3,7 @@
 mod acceptor;
 mod admission;
 mod catch_up;
+mod copies;
 mod learner;
 mod origins;
 mod ownership;
@@ -281,6 +282,7 @@ impl Log {
                 .map(|member| (member.node, self.known_closed(member.node)))
                 .collect(),
             needs_state: self.catch_up.needs_state(),
+            damaged: self.first_damaged(),
         }
     }
 

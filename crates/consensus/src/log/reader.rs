@@ -343,6 +343,7 @@ impl Log {
             self.catch_up.aim(closed);
         }
         self.heal_from_accepted(context, scope, &accepted);
+        self.take_copies(context, scope, &accepted);
         if !self.reader.finish.asked {
             return;
         }

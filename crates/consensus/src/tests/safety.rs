@@ -273,3 +273,45 @@ fn an_entry_that_only_one_knows_chosen_is_healed_from_an_acceptance_of_another()
         );
     }
 }
+
+/// Three nodes accepted slots 1 to 3 and nobody heard that they were chosen; nobody can read slot 2 any more. A write comes before
+/// anybody has finished anything.
+#[test]
+fn what_stands_before_a_loss_is_finished_although_phase_one_cannot_go_on() {
+    let disk = || vec![accepted(1, 1, 1, &["one", "two", "three"])];
+    let mut cluster = with_disks([disk(), disk(), disk()]);
+    for number in 1..=3 {
+        cluster.restart_with(number, |recovered| {
+            let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+            log.accepted.insert(Slot(2), RecoveredEntry { ballot: ballot(1, 1), entry: None });
+        });
+    }
+    let id = cluster.propose(2, "next");
+    cluster.run(Duration::from_secs(3));
+    assert!((1..=3).all(|number| cluster.bodies(number) == ["one"]), "what is intact before the loss");
+    assert!(!matches!(cluster.state(2).outcomes.get(&id), Some(ProposalOutcome::Chosen(_))), "and nothing behind it");
+    assert!((1..=3).all(|number| cluster.main_status(number).closed == Slot(1)));
+}
+
+/// Slot 1 is damaged on both members that can vote. The third lost its promises, and still has the content.
+#[test]
+fn a_copy_on_a_member_that_may_not_vote_heals_a_damaged_acceptance() {
+    let disk = || vec![accepted(2, 1, 1, &["v"])];
+    for (rival, healed) in [(disk(), true), (vec![accepted(1, 3, 1, &["stale"])], false)] {
+        let mut cluster = with_disks([disk(), disk(), rival]);
+        for number in 1..=2 {
+            cluster.restart_with(number, |recovered| {
+                let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+                log.accepted.insert(Slot(1), RecoveredEntry { ballot: ballot(2, 1), entry: None });
+            });
+        }
+        cluster
+            .restart_with(3, |recovered| recovered.groups.get_mut(&GROUP).expect("it is there").promises_lost = true);
+        // At once: a promise stands in the way of finishing the slot under the ballot that it has.
+        let id = cluster.propose(1, "next");
+        cluster.run(Duration::from_secs(3));
+        let bodies = if healed { vec!["v", "next"] } else { vec![] };
+        assert!((1..=2).all(|number| cluster.bodies(number) == bodies), "a copy counts under its very ballot only");
+        assert_eq!(matches!(cluster.state(1).outcomes.get(&id), Some(ProposalOutcome::Chosen(_))), healed);
+    }
+}

@@ -45,7 +45,7 @@ impl Node {
                 changing: configuration.is_joint(),
                 role: own.map(|own| own.role),
                 needs_state: if replica.awaits_state { Some(Slot(1)) } else { replica.needs_state },
-                stopped: replica.stopped(),
+                stopped: replica.stopped().or_else(|| log.and_then(|log| log.damaged).map(waits_for)),
                 log: LogStatus {
                     // This node's own ballot of before a restart makes no owner of it.
                     owner: log.and_then(|log| log.owner.filter(|owner| *owner != node || log.is_owner)),
@@ -80,4 +80,12 @@ impl Node {
             ..self.metrics
         }
     }
+}
+
+/// Why nothing comes after this slot.
+fn waits_for(damaged: Slot) -> String {
+    format!(
+        "slot {damaged} of the log is damaged on this node's disk, and no member has given it yet: \
+         what comes after it waits for a member with an intact copy"
+    )
 }

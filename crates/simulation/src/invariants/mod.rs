@@ -2,14 +2,17 @@
 
 mod agreement;
 mod answered_once;
+mod ballots_of_the_epoch;
 mod bounded;
 mod chosen_by_quorum;
+mod closed_is_chosen;
 mod contiguous_delivery;
 mod definite_failure;
 mod durable_before_reply;
 mod epochs_fenced;
 mod exactly_once;
 mod linearizable_reads;
+mod lost_promises_bar;
 mod no_acknowledged_loss;
 mod one_configuration_per_epoch;
 mod one_value_per_ballot;
@@ -54,6 +57,9 @@ impl Default for Invariants {
             Box::new(promises_monotone::PromisesMonotone::default()),
             Box::new(durable_before_reply::DurableBeforeReply::default()),
             Box::new(epochs_fenced::EpochsFenced::default()),
+            Box::new(lost_promises_bar::LostPromisesBar::default()),
+            Box::new(ballots_of_the_epoch::BallotsOfTheEpoch),
+            Box::new(closed_is_chosen::ClosedIsChosen::default()),
             Box::new(one_value_per_ballot::OneValuePerBallot::default()),
             Box::new(one_configuration_per_epoch::OneConfigurationPerEpoch::default()),
             Box::new(chosen_by_quorum::ChosenByQuorum::default()),
