@@ -108,10 +108,10 @@ impl Log {
             match entry {
                 Some(entry) => self.deliver_one(context, scope, slot, entry),
                 None if slot <= self.learner.trimmed => {
-                    self.catch_up.heal(slot);
+                    self.catch_up.healing.want(slot);
                     break;
                 }
-                None if self.catch_up.is_healing(slot) => break,
+                None if self.catch_up.healing.contains(slot) => break,
                 None => self.read_to_deliver(context, scope, slot),
             }
         }
@@ -160,8 +160,8 @@ impl Log {
                     return;
                 }
                 if entries.is_empty() {
-                    self.catch_up.heal(from);
-                    self.catch_up.lose(from, damaged);
+                    self.catch_up.healing.want(from);
+                    self.catch_up.healing.lose(from, damaged);
                 }
                 for (_, entry) in entries {
                     let slot = self.learner.delivered.next();

@@ -3,6 +3,7 @@
 mod acceptor;
 mod admission;
 mod catch_up;
+mod healing;
 mod learner;
 mod origins;
 mod ownership;
@@ -23,6 +24,7 @@ use std::collections::BTreeMap;
 use acceptor::Acceptor;
 use admission::Admission;
 use catch_up::CatchUp;
+use healing::Healing;
 use learner::Learner;
 use origins::Origins;
 use ownership::Ownership;
@@ -54,7 +56,7 @@ impl Log {
         let closed = recovered.closed;
         let mut catch_up = CatchUp::default();
         catch_up.aim(recovered.applied);
-        catch_up.lost.clone_from(&recovered.lost);
+        catch_up.healing = Healing::new(recovered.lost.clone());
         Log {
             id,
             acceptor: Acceptor::new(recovered, closed),
@@ -72,7 +74,7 @@ impl Log {
 
     /// Whole records are missing from the disk: what it says of a closed slot may have been replaced by one of them.
     pub(crate) fn distrust_damage(&mut self) {
-        self.catch_up.distrust_damage();
+        self.catch_up.healing.distrust_damage();
     }
 
     /// A message about this log. `entries` and their like were checked when it was decoded.
