@@ -396,6 +396,7 @@ impl Group {
         if renewed.is_some_and(|joint| *joint > since && (configuration.epoch > *joint || early)) {
             self.changes.barred_since = None;
             self.scope.barred = false;
+            self.scope.renewed_in = renewed.copied();
         }
     }
 }

@@ -116,7 +116,7 @@ impl Log {
             .collect();
         let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
         self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
-        if self.catch_up.healing.knows_ballot(first) {
+        if self.catch_up.healing.heals_from(scope, first).is_some() {
             // Perhaps nobody else knows it chosen.
             let ask = GroupMessage::AskAccepted { log: self.id, from: first, up_to: first };
             context.send(scope, heard.iter().copied(), ask);

@@ -22,8 +22,6 @@ pub(super) struct Healing {
     wanted: BTreeMap<Slot, usize>,
     /// Chosen slots whose content the disk lost, with the ballots under which it stood there.
     lost: BTreeMap<Slot, Ballot>,
-    /// Whole records were missing from the disk once: those ballots may be of entries that lost.
-    distrusts: bool,
     /// What was asked for last was a slot that is delivered: new entries come first the next time.
     asked_last: bool,
 }
@@ -41,28 +39,18 @@ impl Healing {
 
     /// The disk found a chosen slot damaged, and still knows under which ballot it stood there.
     pub(super) fn lose(&mut self, slot: Slot, ballot: Option<Ballot>) {
-        if let Some(ballot) = ballot.filter(|_| !self.distrusts) {
+        if let Some(ballot) = ballot {
             self.lost.insert(slot, ballot);
         }
-    }
-
-    pub(super) fn distrust_damage(&mut self) {
-        self.lost.clear();
-        self.distrusts = true;
     }
 
     pub(super) fn contains(&self, slot: Slot) -> bool {
         self.wanted.contains_key(&slot)
     }
 
-    /// Whether a slot that is to be healed can be healed from an acceptance.
-    pub(super) fn knows_ballot(&self, slot: Slot) -> bool {
-        self.contains(slot) && self.lost.contains_key(&slot)
-    }
-
-    /// Whether what was accepted under this ballot heals the slot.
-    fn takes(&self, slot: Slot, ballot: Ballot) -> bool {
-        self.contains(slot) && self.lost.get(&slot).is_some_and(|lost| ballot >= *lost)
+    /// The ballot, that of the chosen value or a later one, from which on any acceptance heals a slot that is to be healed.
+    pub(super) fn heals_from(&self, scope: &Scope, slot: Slot) -> Option<Ballot> {
+        self.lost.get(&slot).copied().filter(|ballot| self.contains(slot) && scope.knows_all_since(*ballot))
     }
 
     fn is_healed(&mut self, slot: Slot) {
@@ -142,10 +130,8 @@ impl Log {
     /// there on every ballot has it (*Paxos Made Simple*, P2b). `docs/decisions/0007-healing-what-is-known-chosen.md`.
     pub(super) fn heal_from_accepted(&mut self, context: &mut Context, scope: &Scope, accepted: &[Accepted]) {
         for found in accepted {
-            let Some(entry) = found.entry.clone().filter(|_| self.catch_up.healing.takes(found.slot, found.ballot))
-            else {
-                continue;
-            };
+            let enough = self.catch_up.healing.heals_from(scope, found.slot).is_some_and(|from| found.ballot >= from);
+            let Some(entry) = found.entry.clone().filter(|_| enough) else { continue };
             self.heal_from(context, scope, found.slot, &vec![(found.ballot, entry)].into());
             self.wake(context, scope);
         }

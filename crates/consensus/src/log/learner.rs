@@ -228,21 +228,6 @@ impl Log {
         }
     }
 
-    /// A sync pass needs everything up to `slot` chosen and held: fetches what is chosen elsewhere, has the rest finished.
-    pub(crate) fn see_to(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
-        if self.learner.closed >= slot {
-            return;
-        }
-        let elsewhere = self.member_closed.values().max().copied().unwrap_or_default();
-        if elsewhere > self.learner.closed {
-            self.catch_up.aim(elsewhere.min(slot));
-        }
-        if elsewhere < slot {
-            self.ownership.must_try = true;
-        }
-        self.wake(context, scope);
-    }
-
     /// Closed-up-to records that became durable.
     pub(super) fn note_closed_durable(&mut self, context: &Context, scope: &Scope) {
         let learner = &mut self.learner;

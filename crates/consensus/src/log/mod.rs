@@ -9,6 +9,7 @@ mod origins;
 mod ownership;
 mod proposer;
 mod reader;
+mod sync_goal;
 
 use crate::ballot::Ballot;
 use crate::context::Context;
@@ -30,6 +31,7 @@ use origins::Origins;
 use ownership::Ownership;
 use proposer::Proposer;
 use reader::Reader;
+use sync_goal::SyncGoal;
 
 /// A log's state, divided by concern; each part's rules stand in its own file.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub(crate) struct Log {
     origins: Origins,
     admission: Admission,
     reader: Reader,
+    sync_goal: SyncGoal,
     /// Closed-up-to of the other members, as last heard.
     member_closed: BTreeMap<NodeId, Slot>,
     /// When something last happened here: busy logs travel with heartbeats, idle ones cost nothing.
@@ -67,14 +70,10 @@ impl Log {
             origins: Origins::default(),
             admission: Admission::default(),
             reader: Reader::default(),
+            sync_goal: SyncGoal::default(),
             member_closed: BTreeMap::new(),
             busy_at: None,
         }
-    }
-
-    /// Whole records are missing from the disk: what it says of a closed slot may have been replaced by one of them.
-    pub(crate) fn distrust_damage(&mut self) {
-        self.catch_up.healing.distrust_damage();
     }
 
     /// A message about this log. `entries` and their like were checked when it was decoded.

@@ -110,6 +110,11 @@ enum Findings {
 }
 
 impl Owning {
+    /// Where the next entry goes.
+    pub(super) fn next_slot(&self) -> Slot {
+        self.next
+    }
+
     /// What arrives while this node's disk writes the batch before travels together, unless the others chose that already: it
     /// could not be written here sooner, and fewer, larger batches cost every member less. A slow disk holds up nothing for long.
     fn gathers_until(&self, scope: &Scope, context: &Context) -> Option<Time> {
