@@ -10,7 +10,7 @@ use crate::message::{GroupMessage, LogPosition};
 use crate::record::Record;
 use crate::recovered::{RecoveredGroup, RecoveredLog};
 use crate::seeded_bug::{is_planted, SeededBug};
-use crate::status::GroupStatus;
+use crate::status::{GroupStatus, LogQueues};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -253,6 +253,10 @@ impl Group {
     pub(crate) fn next_deadline(&self, now: Time) -> Time {
         let logs = self.logs.values().map(|log| log.next_deadline(now)).min().unwrap_or(Time::NEVER);
         logs.min(self.change_deadline())
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = LogQueues> + '_ {
+        self.logs.values().map(|log| log.queues(self.scope.group))
     }
 
     pub(crate) fn status(&self, context: &Context) -> GroupStatus {

@@ -215,7 +215,7 @@ impl Group {
         }
         for log in self.logs.values() {
             let (held, closed) = (log.known_closed(node), log.closed());
-            if held.plus(bounds::PROMOTION_LAG_SLOTS) < closed {
+            if held.plus(context.options.windows.promotion_lag()) < closed {
                 return Err(Refusal::Behind { held, closed });
             }
         }

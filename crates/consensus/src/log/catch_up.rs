@@ -129,6 +129,8 @@ impl Log {
         if useful.is_empty() {
             // Whoever could not read it may be able to next time.
             self.catch_up.empty_at.clear();
+            // And so may this node: a read that failed is no damage.
+            self.read_again_to_deliver(context, scope, first);
             if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
                 if self.learner.delivered > closed {
                     // The face holds it already: only the log was behind.
@@ -191,8 +193,8 @@ impl Log {
         for (slot, held) in self.acceptor.between(first, up_to) {
             let Some(entry) = &held.entry else { break };
             bytes += entry.len();
-            let full = entries.len() >= bounds::BATCH_ENTRIES_MAX || bytes > bounds::BATCH_BYTES_MAX;
-            if slot != first.plus(entries.len() as u64) || (full && !entries.is_empty()) {
+            let full = context.options.windows.is_full(entries.len(), bytes);
+            if slot != first.plus(entries.len() as u64) || full {
                 break;
             }
             entries.push((held.ballot, entry.clone()));
@@ -202,7 +204,7 @@ impl Log {
         } else if self.catch_up.peer_reads.len() < bounds::PEER_READS_MAX {
             let token = context.reading(scope.group, self.id);
             self.catch_up.peer_reads.insert(token, (to, first));
-            let bytes_max = bounds::BATCH_BYTES_MAX;
+            let bytes_max = context.options.windows.batch_bytes;
             // What is in memory may not be on the disk yet, where an entry that lost can still stand in its slot.
             let in_memory = self.acceptor.between(first, up_to).next().map(|(slot, _)| slot.previous());
             let up_to = in_memory.unwrap_or(up_to);
@@ -250,7 +252,7 @@ impl Log {
         mut entries: Vec<(Ballot, Entry)>,
     ) {
         let Some((to, first)) = self.catch_up.peer_reads.remove(&token) else { return };
-        entries.truncate(bounds::BATCH_ENTRIES_MAX);
+        entries.truncate(context.options.windows.batch_entries);
         if entries.is_empty() && first > self.learner.trimmed && first <= self.learner.delivered {
             // Damaged here (rule 9). Nobody else may have it as chosen any more, but this node's state has it: to the one
             // that asks it is as if trimmed, and if it finds no better it takes a copy of the state.

@@ -44,6 +44,10 @@ impl Healing {
         }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.wanted.len()
+    }
+
     pub(super) fn contains(&self, slot: Slot) -> bool {
         self.wanted.contains_key(&slot)
     }
@@ -53,7 +57,7 @@ impl Healing {
         self.lost.get(&slot).copied().filter(|ballot| self.contains(slot) && scope.knows_all_since(*ballot))
     }
 
-    fn is_healed(&mut self, slot: Slot) {
+    pub(super) fn is_healed(&mut self, slot: Slot) {
         self.wanted.remove(&slot);
         self.lost.remove(&slot);
     }

@@ -144,6 +144,14 @@ impl Log {
         context.effect(Effect::ReadEntries { token, group: scope.group, log: self.id, from, up_to, bytes_max });
     }
 
+    /// Nobody can give what delivery waits for: perhaps this node's own disk can by now.
+    pub(super) fn read_again_to_deliver(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        let waits = slot == self.learner.delivered.next() && slot <= self.learner.closed && slot > self.learner.trimmed;
+        if waits && self.learner.reading.is_none() {
+            self.read_to_deliver(context, scope, slot);
+        }
+    }
+
     /// The disk's answer, to a delivery or to a member that fetches.
     pub(super) fn on_entries_read(
         &mut self,
@@ -168,6 +176,7 @@ impl Log {
                     if slot > self.learner.closed {
                         break;
                     }
+                    self.catch_up.healing.is_healed(slot);
                     self.deliver_one(context, scope, slot, entry);
                 }
             }

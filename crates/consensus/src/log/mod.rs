@@ -15,10 +15,10 @@ use crate::ballot::Ballot;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::group::Scope;
-use crate::ids::{LogId, NodeId, Slot, Token};
+use crate::ids::{GroupId, LogId, NodeId, Slot, Token};
 use crate::message::{ChosenRange, GroupMessage, LogPosition};
 use crate::recovered::RecoveredLog;
-use crate::status::LogStatus;
+use crate::status::{LogQueues, LogStatus};
 use crate::time::Time;
 use std::collections::BTreeMap;
 
@@ -259,6 +259,21 @@ impl Log {
     ) {
         self.on_entries_read(context, scope, token, entries, damaged);
         self.wake(context, scope);
+    }
+
+    pub(crate) fn queues(&self, group: GroupId) -> LogQueues {
+        LogQueues {
+            group,
+            log: self.id,
+            pending: self.admission.len(),
+            in_flight: self.proposer.in_flight_slots(),
+            queued: self.proposer.queue.len(),
+            readers: self.reader.len(),
+            healing: self.catch_up.healing.len(),
+            closed: self.learner.closed,
+            delivered: self.learner.delivered,
+            held: self.learner.held,
+        }
     }
 
     pub(crate) fn status(&self, context: &Context, scope: &Scope) -> LogStatus {

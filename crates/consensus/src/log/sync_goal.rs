@@ -7,7 +7,6 @@
 use super::ownership::Hint;
 use super::proposer::Stage;
 use super::Log;
-use crate::bounds;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::group::Scope;
@@ -73,7 +72,7 @@ impl Log {
             Stage::Preparing(_) => return,
         };
         let missing = usize::try_from(goal.next().0.saturating_sub(next.0)).unwrap_or(usize::MAX);
-        let entries = vec![Entry::no_op(); missing.min(bounds::BATCH_ENTRIES_MAX)];
+        let entries = vec![Entry::no_op(); missing.min(context.options.windows.batch_entries)];
         match to {
             // Without room there is enough to propose that leads there.
             None => entries.into_iter().take_while(|no_op| self.proposer.enqueue(no_op.clone())).for_each(drop),
