@@ -5,6 +5,9 @@ use consensus::{bounds, Windows};
 use crate::random::Random;
 use crate::worlds::World;
 
+/// What an entry takes on average: few are large, and those are up to 20 kB.
+const ENTRY_BYTES: usize = 300;
+
 /// Times are in microseconds, probabilities from 0 to 1.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -152,7 +155,20 @@ impl Plan {
             }
         }
         plan.recovery_bound = 60 * plan.failure_timeout + 5_000_000;
+        plan.widen_batches();
         plan
+    }
+
+    /// Who was away all the time fetches the entries of the whole run, batch by batch, and has a quarter of the time for it
+    /// within which everything must work again.
+    fn widen_batches(&mut self) {
+        // Half of the largest burst on average; as much again for parts, and for what is tried once more.
+        let entries = self.fault_phase / self.propose_every * (self.burst_max + 1);
+        let way = self.delay_min + self.delay_mean + self.poll_delay_max;
+        let round_trip = 2 * way + self.sync_min + self.sync_mean;
+        let least = entries.div_ceil((self.recovery_bound / 4 / round_trip).max(1)) as usize;
+        self.windows.batch_entries = self.windows.batch_entries.max(least).min(bounds::BATCH_ENTRIES_MAX);
+        self.windows.batch_bytes = self.windows.batch_bytes.max(least * ENTRY_BYTES);
     }
 
     fn any(seed: u64, world: World) -> Plan {
