@@ -1,5 +1,6 @@
 //! One group on this node: its configuration in force, its logs, and who may do what in it.
 
+use crate::ballot::Ballot;
 use crate::configuration::{Configuration, Role};
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
@@ -9,7 +10,7 @@ use crate::message::{GroupMessage, LogPosition};
 use crate::record::Record;
 use crate::recovered::{RecoveredGroup, RecoveredLog};
 use crate::seeded_bug::{is_planted, SeededBug};
-use crate::status::GroupStatus;
+use crate::status::{GroupStatus, LogQueues};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub(crate) struct Scope {
     node: NodeId,
     /// This node lost its promises and does not vote (rule 9).
     pub(crate) barred: bool,
+    /// It had lost them once, and votes again since this joint epoch was final: no record of a ballot of this epoch or a later
+    /// one is missing.
+    pub(crate) renewed_in: Option<Epoch>,
 }
 
 impl Scope {
@@ -41,6 +45,12 @@ impl Scope {
     /// Whether this node takes accepted entries; a learner's count for nothing, but spare it a fetch.
     pub(crate) fn may_accept(&self) -> bool {
         !self.barred && self.is_member()
+    }
+
+    /// Whether the disk lacks no record that came behind one of this ballot: what stands there under it was replaced by
+    /// nothing that is gone. A record of a joint epoch begun after the loss came after the loss.
+    pub(crate) fn knows_all_since(&self, ballot: Ballot) -> bool {
+        !self.barred && self.renewed_in.is_none_or(|joint| ballot.epoch >= joint)
     }
 
     pub(crate) fn may_propose(&self) -> bool {
@@ -82,16 +92,14 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(context: &Context, configuration: Arc<Configuration>, recovered: &RecoveredGroup) -> Group {
-        let scope = Scope { group: configuration.group, configuration, node: context.node, barred: false };
+        let scope =
+            Scope { group: configuration.group, configuration, node: context.node, barred: false, renewed_in: None };
         let mut logs: BTreeMap<LogId, Log> = recovered
             .logs
             .iter()
             .filter(|(id, _)| **id != LogId::CONTROL)
             .map(|(id, log)| (*id, Log::new(*id, log)))
             .collect();
-        if recovered.promises_lost || recovered.barred_since.is_some() {
-            logs.values_mut().for_each(Log::distrust_damage);
-        }
         logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group {
@@ -245,6 +253,10 @@ impl Group {
     pub(crate) fn next_deadline(&self, now: Time) -> Time {
         let logs = self.logs.values().map(|log| log.next_deadline(now)).min().unwrap_or(Time::NEVER);
         logs.min(self.change_deadline())
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = LogQueues> + '_ {
+        self.logs.values().map(|log| log.queues(self.scope.group))
     }
 
     pub(crate) fn status(&self, context: &Context) -> GroupStatus {

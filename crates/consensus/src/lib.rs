@@ -38,6 +38,7 @@ mod status;
 mod tests;
 mod time;
 mod turns;
+mod windows;
 
 pub use crate::core::Core;
 pub use assembly::{Assembly, Incomplete, Whole};
@@ -58,5 +59,6 @@ pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};
 #[cfg(feature = "seeded_bugs")]
 pub use seeded_bug::plant;
 pub use seeded_bug::{is_planted, SeededBug};
-pub use status::{GroupStatus, LogStatus, NodeStatus, PeerStatus};
+pub use status::{GroupStatus, LogQueues, LogStatus, NodeStatus, PeerStatus};
 pub use time::Time;
+pub use windows::Windows;

@@ -215,7 +215,7 @@ impl Group {
         }
         for log in self.logs.values() {
             let (held, closed) = (log.known_closed(node), log.closed());
-            if held.plus(bounds::PROMOTION_LAG_SLOTS) < closed {
+            if held.plus(context.options.windows.promotion_lag()) < closed {
                 return Err(Refusal::Behind { held, closed });
             }
         }
@@ -377,7 +377,8 @@ impl Group {
     /// A node that cannot know what it promised does not vote until a change begun afterwards is final (rule 9).
     pub(crate) fn bar_if_needed(&mut self, context: &mut Context, recovered: &RecoveredGroup) {
         if recovered.promises_lost {
-            let since = self.scope.epoch();
+            // Its newest configuration may be among what is lost; then what it did in that epoch may still tell of it.
+            let since = self.scope.epoch().max(recovered.newest_epoch());
             context.persist(Record::VotingBarred { group: self.scope.group, since });
             self.changes.barred_since = Some(since.max(recovered.barred_since.unwrap_or_default()));
         } else {
@@ -396,6 +397,7 @@ impl Group {
         if renewed.is_some_and(|joint| *joint > since && (configuration.epoch > *joint || early)) {
             self.changes.barred_since = None;
             self.scope.barred = false;
+            self.scope.renewed_in = renewed.copied();
         }
     }
 }

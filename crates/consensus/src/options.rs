@@ -1,6 +1,7 @@
 //! What an operator may set.
 
 use crate::bounds;
+use crate::windows::Windows;
 use std::time::Duration;
 
 /// Options of a core. Every node of a group should have the same failure time-out; safety does not depend on it (rule 8).
@@ -16,6 +17,8 @@ pub struct CoreOptions {
     /// Bytes of records that the log may hold and not have synced before further ones take turns, group by group. Default
     /// [`bounds::LOG_AHEAD_BYTES`].
     pub log_ahead_bytes: u64,
+    /// Sizes of batches and windows.
+    pub windows: Windows,
 }
 
 impl Default for CoreOptions {
@@ -25,6 +28,7 @@ impl Default for CoreOptions {
             log_keep_bytes: 256 << 20,
             log_keep_entries: 1_000_000,
             log_ahead_bytes: bounds::LOG_AHEAD_BYTES,
+            windows: Windows::default(),
         }
     }
 }

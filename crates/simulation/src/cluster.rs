@@ -120,7 +120,7 @@ pub(crate) enum Event {
 }
 
 /// What is seen, and who looks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
     pub(crate) invariants: Invariants,
@@ -130,6 +130,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    fn new(plan: &Plan, trace: bool) -> Watch {
+        Watch { trace: Trace { enabled: trace }, invariants: Invariants::new(plan), violation: None, hidden: None }
+    }
+
     pub(crate) fn see(&mut self, now: Moment, observation: &Observation<'_>) {
         self.trace.tell(now, format_args!("{observation:?}"));
         let hidden = self.hidden.is_some_and(|hidden| hidden == observation.node());
@@ -208,6 +212,7 @@ impl Cluster {
             ..Configuration::first(GROUP, "group", "simulation", "", member(ids[0], Role::Voter))
         });
         let mut cluster = Cluster {
+            watch: Watch::new(&plan, trace),
             plan,
             random,
             now: 0,
@@ -221,11 +226,9 @@ impl Cluster {
             spoilt: BTreeSet::new(),
             suspect: None,
             recovery: None,
-            watch: Watch::default(),
             report: Report::default(),
             dirty: BTreeSet::new(),
         };
-        cluster.watch.trace.enabled = trace;
         cluster.tell(format_args!("{:?}", cluster.plan));
         assert_eq!(configuration.epoch, Epoch(1));
         for id in &ids {

@@ -9,11 +9,9 @@ use consensus::{
 
 use crate::cluster::{Cluster, Event};
 use crate::face::{Face, FaceOptions};
+use crate::node::Node;
 use crate::observation::Observation;
 use crate::tally::Fault;
-
-/// A core's queues are looked at after every so many events: each look costs as much as some events do.
-const BOUNDS_EVERY: u64 = 8;
 
 impl Cluster {
     /// Gives an input to a core, now or when its node is no longer frozen.
@@ -102,18 +100,13 @@ impl Cluster {
         }
     }
 
-    /// Shows now and then what a core holds in its queues.
+    /// Shows what a core holds in its queues.
     fn look_at_bounds(&mut self, id: NodeId) {
-        if !self.report.events.is_multiple_of(BOUNDS_EVERY) || self.nodes[&id].faces.is_empty() {
-            return;
+        let Node { core: Some(core), faces, .. } = &self.nodes[&id] else { return };
+        let remembered = faces.values().map(Face::remembered_ids).max().unwrap_or(0);
+        for queues in core.queues() {
+            self.watch.see(self.now, &Observation::Rested { node: id, queues: &queues, remembered });
         }
-        let node = &self.nodes[&id];
-        let Some(core) = &node.core else { return };
-        let status = core.status(node.told);
-        let ids = node.faces.values().map(|face| (face.remembered_ids(), self.plan.id_window)).collect::<Vec<_>>();
-        let open =
-            self.workload.proposals.range((id, OperationId::NONE)..).take_while(|((at, _), _)| *at == id).count();
-        self.watch.see(self.now, &Observation::Rested { node: id, status: &status, open, ids: &ids });
     }
 
     pub(crate) fn plan_wake(&mut self, id: NodeId) {

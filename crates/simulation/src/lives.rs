@@ -57,6 +57,7 @@ impl Cluster {
             failure_timeout: Duration::from_micros(self.plan.failure_timeout),
             log_keep_entries: self.plan.log_keep_entries,
             log_ahead_bytes: self.plan.log_ahead_bytes,
+            windows: self.plan.windows,
             ..CoreOptions::default()
         };
         let seed = self.random.number();

@@ -1,9 +1,12 @@
 //! What kind of world a seed makes: how large, how slow, how broken.
 
-use consensus::bounds;
+use consensus::{bounds, Windows};
 
 use crate::random::Random;
 use crate::worlds::World;
+
+/// What an entry takes on average: few are large, and those are up to 20 kB.
+const ENTRY_BYTES: usize = 300;
 
 /// Times are in microseconds, probabilities from 0 to 1.
 #[derive(Clone, Debug)]
@@ -128,6 +131,8 @@ pub struct Plan {
     pub in_parts: f64,
     /// As in the core's options: so little in some worlds that records wait for their group's turn all the time.
     pub log_ahead_bytes: u64,
+    /// As in the core's options: so small in some worlds that a few entries fill them.
+    pub windows: Windows,
 }
 
 impl Plan {
@@ -150,7 +155,20 @@ impl Plan {
             }
         }
         plan.recovery_bound = 60 * plan.failure_timeout + 5_000_000;
+        plan.widen_batches();
         plan
+    }
+
+    /// Who was away all the time fetches the entries of the whole run, batch by batch, and has a quarter of the time for it
+    /// within which everything must work again.
+    fn widen_batches(&mut self) {
+        // Half of the largest burst on average; as much again for parts, and for what is tried once more.
+        let entries = self.fault_phase / self.propose_every * (self.burst_max + 1);
+        let way = self.delay_min + self.delay_mean + self.poll_delay_max;
+        let round_trip = 2 * way + self.sync_min + self.sync_mean;
+        let least = entries.div_ceil((self.recovery_bound / 4 / round_trip).max(1)) as usize;
+        self.windows.batch_entries = self.windows.batch_entries.max(least).min(bounds::BATCH_ENTRIES_MAX);
+        self.windows.batch_bytes = self.windows.batch_bytes.max(least * ENTRY_BYTES);
     }
 
     fn any(seed: u64, world: World) -> Plan {
@@ -240,6 +258,7 @@ impl Plan {
             stale_disk: 0.0,
             in_parts: if r.chance(0.4) { 0.3 } else { 0.0 },
             log_ahead_bytes: if r.chance(0.3) { r.between(1, 2_000) } else { bounds::LOG_AHEAD_BYTES },
+            windows: windows(seed),
         }
     }
 
@@ -338,6 +357,20 @@ impl Plan {
         (self.ordered, self.loss, self.duplication, self.long_delay) = (true, 0.0, 0.0, 0.0);
         self.crash_every = r.between(200, 800) * 1_000;
         self.down_for = r.between(20, 300) * 1_000;
+    }
+}
+
+/// Batches and windows, in half of the worlds small; of a stream of its own, so that the other worlds stay what they are.
+fn windows(seed: u64) -> Windows {
+    let r = &mut Random::new(seed ^ 0x7769_6e64_6f77);
+    if r.chance(0.5) {
+        return Windows::default();
+    }
+    Windows {
+        batch_entries: r.between(1, 20) as usize,
+        batch_bytes: r.between(50, 30_000) as usize,
+        in_flight_batches: r.between(1, bounds::IN_FLIGHT_BATCHES_MAX as u64) as usize,
+        in_flight_slots: r.between(1, 60) as usize,
     }
 }
 

@@ -28,7 +28,7 @@ impl Log {
     /// The first slot for which delivery has to wait because its content is lost here.
     pub(super) fn first_damaged(&self) -> Option<Slot> {
         let delivered = self.learner.delivered;
-        let chosen = self.catch_up.first_healing(delivered.max(self.learner.trimmed));
+        let chosen = self.catch_up.healing.first_above(delivered.max(self.learner.trimmed));
         let mut open = self.acceptor.above(delivered).filter(|(_, held)| held.entry.is_none());
         chosen.into_iter().chain(open.next().map(|(slot, _)| slot)).min()
     }

@@ -108,10 +108,10 @@ impl Log {
             match entry {
                 Some(entry) => self.deliver_one(context, scope, slot, entry),
                 None if slot <= self.learner.trimmed => {
-                    self.catch_up.heal(slot);
+                    self.catch_up.healing.want(slot);
                     break;
                 }
-                None if self.catch_up.is_healing(slot) => break,
+                None if self.catch_up.healing.contains(slot) => break,
                 None => self.read_to_deliver(context, scope, slot),
             }
         }
@@ -144,6 +144,14 @@ impl Log {
         context.effect(Effect::ReadEntries { token, group: scope.group, log: self.id, from, up_to, bytes_max });
     }
 
+    /// Nobody can give what delivery waits for: perhaps this node's own disk can by now.
+    pub(super) fn read_again_to_deliver(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        let waits = slot == self.learner.delivered.next() && slot <= self.learner.closed && slot > self.learner.trimmed;
+        if waits && self.learner.reading.is_none() {
+            self.read_to_deliver(context, scope, slot);
+        }
+    }
+
     /// The disk's answer, to a delivery or to a member that fetches.
     pub(super) fn on_entries_read(
         &mut self,
@@ -160,14 +168,15 @@ impl Log {
                     return;
                 }
                 if entries.is_empty() {
-                    self.catch_up.heal(from);
-                    self.catch_up.lose(from, damaged);
+                    self.catch_up.healing.want(from);
+                    self.catch_up.healing.lose(from, damaged);
                 }
                 for (_, entry) in entries {
                     let slot = self.learner.delivered.next();
                     if slot > self.learner.closed {
                         break;
                     }
+                    self.catch_up.healing.is_healed(slot);
                     self.deliver_one(context, scope, slot, entry);
                 }
             }
@@ -226,21 +235,6 @@ impl Log {
             learner.samples = learner.samples.split_off(&up_to);
             context.persist(Record::Trimmed { group: scope.group, log: self.id, up_to });
         }
-    }
-
-    /// A sync pass needs everything up to `slot` chosen and held: fetches what is chosen elsewhere, has the rest finished.
-    pub(crate) fn see_to(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
-        if self.learner.closed >= slot {
-            return;
-        }
-        let elsewhere = self.member_closed.values().max().copied().unwrap_or_default();
-        if elsewhere > self.learner.closed {
-            self.catch_up.aim(elsewhere.min(slot));
-        }
-        if elsewhere < slot {
-            self.ownership.must_try = true;
-        }
-        self.wake(context, scope);
     }
 
     /// Closed-up-to records that became durable.

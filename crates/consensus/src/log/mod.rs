@@ -4,31 +4,35 @@ mod acceptor;
 mod admission;
 mod catch_up;
 mod copies;
+mod healing;
 mod learner;
 mod origins;
 mod ownership;
 mod proposer;
 mod reader;
+mod sync_goal;
 
 use crate::ballot::Ballot;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::group::Scope;
-use crate::ids::{LogId, NodeId, Slot, Token};
+use crate::ids::{GroupId, LogId, NodeId, Slot, Token};
 use crate::message::{ChosenRange, GroupMessage, LogPosition};
 use crate::recovered::RecoveredLog;
-use crate::status::LogStatus;
+use crate::status::{LogQueues, LogStatus};
 use crate::time::Time;
 use std::collections::BTreeMap;
 
 use acceptor::Acceptor;
 use admission::Admission;
 use catch_up::CatchUp;
+use healing::Healing;
 use learner::Learner;
 use origins::Origins;
 use ownership::Ownership;
 use proposer::Proposer;
 use reader::Reader;
+use sync_goal::SyncGoal;
 
 /// A log's state, divided by concern; each part's rules stand in its own file.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ pub(crate) struct Log {
     origins: Origins,
     admission: Admission,
     reader: Reader,
+    sync_goal: SyncGoal,
     /// Closed-up-to of the other members, as last heard.
     member_closed: BTreeMap<NodeId, Slot>,
     /// When something last happened here: busy logs travel with heartbeats, idle ones cost nothing.
@@ -55,7 +60,7 @@ impl Log {
         let closed = recovered.closed;
         let mut catch_up = CatchUp::default();
         catch_up.aim(recovered.applied);
-        catch_up.lost.clone_from(&recovered.lost);
+        catch_up.healing = Healing::new(recovered.lost.clone());
         Log {
             id,
             acceptor: Acceptor::new(recovered, closed),
@@ -66,14 +71,10 @@ impl Log {
             origins: Origins::default(),
             admission: Admission::default(),
             reader: Reader::default(),
+            sync_goal: SyncGoal::default(),
             member_closed: BTreeMap::new(),
             busy_at: None,
         }
-    }
-
-    /// Whole records are missing from the disk: what it says of a closed slot may have been replaced by one of them.
-    pub(crate) fn distrust_damage(&mut self) {
-        self.catch_up.distrust_damage();
     }
 
     /// A message about this log. `entries` and their like were checked when it was decoded.
@@ -259,6 +260,21 @@ impl Log {
     ) {
         self.on_entries_read(context, scope, token, entries, damaged);
         self.wake(context, scope);
+    }
+
+    pub(crate) fn queues(&self, group: GroupId) -> LogQueues {
+        LogQueues {
+            group,
+            log: self.id,
+            pending: self.admission.len(),
+            in_flight: self.proposer.in_flight_slots(),
+            queued: self.proposer.queue.len(),
+            readers: self.reader.len(),
+            healing: self.catch_up.healing.len(),
+            closed: self.learner.closed,
+            delivered: self.learner.delivered,
+            held: self.learner.held,
+        }
     }
 
     pub(crate) fn status(&self, context: &Context, scope: &Scope) -> LogStatus {

@@ -124,6 +124,11 @@ enum Findings {
 }
 
 impl Owning {
+    /// Where the next entry goes.
+    pub(super) fn next_slot(&self) -> Slot {
+        self.next
+    }
+
     /// What arrives while this node's disk writes the batch before travels together, unless the others chose that already: it
     /// could not be written here sooner, and fewer, larger batches cost every member less. A slow disk holds up nothing for long.
     fn gathers_until(&self, scope: &Scope, context: &Context) -> Option<Time> {
@@ -406,9 +411,7 @@ impl Log {
         let mut batch = Vec::new();
         let mut bytes = 0;
         for (_, entry) in values {
-            if !batch.is_empty()
-                && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX)
-            {
+            if context.options.windows.is_full(batch.len(), bytes + entry.len()) {
                 self.send_batch(context, scope, std::mem::take(&mut batch));
                 bytes = 0;
             }
@@ -441,25 +444,24 @@ impl Log {
             if owning.yielding_until.is_some_and(|until| context.now < until) || !has_quorum || owning.only_finishes {
                 break;
             }
-            let full =
-                owning.batches.len() >= bounds::IN_FLIGHT_BATCHES_MAX || owning.slots >= bounds::IN_FLIGHT_SLOTS_MAX;
+            let windows = context.options.windows;
+            let full = owning.batches.len() >= windows.in_flight_batches || owning.slots >= windows.in_flight_slots;
             let Some(next) = self.proposer.queue.front() else { break };
-            let small = self.proposer.queue.len() < bounds::BATCH_ENTRIES_MAX
-                && self.proposer.queue_bytes < bounds::BATCH_BYTES_MAX;
+            let small =
+                self.proposer.queue.len() < windows.batch_entries && self.proposer.queue_bytes < windows.batch_bytes;
             let gathering = owning.gathers_until(scope, context).filter(|until| small && context.now < *until);
             if gathering.is_some() {
                 self.proposer.gathering_until = gathering;
                 break;
             }
-            if full || (owning.bytes > 0 && owning.bytes + next.len() > bounds::IN_FLIGHT_BYTES_MAX) {
+            if full || (owning.bytes > 0 && owning.bytes + next.len() > windows.in_flight_bytes()) {
                 break;
             }
+            let slots_left = windows.in_flight_slots - owning.slots;
             let mut batch = Vec::new();
             let mut bytes = 0;
             while let Some(entry) = self.proposer.queue.front() {
-                let too_much =
-                    bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX;
-                if !batch.is_empty() && too_much {
+                if windows.is_full(batch.len(), bytes + entry.len()) || batch.len() == slots_left {
                     break;
                 }
                 bytes += entry.len();
@@ -603,7 +605,7 @@ impl Log {
         }
         let pause = context.options.retry_interval();
         owning.again_at = context.now + pause;
-        let mut budget = bounds::BATCH_BYTES_MAX * 4;
+        let mut budget = context.options.windows.batch_bytes * 4;
         let mut ahead = 0;
         for batch in &mut owning.batches {
             ahead += batch.bytes;

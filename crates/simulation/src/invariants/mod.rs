@@ -22,6 +22,7 @@ mod states_alike;
 use std::fmt;
 
 use crate::observation::Observation;
+use crate::plan::Plan;
 
 /// A promise that is being watched.
 pub trait Invariant: fmt::Debug {
@@ -51,8 +52,9 @@ impl fmt::Display for Violation {
 #[derive(Debug)]
 pub struct Invariants(Vec<Box<dyn Invariant>>);
 
-impl Default for Invariants {
-    fn default() -> Self {
+impl Invariants {
+    /// As they hold in a world of this plan.
+    pub fn new(plan: &Plan) -> Invariants {
         Invariants(vec![
             Box::new(promises_monotone::PromisesMonotone::default()),
             Box::new(durable_before_reply::DurableBeforeReply::default()),
@@ -71,12 +73,10 @@ impl Default for Invariants {
             Box::new(linearizable_reads::LinearizableReads::default()),
             Box::new(answered_once::AnsweredOnce::default()),
             Box::new(states_alike::StatesAlike::default()),
-            Box::new(bounded::Bounded),
+            Box::new(bounded::Bounded::new(plan)),
         ])
     }
-}
 
-impl Invariants {
     /// Shows the observation to each; the first that objects.
     pub fn observe(&mut self, observation: &Observation<'_>) -> Option<Violation> {
         self.0.iter_mut().find_map(|invariant| {
