@@ -1,4 +1,4 @@
-//! The corruption masks of *Protocol-Aware Recovery for Consensus-Based Storage* (FAST 2018, section 5.1): four entries on three
+//! The corruption masks of *Protocol-Aware Recovery for Consensus-Based Storage* (FAST 2018): four entries on three
 //! nodes, and every subset of the twelve copies damaged. Whatever is left somewhere must be recovered; where nothing is
 //! left, nothing may be made up (rule 9).
 //!
