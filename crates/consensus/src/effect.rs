@@ -163,6 +163,9 @@ pub enum Refusal {
         /// What is chosen.
         closed: Slot,
     },
+    /// The node holds no state: it can neither take operations nor answer reads.
+    #[error("this node is a witness of the group: it holds no state, ask another member")]
+    Witness,
     /// The node may not vote or serve now.
     #[error("this node lost its promises and does not vote until the group's epoch is renewed")]
     Barred,

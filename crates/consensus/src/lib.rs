@@ -10,6 +10,7 @@
 pub mod bounded;
 pub mod bounds;
 
+mod absence;
 mod assembly;
 mod ballot;
 #[cfg(test)]

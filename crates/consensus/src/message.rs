@@ -69,6 +69,10 @@ pub struct LogPosition {
     pub ballot: Ballot,
     /// Closed-up-to.
     pub closed: Slot,
+    /// What its state holds durably; of a witness, up to where it has trimmed.
+    pub held: Slot,
+    /// A witness that keeps as much as it may: nothing new should be admitted before its log can be trimmed.
+    pub full: bool,
 }
 
 /// Why a node is refused as itself.
@@ -406,7 +410,7 @@ impl Message {
                 let positions = heartbeat
                     .logs
                     .iter()
-                    .all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62);
+                    .all(|log| slots_ok(&[log.closed, log.held]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62);
                 return if positions { Ok(()) } else { out("position") };
             }
             Message::Impostor(_) => return Ok(()),
@@ -455,7 +459,7 @@ impl Message {
                 logs.iter().all(|(_, closed, highest)| slots_ok(&[*closed, *highest]))
             }
             GroupMessage::Positions { logs } => {
-                logs.iter().all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot]))
+                logs.iter().all(|log| slots_ok(&[log.closed, log.held]) && ballots_ok(&[log.ballot]))
             }
             GroupMessage::NotProposed { ballot, .. } | GroupMessage::Invite { ballot, .. } => ballots_ok(&[*ballot]),
             GroupMessage::Forward { entries, .. } => entries.len() <= bounds::BATCH_ENTRIES_MAX,

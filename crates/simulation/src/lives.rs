@@ -56,6 +56,7 @@ impl Cluster {
         let options = CoreOptions {
             failure_timeout: Duration::from_micros(self.plan.failure_timeout),
             log_keep_entries: self.plan.log_keep_entries,
+            witness_keep_entries: self.plan.witness_keep_entries,
             log_ahead_bytes: self.plan.log_ahead_bytes,
             ..CoreOptions::default()
         };
