@@ -263,12 +263,12 @@ impl Plan {
             return;
         }
         self.witnesses = r.between(1, 2).min(self.nodes as u64 / 2) as usize;
-        let little = self.checkpoint_every > 0 && r.chance(0.6);
+        // Where a voter may be set aside at any time, nobody may be lost for good, or lose its promises, on top of it.
+        let little = self.checkpoint_every > 0 && self.damage == 0.0 && r.chance(0.6);
         if little {
-            // A voter may be set aside at any time: nobody may be lost for good on top of it.
             self.witness_keep_entries = r.between(20, 200);
             self.lose_disk = 0.0;
-        } else if self.lose_disk > 0.0 && self.change_every > 0 {
+        } else {
             self.log_keep_entries = 1_000_000;
         }
     }

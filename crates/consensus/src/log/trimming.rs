@@ -211,14 +211,11 @@ impl Log {
     }
 
     /// Whether a member that is away holds so much that no witness would soon lack the room again.
-    pub(crate) fn has_returned(&self, context: &Context, scope: &Scope, node: NodeId) -> bool {
+    pub(crate) fn has_returned(&self, context: &Context, node: NodeId) -> bool {
         let held = self.known_held(context, node);
-        let witnesses = scope.configuration.members.iter().filter(|member| !member.role.holds_state());
-        let trimmed = witnesses.map(|member| self.known_held(context, member.node)).max().unwrap_or_default();
         let learner = &self.learner;
         let before = learner.samples.range(..=held).next_back().map_or(learner.trimmed_bytes, |(_, bytes)| *bytes);
-        held >= trimmed
-            && held.plus(context.options.witness_keep_entries / 2) >= learner.closed
+        held.plus(context.options.witness_keep_entries / 2) >= learner.closed
             && learner.bytes - before <= context.options.witness_keep_bytes / 2
     }
 }

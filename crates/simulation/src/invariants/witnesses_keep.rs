@@ -46,6 +46,14 @@ impl Invariant for WitnessesKeep {
                     *known = configuration.clone();
                 }
             }
+            Observation::Started { node, recovered, .. } => {
+                self.configurations.retain(|(owner, _), _| owner != node);
+                for (group, found) in &recovered.groups {
+                    if let Some(configuration) = &found.configuration {
+                        self.configurations.insert((*node, *group), configuration.clone());
+                    }
+                }
+            }
             Observation::Checkpointed { node, group, log, slot, .. } => {
                 let held = self.held.entry((*node, *group, *log)).or_default();
                 *held = (*held).max(*slot);
