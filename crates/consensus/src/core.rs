@@ -327,7 +327,11 @@ impl Core {
             .groups
             .values()
             .flat_map(|group| {
-                group.logs.values().filter(|log| log.is_busy(now, within)).map(|log| log.position(&self.context, &group.scope))
+                group
+                    .logs
+                    .values()
+                    .filter(|log| log.is_busy(now, within))
+                    .map(|log| log.position(&self.context, &group.scope))
             })
             .take(bounds::HEARTBEAT_LOGS_MAX)
             .collect();

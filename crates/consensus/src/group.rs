@@ -59,9 +59,8 @@ impl Scope {
 
     /// The first voter in contact that may own logs.
     pub(crate) fn first_live_candidate(&self, context: &Context) -> Option<NodeId> {
-        let fit = |node: &NodeId| {
-            self.is_eligible(*node) && context.peers.is_live(*node, context.now) && *node != self.node
-        };
+        let fit =
+            |node: &NodeId| self.is_eligible(*node) && context.peers.is_live(*node, context.now) && *node != self.node;
         self.configuration.voters().find(fit)
     }
 
@@ -100,8 +99,7 @@ impl Group {
         if recovered.promises_lost || recovered.barred_since.is_some() {
             logs.values_mut().for_each(Log::distrust_damage);
         }
-        logs.entry(LogId::MAIN)
-            .or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default(), scope.is_witness()));
+        logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default(), scope.is_witness()));
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group {
             scope,

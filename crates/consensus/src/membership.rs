@@ -197,8 +197,7 @@ impl Group {
                     if old_voters.len() == 1 {
                         return Err(Refusal::Unfit("the last voter cannot be removed"));
                     }
-                    next.members[index].role =
-                        if role.holds_state() { Role::Leaving } else { Role::LeavingWitness };
+                    next.members[index].role = if role.holds_state() { Role::Leaving } else { Role::LeavingWitness };
                     next.old_voters = Some(old_voters);
                 } else {
                     next.members.remove(index);
@@ -438,7 +437,9 @@ fn add_member(next: &mut Configuration, member: &Member, role: Role) -> Result<(
     if let Some(index) = next.index(member.node) {
         let known = next.members[index].role;
         if known.holds_state() != role.holds_state() {
-            return Err(Refusal::Unfit("a member with a state cannot become a witness, nor the other way, without leaving"));
+            return Err(Refusal::Unfit(
+                "a member with a state cannot become a witness, nor the other way, without leaving",
+            ));
         }
         let role = known;
         next.members[index] = Member { role, ..member.clone() };
@@ -463,12 +464,8 @@ fn is_fulfilled(change: &Change, since: Epoch, configuration: &Arc<Configuration
                     .member(member.node)
                     .is_some_and(|known| Member { role: member.role, ..known.clone() } == *member)
         }
-        Change::Promote(node) => {
-            settled && configuration.member(*node).is_some_and(|member| member.role.votes())
-        }
-        Change::SetAway(node) => {
-            settled && configuration.member(*node).is_some_and(|member| member.role == Role::Away)
-        }
+        Change::Promote(node) => settled && configuration.member(*node).is_some_and(|member| member.role.votes()),
+        Change::SetAway(node) => settled && configuration.member(*node).is_some_and(|member| member.role == Role::Away),
         Change::Remove(node) => settled && configuration.index(*node).is_none(),
         Change::GoBack => settled && configuration.epoch > since,
         Change::Renew(nodes) => {

@@ -407,10 +407,9 @@ impl Message {
             |ballots: &[Ballot]| ballots.iter().all(|ballot| ballot.round <= 1 << 62 && ballot.epoch.0 <= 1 << 62);
         let (epoch, body) = match self {
             Message::Heartbeat(heartbeat) => {
-                let positions = heartbeat
-                    .logs
-                    .iter()
-                    .all(|log| slots_ok(&[log.closed, log.held]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62);
+                let positions = heartbeat.logs.iter().all(|log| {
+                    slots_ok(&[log.closed, log.held]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62
+                });
                 return if positions { Ok(()) } else { out("position") };
             }
             Message::Impostor(_) => return Ok(()),

@@ -57,6 +57,8 @@ fn log_position(choices: &mut Unstructured<'_>) -> Result<LogPosition> {
         log: log(choices)?,
         ballot: ballot(choices)?,
         closed: slot(choices)?,
+        held: slot(choices)?,
+        full: choices.arbitrary()?,
     })
 }
 
