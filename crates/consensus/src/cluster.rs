@@ -177,7 +177,7 @@ impl Cluster {
                     state.core.handle(now, Input::EntriesRead { token, entries, damaged: None });
                 }
                 Effect::NeedState { from, .. } => state.needs_state = Some(from),
-                Effect::Configured { .. } => {}
+                Effect::Configured { .. } | Effect::HoldMore { .. } => {}
                 Effect::Changed { token, result } => {
                     assert!(state.changes.insert(token, result).is_none(), "one answer per change");
                 }

@@ -83,6 +83,14 @@ pub enum Effect {
         /// Members that hold a state beyond it.
         donors: Vec<NodeId>,
     },
+    /// A witness has little room for what this member's state does not hold durably: the face should make it durable now, and
+    /// say [`crate::Input::Held`].
+    HoldMore {
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+    },
     /// A new configuration is in force here. If this node is not in it, it was removed.
     Configured {
         /// The configuration, with its group.

@@ -204,19 +204,10 @@ impl Group {
                 }
             }
             Change::GoBack => {
-                let old = next.old_voters.take().ok_or(Refusal::Unfit("no change is under way"))?;
                 // Without a sync pass nobody's lost promises are made up for.
                 let abandoned = self.scope.epoch();
                 next.renewed.retain(|_, joint| *joint != abandoned);
-                for member in &mut next.members {
-                    member.role = match (old.contains(&member.node), member.role.holds_state()) {
-                        (true, true) => Role::Voter,
-                        (true, false) => Role::Witness,
-                        (false, true) if member.role == Role::Away => Role::Away,
-                        (false, true) => Role::Learner,
-                        (false, false) => Role::NewWitness,
-                    };
-                }
+                go_back(&mut next)?;
             }
             Change::Renew(nodes) => {
                 nodes.iter().try_for_each(|node| find(&next, *node).map(|_| ()))?;
@@ -431,6 +422,21 @@ impl Group {
             self.scope.barred = false;
         }
     }
+}
+
+/// The voters of before vote, and nobody else.
+fn go_back(next: &mut Configuration) -> Result<(), Refusal> {
+    let old = next.old_voters.take().ok_or(Refusal::Unfit("no change is under way"))?;
+    for member in &mut next.members {
+        member.role = match (old.contains(&member.node), member.role.holds_state()) {
+            (true, true) => Role::Voter,
+            (true, false) => Role::Witness,
+            (false, true) if member.role == Role::Away => Role::Away,
+            (false, true) => Role::Learner,
+            (false, false) => Role::NewWitness,
+        };
+    }
+    Ok(())
 }
 
 fn add_member(next: &mut Configuration, member: &Member, role: Role) -> Result<(), Refusal> {

@@ -71,8 +71,20 @@ pub struct LogPosition {
     pub closed: Slot,
     /// What its state holds durably; of a witness, up to where it has trimmed.
     pub held: Slot,
-    /// A witness that keeps as much as it may: nothing new should be admitted before its log can be trimmed.
-    pub full: bool,
+    /// Of a witness: whether its log has room.
+    pub room: Room,
+}
+
+/// How much room the log of a witness has for what some voter's state may lack.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub enum Room {
+    /// Enough. Also of a member that is no witness.
+    #[default]
+    Enough,
+    /// Little: members should make their states durable now.
+    Little,
+    /// None: nothing new should be admitted.
+    None,
 }
 
 /// Why a node is refused as itself.

@@ -165,6 +165,7 @@ impl Cluster {
                     self.schedule.at(now + wait, Event::CopyState { node: id, life, place: (group, log), donor });
                 }
             }
+            Effect::HoldMore { .. } => self.checkpoint_now(id),
             Effect::Configured { configuration } => {
                 self.watch.see(now, &Observation::Configured { node: id, configuration: &configuration });
                 self.member_configured(&configuration);

@@ -7,12 +7,13 @@
 use super::Log;
 use crate::configuration::Role;
 use crate::context::Context;
-use crate::effect::Refusal;
+use crate::effect::{Effect, Refusal};
 use crate::group::Scope;
 use crate::ids::{NodeId, Slot};
-use crate::message::LogPosition;
+use crate::message::{LogPosition, Room};
 use crate::record::Record;
 use crate::seeded_bug::{is_planted, SeededBug};
+use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Halves of what a witness may keep at which a voter in the way is set aside: an absent one, one that is in contact; and at
@@ -32,13 +33,15 @@ pub(super) struct Trimming {
     gone: BTreeMap<NodeId, Slot>,
     /// The slot that this witness lacks, that is gone from every log, and that some voter's state may lack.
     blocked: Option<Slot>,
+    /// When the face was last asked to make its state durable for a witness.
+    asked_to_hold: Option<Time>,
 }
 
 impl Trimming {
     pub(super) fn saw_position(&mut self, from: NodeId, position: &LogPosition) {
         let known = self.held.entry(from).or_default();
         *known = (*known).max(position.held);
-        if position.full {
+        if position.room == Room::None {
             self.full.insert(from);
         } else {
             self.full.remove(&from);
@@ -144,11 +147,10 @@ impl Log {
     /// not have. Before it votes, it need not have anything: it counts only once that is so.
     pub(super) fn skip_as_witness(&mut self, context: &mut Context, scope: &Scope, first: Slot) {
         let votes = scope.configuration.votes(context.node);
-        let gone = self.trimming.gone.values().min().copied().filter(|_| !votes).unwrap_or_default();
-        let up_to = self.held_by_all(context, scope).max(gone);
+        let gone = self.trimming.gone.values().copied().filter(|gone| *gone >= first).min();
+        let up_to = self.held_by_all(context, scope).max(gone.filter(|_| !votes).unwrap_or_default());
         if up_to < first {
-            let is_gone = self.trimming.gone.values().any(|gone| *gone >= first);
-            self.trimming.blocked = Some(first).filter(|slot| is_gone && *slot > self.learner.closed);
+            self.trimming.blocked = gone.map(|_| first).filter(|slot| *slot > self.learner.closed);
             return;
         }
         self.trimming.gone.clear();
@@ -184,9 +186,24 @@ impl Log {
         entries > most(context.options.witness_keep_entries) || bytes > most(context.options.witness_keep_bytes)
     }
 
-    /// Whether this member is a witness without room for more.
-    pub(super) fn is_full(&self, context: &Context) -> bool {
-        self.witness && self.keeps_halves(context, FULL_HALVES)
+    /// What a witness says of its room.
+    pub(super) fn room(&self, context: &Context) -> Room {
+        match self.witness {
+            true if self.keeps_halves(context, FULL_HALVES) => Room::None,
+            true if self.keeps_halves(context, PRESSED_HALVES) => Room::Little,
+            _ => Room::Enough,
+        }
+    }
+
+    /// A witness has little room: what only delays is that this member's state is not durable, is made up for at once.
+    pub(super) fn hold_more_if_asked(&mut self, context: &mut Context, scope: &Scope, position: &LogPosition) {
+        let pause = context.options.failure_timeout;
+        let due = self.trimming.asked_to_hold.is_none_or(|at| context.now - at >= pause);
+        let could = !self.witness && self.learner.held < self.learner.delivered;
+        if position.room != Room::Enough && due && could {
+            self.trimming.asked_to_hold = Some(context.now);
+            context.effect(Effect::HoldMore { group: scope.group, log: self.id });
+        }
     }
 
     /// New work is admitted only while the witnesses in contact have room for it (rule 11).

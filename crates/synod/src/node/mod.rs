@@ -43,7 +43,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
     failure_timeout_ms: u64,
     /// Megabytes of entries kept per group for a server that is away, before it is set aside.
-    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    #[arg(long, default_value_t = 2048, value_parser = clap::value_parser!(u64).range(256..=1 << 20))]
     keep_mb: u64,
 }
 
