@@ -20,6 +20,7 @@ mod random;
 mod recorder;
 mod sql_error;
 mod stories;
+mod witness;
 
 pub use checksum::{checksum, Checksum};
 pub use cluster::{Cluster, Shape, RECOVERY_TIME_MAX};
@@ -33,3 +34,4 @@ pub use random::Random;
 pub use recorder::Recorder;
 pub use sql_error::{describe, is_serialization_failure, is_unknown_outcome, sqlstate};
 pub use stories::{tell, Story};
+pub use witness::Witness;

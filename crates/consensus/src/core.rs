@@ -333,7 +333,11 @@ impl Core {
             .groups
             .values()
             .flat_map(|group| {
-                group.logs.values().filter(|log| log.is_busy(now, within)).map(|log| log.position(&group.scope))
+                group
+                    .logs
+                    .values()
+                    .filter(|log| log.is_busy(now, within))
+                    .map(|log| log.position(&self.context, &group.scope))
             })
             .take(bounds::HEARTBEAT_LOGS_MAX)
             .collect();
@@ -376,6 +380,7 @@ impl Core {
         let refusal = match self.groups.get_mut(&group) {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
+            Some(group) if group.scope.is_witness() => Refusal::Witness,
             Some(group) => {
                 let (log, scope) = group.log(log);
                 log.propose(context, scope, entry, deadline);
@@ -390,6 +395,7 @@ impl Core {
         let refusal = match self.groups.get_mut(&group) {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
+            Some(group) if group.scope.is_witness() => Refusal::Witness,
             Some(group) => {
                 let (log, scope) = group.log(log);
                 log.read(context, scope, token, deadline);

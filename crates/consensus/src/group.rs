@@ -57,14 +57,21 @@ impl Scope {
         self.may_vote() && self.is_eligible(self.node)
     }
 
-    /// Whether the node may own logs: a voter that stays.
+    /// Whether the node may own logs: a voter that stays and has users, so no witness.
     pub(crate) fn is_eligible(&self, node: NodeId) -> bool {
         self.configuration.member(node).is_some_and(|member| member.role == Role::Voter)
     }
 
+    /// Whether this node keeps entries and holds no state.
+    pub(crate) fn is_witness(&self) -> bool {
+        self.configuration.is_witness(self.node)
+    }
+
     /// The first voter in contact that may own logs.
     pub(crate) fn first_live_candidate(&self, context: &Context) -> Option<NodeId> {
-        self.configuration.voters().find(|node| context.peers.is_live(*node, context.now) && *node != self.node)
+        let fit =
+            |node: &NodeId| self.is_eligible(*node) && context.peers.is_live(*node, context.now) && *node != self.node;
+        self.configuration.voters().find(fit)
     }
 
     /// Why a deadline could not be kept.
@@ -98,9 +105,9 @@ impl Group {
             .logs
             .iter()
             .filter(|(id, _)| **id != LogId::CONTROL)
-            .map(|(id, log)| (*id, Log::new(*id, log)))
+            .map(|(id, log)| (*id, Log::new(*id, log, scope.is_witness())))
             .collect();
-        logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
+        logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default(), scope.is_witness()));
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group {
             scope,
@@ -115,7 +122,8 @@ impl Group {
     /// The log and the scope it works in. Logs come into being with their first use.
     pub(crate) fn log(&mut self, id: LogId) -> (&mut Log, &Scope) {
         assert!(id != LogId::CONTROL, "the control log is the group's own");
-        let log = self.logs.entry(id).or_insert_with(|| Log::new(id, &RecoveredLog::default()));
+        let witness = self.scope.is_witness();
+        let log = self.logs.entry(id).or_insert_with(|| Log::new(id, &RecoveredLog::default(), witness));
         (log, &self.scope)
     }
 
@@ -184,6 +192,9 @@ impl Group {
         }
         let (log, scope) = self.log(position.log);
         log.saw_position(context, scope, from, position);
+        if self.scope.configuration.has_witnesses() {
+            context.dirty_groups.insert(self.scope.group);
+        }
     }
 
     /// A member that just came and is behind learns so from the next heartbeat.
@@ -234,7 +245,7 @@ impl Group {
             return;
         }
         if live {
-            let logs = self.logs.values().map(|log| log.position(&self.scope)).collect();
+            let logs = self.logs.values().map(|log| log.position(context, &self.scope)).collect();
             context.send(&self.scope, [node], GroupMessage::Positions { logs });
         }
         for log in self.logs.values_mut() {

@@ -10,6 +10,7 @@
 pub mod bounded;
 pub mod bounds;
 
+mod absence;
 mod assembly;
 mod ballot;
 #[cfg(test)]
@@ -50,7 +51,7 @@ pub use id_window::{IdWindow, InvalidIdWindow, Occurrence, Outcome};
 pub use ids::{Epoch, GroupId, InvalidOperationId, LogId, NodeId, OperationId, Sequence, Slot, Start, Token};
 pub use input::{Change, Input};
 pub use message::{
-    Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, InvalidMessage, LogPosition, Message, NotProposed,
+    Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, InvalidMessage, LogPosition, Message, NotProposed, Room,
     MESSAGE_VERSION,
 };
 pub use options::CoreOptions;

@@ -208,7 +208,7 @@ impl Cluster {
         let random = Random::new(plan.seed);
         let ids: Vec<NodeId> = (1..=plan.nodes as u128).map(NodeId).collect();
         let configuration = Arc::new(Configuration {
-            members: ids.iter().map(|id| member(*id, Role::Voter)).collect(),
+            members: ids.iter().enumerate().map(|(index, id)| member(*id, role(&plan, index))).collect(),
             ..Configuration::first(GROUP, "group", "simulation", "", member(ids[0], Role::Voter))
         });
         let mut cluster = Cluster {
@@ -392,6 +392,15 @@ impl Cluster {
             // Of an earlier life of its node.
             _ => {}
         }
+    }
+}
+
+/// The first members hold the state.
+fn role(plan: &Plan, index: usize) -> Role {
+    if index < plan.nodes - plan.witnesses {
+        Role::Voter
+    } else {
+        Role::Witness
     }
 }
 

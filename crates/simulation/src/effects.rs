@@ -145,6 +145,9 @@ impl Cluster {
                 let event = Event::EntriesRead { node: id, life, token, place: (group, log), from, up_to, bytes_max };
                 self.schedule.at(now + wait, event);
             }
+            Effect::NeedState { .. } if self.is_witness(id) => {
+                self.watch.violate("a witness has no state", format!("{id} asks for one"));
+            }
             Effect::NeedState { group, log, from, donors } => {
                 self.tell(format_args!("{id} needs a state of {log} from slot {from}, donors {donors:?}"));
                 let node = self.nodes.get_mut(&id).expect("a node of this cluster");
@@ -155,6 +158,7 @@ impl Cluster {
                     self.schedule.at(now + wait, Event::CopyState { node: id, life, place: (group, log), donor });
                 }
             }
+            Effect::HoldMore { .. } => self.checkpoint_now(id),
             Effect::Configured { configuration } => {
                 self.watch.see(now, &Observation::Configured { node: id, configuration: &configuration });
                 self.member_configured(&configuration);
@@ -189,6 +193,9 @@ impl Cluster {
     pub(crate) fn deliver(&mut self, id: NodeId, place: (GroupId, LogId), slot: Slot, entry: &Entry) {
         let (group, log) = place;
         self.watch.see(self.now, &Observation::Delivered { node: id, group, log, slot, entry });
+        if self.is_witness(id) {
+            self.watch.violate("a witness has no state", format!("{id} is given slot {slot}"));
+        }
         if self.watch.violation.is_some() {
             return;
         }

@@ -17,6 +17,8 @@ pub struct Plan {
     pub world: World,
     /// Voters at the beginning.
     pub nodes: usize,
+    /// How many of them are witnesses.
+    pub witnesses: usize,
     /// As in the core's options.
     pub failure_timeout: u64,
     /// How long faults happen.
@@ -100,6 +102,8 @@ pub struct Plan {
     pub checkpoint_every: u64,
     /// As in the core's options.
     pub log_keep_entries: u64,
+    /// As in the core's options.
+    pub witness_keep_entries: u64,
     /// Ids that the window holds.
     pub id_window: usize,
 
@@ -142,10 +146,16 @@ impl Plan {
         let mut plan = Plan::any(seed, world);
         let r = &mut Random::new(seed ^ 0x776f_726c_6473);
         match world {
-            World::Any => {}
+            World::Any => plan.add_witnesses(),
             World::Crashes => plan.make_crashes(r),
-            World::Members => plan.make_members(r),
-            World::Damage => plan.make_damage(r),
+            World::Members => {
+                plan.make_members(r);
+                plan.add_witnesses();
+            }
+            World::Damage => {
+                plan.make_damage(r);
+                plan.add_witnesses();
+            }
             World::Disks => plan.make_disks(r),
             World::Quiet => plan.make_quiet(r),
             World::Stale => plan.make_stale(r),
@@ -203,6 +213,7 @@ impl Plan {
             seed,
             world,
             nodes,
+            witnesses: 0,
             failure_timeout,
             fault_phase: r.between(2_000, 6_000) * 1_000,
             recovery_bound: 0,
@@ -243,6 +254,7 @@ impl Plan {
             hand_over_every: some(r, 0.3, 100, 2_000),
             checkpoint_every,
             log_keep_entries: if r.chance(0.5) { r.between(1, 60) } else { 1_000_000 },
+            witness_keep_entries: bounds::WITNESS_KEEP_ENTRIES,
             id_window: if r.chance(0.3) { r.between(20, 200) as usize } else { bounds::ID_WINDOW_MAX },
             certification_bytes: r.between(2, 60) * 1_000,
             change_every,
@@ -259,6 +271,24 @@ impl Plan {
             in_parts: if r.chance(0.4) { 0.3 } else { 0.0 },
             log_ahead_bytes: if r.chance(0.3) { r.between(1, 2_000) } else { bounds::LOG_AHEAD_BYTES },
             windows: windows(seed),
+        }
+    }
+
+    /// In some worlds a minority of the voters hold no state. Of a stream of its own, so that worlds without them stay what
+    /// they are.
+    fn add_witnesses(&mut self) {
+        let r = &mut Random::new(self.seed ^ 0x7769_746e);
+        if !r.chance(0.25) {
+            return;
+        }
+        self.witnesses = r.between(1, 2).min(self.nodes as u64 / 2) as usize;
+        // Where a voter may be set aside at any time, nobody may be lost for good, or lose its promises, on top of it.
+        let little = self.checkpoint_every > 0 && self.damage == 0.0 && r.chance(0.6);
+        if little {
+            self.witness_keep_entries = r.between(20, 200);
+            self.lose_disk = 0.0;
+        } else {
+            self.log_keep_entries = 1_000_000;
         }
     }
 

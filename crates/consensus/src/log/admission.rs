@@ -82,7 +82,7 @@ impl Log {
         } else if self.admission.bytes + entry.len() > bounds::PENDING_BYTES_MAX {
             Some(Refusal::Full("bytes of operations"))
         } else {
-            None
+            self.refuse_for_witnesses(context)
         };
         if let Some(refusal) = refusal {
             self.answer(context, scope, id, ProposalOutcome::Failed(refusal));

@@ -131,7 +131,17 @@ impl Log {
             self.catch_up.empty_at.clear();
             // And so may this node: a read that failed is no damage.
             self.read_again_to_deliver(context, scope, first);
-            if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
+            if self.witness {
+                // Whoever said that it is gone has answered.
+                self.catch_up.unanswered = 0;
+                self.catch_up.not_before = context.now + context.options.retry_interval();
+                self.catch_up.trimmed_at.clear();
+                self.skip_as_witness(context, scope, first);
+                return;
+            }
+            let is_donor =
+                |node: &NodeId| self.catch_up.trimmed_at.contains(node) && scope.configuration.holds_state(*node);
+            if heard.iter().any(is_donor) {
                 if self.learner.delivered > closed {
                     // The face holds it already: only the log was behind.
                     let slot = self.learner.delivered;
@@ -175,7 +185,8 @@ impl Log {
         if due {
             self.catch_up.said_need_state = Some(context.now);
             // Asked again next time: a member that was away may still have it.
-            let donors = std::mem::take(&mut self.catch_up.trimmed_at).into_iter().collect();
+            let trimmed_at = std::mem::take(&mut self.catch_up.trimmed_at).into_iter();
+            let donors = trimmed_at.filter(|node| scope.configuration.holds_state(*node)).collect();
             context.effect(Effect::NeedState { group: scope.group, log: self.id, from, donors });
         }
         self.catch_up.not_before = context.now + pause;
@@ -253,7 +264,8 @@ impl Log {
     ) {
         let Some((to, first)) = self.catch_up.peer_reads.remove(&token) else { return };
         entries.truncate(context.options.windows.batch_entries);
-        if entries.is_empty() && first > self.learner.trimmed && first <= self.learner.delivered {
+        let kept = first > self.learner.trimmed && first <= self.learner.delivered;
+        if entries.is_empty() && kept && !self.witness {
             // Damaged here (rule 9). Nobody else may have it as chosen any more, but this node's state has it: to the one
             // that asks it is as if trimmed, and if it finds no better it takes a copy of the state.
             self.say_fetched(context, scope, to, first, entries, first);
@@ -283,6 +295,9 @@ impl Log {
         if entries.is_empty() {
             if trimmed >= first && !(self.catch_up.healing.contains(first) && first <= self.learner.delivered) {
                 self.catch_up.trimmed_at.insert(from);
+                if self.witness && scope.configuration.holds_state(from) {
+                    self.trimming.is_gone(from, trimmed);
+                }
                 self.catch_up.not_before = context.now;
             } else if closed >= first {
                 self.catch_up.empty_at.insert(from);

@@ -40,10 +40,11 @@ pub(super) struct Learner {
     /// still hold an entry that lost, so nothing above is read from there, and nothing above leaves memory.
     durable_closed: Slot,
     /// A read from the disk under way, and its first slot.
-    reading: Option<(Token, Slot)>,
-    /// Bytes delivered since the start, and samples of it.
-    bytes: u64,
-    samples: BTreeMap<Slot, u64>,
+    pub(super) reading: Option<(Token, Slot)>,
+    /// Bytes delivered since the start, samples of it, and how many of them are trimmed.
+    pub(super) bytes: u64,
+    pub(super) samples: BTreeMap<Slot, u64>,
+    pub(super) trimmed_bytes: u64,
 }
 
 impl Learner {
@@ -59,6 +60,7 @@ impl Learner {
             reading: None,
             bytes: 0,
             samples: BTreeMap::new(),
+            trimmed_bytes: 0,
         }
     }
 }
@@ -128,6 +130,10 @@ impl Log {
         let sampled = self.learner.samples.last_key_value().map_or(0, |(_, bytes)| *bytes);
         if slot.0.is_multiple_of(SAMPLE_SLOTS) || self.learner.bytes - sampled >= SAMPLE_BYTES {
             self.learner.samples.insert(slot, self.learner.bytes);
+        }
+        if self.witness {
+            // Nobody wants it. It was looked at, so what is kept is known, and found again if the disk lost it.
+            return;
         }
         let id = entry.id();
         context.effect(Effect::Deliver { group: scope.group, log: self.id, slot, entry });
@@ -207,34 +213,6 @@ impl Log {
             self.learner.recorded = slot;
         }
         self.close(context, scope, slot);
-    }
-
-    /// The face holds everything up to `slot` durably: trims what no member needs, or what is beyond the bound for laggards.
-    pub(crate) fn face_holds(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
-        let learner = &mut self.learner;
-        learner.held = learner.held.max(slot.min(learner.delivered));
-        let laggard = scope
-            .configuration
-            .members
-            .iter()
-            .filter(|member| member.node != context.node)
-            .map(|member| self.member_closed.get(&member.node).copied().unwrap_or_default())
-            .min()
-            .unwrap_or(Slot::LARGEST);
-        let kept_entries = Slot(learner.delivered.0.saturating_sub(context.options.log_keep_entries));
-        let oldest_bytes = learner.bytes.saturating_sub(context.options.log_keep_bytes);
-        let kept_bytes = learner
-            .samples
-            .iter()
-            .take_while(|(_, bytes)| **bytes <= oldest_bytes)
-            .last()
-            .map_or(Slot::ZERO, |(slot, _)| *slot);
-        let up_to = laggard.max(kept_entries).max(kept_bytes).min(learner.held);
-        if up_to > learner.trimmed {
-            learner.trimmed = up_to;
-            learner.samples = learner.samples.split_off(&up_to);
-            context.persist(Record::Trimmed { group: scope.group, log: self.id, up_to });
-        }
     }
 
     /// Closed-up-to records that became durable.

@@ -18,6 +18,7 @@ mod one_configuration_per_epoch;
 mod one_value_per_ballot;
 mod promises_monotone;
 mod states_alike;
+mod witnesses_keep;
 
 use std::fmt;
 
@@ -73,6 +74,7 @@ impl Invariants {
             Box::new(linearizable_reads::LinearizableReads::default()),
             Box::new(answered_once::AnsweredOnce::default()),
             Box::new(states_alike::StatesAlike::default()),
+            Box::new(witnesses_keep::WitnessesKeep::default()),
             Box::new(bounded::Bounded::new(plan)),
         ])
     }

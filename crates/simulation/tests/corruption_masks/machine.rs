@@ -99,7 +99,8 @@ impl Machine {
                 self.core.handle(now, Input::EntriesRead { token, entries, damaged });
             }
             Effect::Stop { reason } => self.stopped = Some(reason),
-            Effect::NeedState { .. } | Effect::Configured { .. } | Effect::Changed { .. } => {}
+            Effect::NeedState { .. } | Effect::HoldMore { .. } | Effect::Configured { .. } | Effect::Changed { .. } => {
+            }
         }
     }
 
