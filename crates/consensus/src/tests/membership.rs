@@ -1,7 +1,7 @@
 //! Groups that grow, shrink and lose members (rule 6).
 
 use crate::cluster::{member, node, Cluster, GROUP};
-use crate::{Change, Input, ProposalOutcome, Refusal, Role, Slot, Token};
+use crate::{Change, Input, Message, ProposalOutcome, Refusal, Role, Slot, Token};
 use std::time::Duration;
 
 /// A group of node 1 alone, with nodes 2 and 3 beside it.
@@ -235,4 +235,28 @@ fn a_member_that_left_and_comes_again_is_not_promoted_before_it_is_told() {
     let token = cluster.change(1, Change::Promote(node(2)));
     cluster.settle();
     assert_eq!(cluster.state(1).changes[&token], Err(Refusal::NotInContact(node(2))));
+}
+
+#[test]
+fn a_new_member_whose_first_word_was_lost_is_asked_for_another() {
+    let mut cluster = alone();
+    let token = cluster.change(1, Change::AddLearner(member(2, Role::Learner)));
+    cluster.run(Duration::from_millis(500));
+    let configuration = cluster.state(1).changes[&token].clone().expect("added");
+    cluster.input(node(2), Input::LearnGroup { token: Token(9001), configuration });
+    // All that it says of the group until now is lost, and nothing is written.
+    let is_heartbeat = |message: &Message| matches!(message, Message::Heartbeat(_));
+    loop {
+        let polled = cluster.poll(node(1)) | cluster.poll(node(2));
+        cluster.in_flight.retain(|(from, _, message)| *from != node(2) || is_heartbeat(message));
+        if !cluster.deliver_one() && !polled {
+            break;
+        }
+    }
+    let early = cluster.change(1, Change::Promote(node(2)));
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.state(1).changes[&early], Err(Refusal::NotInContact(node(2))));
+    let token = cluster.change(1, Change::Promote(node(2)));
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.state(1).changes[&token].is_ok(), "{:?}", cluster.state(1).changes);
 }
