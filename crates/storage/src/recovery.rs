@@ -36,14 +36,16 @@ pub enum RecoveryError {
     Write(String),
     /// Written by another version.
     #[error(
-        "log segment {path} has format version {found}, this version reads {}; start the version that wrote it",
-        crate::segment_header::VERSION
+        "{path} has format version {found}, this program reads {reads} and converts nothing: start the program that wrote it; \
+         or remove the node from its groups on another node, move its directory away, start it and join anew"
     )]
     UnknownVersion {
-        /// The segment.
+        /// The file.
         path: PathBuf,
         /// The version found.
         found: u32,
+        /// The version that is read.
+        reads: u32,
     },
     /// A record of a kind that this version does not know.
     #[error("log segment {path} holds a record of kind {kind}, which this version does not know; start the version that wrote it")]

@@ -67,6 +67,12 @@ fn entry(text: &str) -> Entry {
     Entry::operation(OperationId { node: NODE, start: Start(3), sequence: 77 }, text.as_bytes())
 }
 
+/// An operation in two parts.
+fn in_parts() -> [Entry; 2] {
+    let id = |sequence| OperationId { node: NODE, start: Start(3), sequence };
+    [Entry::part(id(78), id(79), 0, b"fi"), Entry::last_part(id(79), 1, 4, b"ve")]
+}
+
 /// One of every kind.
 fn records() -> Vec<Record> {
     let (group, log) = (GROUP, LOG);
@@ -86,6 +92,7 @@ fn records() -> Vec<Record> {
             first: Slot(3),
             entries: Arc::from([(ballot(6), entry("three")), (ballot(7), entry("four"))]),
         },
+        Record::Accepted { group, log, ballot: ballot(7), first: Slot(5), entries: Arc::from(in_parts()) },
         Record::Chosen { group, log, up_to: Slot(2) },
         Record::Trimmed { group, log, up_to: Slot(1) },
         Record::PeerSeen { node: NodeId(0xdef), start: Start(9), position: Sequence(1234) },
@@ -96,7 +103,7 @@ fn records() -> Vec<Record> {
 }
 
 #[test]
-fn a_segment_is_written_and_read_as_in_version_1() {
+fn a_segment_is_written_and_read_as_in_version_2() {
     FIXED_ID.set(Some(0x0123_4567_89ab_cdef));
     let disk = MemoryDisk::new();
     let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(3), options()).unwrap();
@@ -105,7 +112,7 @@ fn a_segment_is_written_and_read_as_in_version_1() {
     log.append(&numbered[4..]).unwrap();
     FIXED_ID.set(None);
     let bytes = disk.with_file("segment-00000001", |bytes| bytes.clone());
-    let text = golden("segment_v1.txt", &dump(&bytes));
+    let text = golden("segment_v2.txt", &dump(&bytes));
 
     // What is read back from the golden bytes is what was written.
     let from_golden = MemoryDisk::new();
@@ -113,11 +120,31 @@ fn a_segment_is_written_and_read_as_in_version_1() {
     from_golden.with_file("segment-00000001", |bytes| *bytes = parse(&text));
     let mut described = Vec::new();
     describe::describe_log(&from_golden, &mut described).unwrap();
-    golden("segment_v1_described.txt", &String::from_utf8(described).unwrap());
+    golden("segment_v2_described.txt", &String::from_utf8(described).unwrap());
     let (_, recovered) = recovery::open(Arc::new(from_golden), NODE, Start(4), options()).unwrap();
     let mut expected = Recovered::default();
     numbered.iter().for_each(|(sequence, record)| expected.apply(*sequence, record));
     assert_eq!(recovered, expected);
+}
+
+#[test]
+fn a_log_of_an_older_version_is_refused_and_left_as_it_is() {
+    let disk = MemoryDisk::new();
+    drop(recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap());
+    let old = disk.with_file("segment-00000001", |bytes| {
+        for header in [0, bytes.len() - 4096] {
+            bytes[header + 8] = 1;
+            let checksum = crc32c::crc32c(&bytes[header..header + 124]).to_le_bytes();
+            bytes[header + 124..header + 128].copy_from_slice(&checksum);
+        }
+        bytes.clone()
+    });
+    let error = recovery::open(Arc::new(disk.clone()), NODE, Start(2), options()).map(|_| ()).unwrap_err();
+    let said = error.to_string();
+    for part in ["segment-00000001", "format version 1", "reads 2", "start the program that wrote it", "join anew"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(disk.with_file("segment-00000001", |bytes| bytes.clone()), old);
 }
 
 #[test]
