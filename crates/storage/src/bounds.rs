@@ -41,6 +41,14 @@ pub const SLACK_SEGMENTS: u64 = 8;
 /// commit waits noticeably longer.
 pub const CARRY_BYTES_MAX: u64 = 1 << 20;
 
+/// Bytes of entries in a laggards' file, and of one move to it, unless one entry is larger: as a batch of the log, 10 to 40
+/// ms on common disks. Small, so that trimming frees whole files.
+pub const LAGGARDS_FILE_BYTES: u64 = 4 << 20;
+
+/// Laggards' files of one group in which less than half of that counts; with more, the smallest are put together. So a group
+/// holds at most 32 MiB more than twice what counts.
+pub const LAGGARDS_FILES_SMALL_MAX: usize = 8;
+
 /// Empty segments kept ready; more are removed. Two, so that a burst can roll while the next is being made.
 pub const SPARE_SEGMENTS_MAX: usize = 2;
 

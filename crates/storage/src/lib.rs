@@ -8,11 +8,16 @@
 pub mod bounds;
 
 mod bytes_reader;
+mod carrying;
 mod checkpoints;
 mod describe;
 mod discipline;
 mod disk;
 mod frame;
+mod laggards;
+mod laggards_file;
+mod laggards_recovery;
+mod live_entries;
 mod log;
 mod log_reader;
 mod log_state;

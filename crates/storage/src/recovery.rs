@@ -6,6 +6,8 @@
 //! of the fresh segment, which is synced before anything is sent.
 
 use crate::disk::Disk;
+use crate::laggards_file::UNFINISHED;
+use crate::laggards_recovery::find_laggards;
 use crate::log::LogOptions;
 use crate::log_state::SharedState;
 use crate::replay::Replay;
@@ -48,7 +50,7 @@ pub enum RecoveryError {
         reads: u32,
     },
     /// A record of a kind that this version does not know.
-    #[error("log segment {path} holds a record of kind {kind}, which this version does not know; start the version that wrote it")]
+    #[error("file {path} of the log holds a record of kind {kind}, which this version does not know; start the version that wrote it")]
     UnknownKind {
         /// The segment.
         path: PathBuf,
@@ -57,7 +59,7 @@ pub enum RecoveryError {
     },
     /// Another node's log.
     #[error(
-        "log segment {path} belongs to node {found}, not to this node {node}; it was copied here and must not be used"
+        "file {path} of the log belongs to node {found}, not to this node {node}; it was copied here and must not be used"
     )]
     Foreign {
         /// The segment.
@@ -68,7 +70,7 @@ pub enum RecoveryError {
         node: NodeId,
     },
     /// Two files claim the same place in the log.
-    #[error("log segments {path} and {other} claim the same place {sequence}; one was copied by hand and must be moved away")]
+    #[error("files {path} and {other} of the log claim the same place {sequence}; one was copied by hand and must be moved away")]
     Twice {
         /// One segment.
         path: PathBuf,
@@ -138,11 +140,14 @@ pub(crate) fn open(
     }
     let damaged = std::mem::take(&mut files.damaged);
     let spare = std::mem::take(&mut files.spare);
+    let laggards = find_laggards(&*disk, Some(node))?;
     let mut replay = Replay::new(node);
+    replay.read_laggards(&disk, &laggards)?;
     replay.read_all(&*disk, files, !damaged.is_empty())?;
     let (continuation, state, mut recovered) = replay.finish();
     let state = SharedState::new(state);
-    let log = SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), state.clone(), continuation)?;
+    let mut log =
+        SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), state.clone(), continuation)?;
     if !begun {
         disk.create(BEGUN, 0).map_err(|source| RecoveryError::io("create", &disk.path().join(BEGUN), source))?;
     }
@@ -165,8 +170,13 @@ pub(crate) fn open(
         let path = disk.path().join(&file.name);
         pool.give_back(file).map_err(|source| RecoveryError::io("remove", &path, source))?;
     }
-    for name in damaged {
-        tracing::error!(%name, "log segment with two unreadable headers: kept aside");
+    log.remove_emptied()?;
+    if laggards.unfinished {
+        let path = disk.path().join(UNFINISHED);
+        disk.remove(UNFINISHED).map_err(|source| RecoveryError::io("remove", &path, source))?;
+    }
+    for name in damaged.into_iter().chain(laggards.damaged) {
+        tracing::error!(%name, "a file of the log has two unreadable headers: kept aside");
         let path = disk.path().join(&name);
         disk.rename(&name, &format!("damaged-{name}")).map_err(|source| RecoveryError::io("rename", &path, source))?;
     }

@@ -2,7 +2,8 @@
 
 use crate::disk::Disk;
 use crate::frame::{read_content, Frame, FrameContent, FrameKind};
-use crate::log_state::{Hole, Landed, LandedEntry, LogState, Segment, SegmentSequence};
+use crate::live_entries::LiveEntries;
+use crate::log_state::{Hole, Kept, Landed, LandedEntry, LogState, Segment, SegmentSequence};
 use crate::recovery::RecoveryError;
 use crate::segment_files::SegmentFiles;
 use crate::segment_header::{SegmentHeader, HEADER_BLOCK_BYTES};
@@ -13,10 +14,13 @@ use bytes::Bytes;
 use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, Sequence, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Where what is proved by a laggards' file stands: in no segment.
+const NO_SEGMENT: SegmentSequence = 0;
+
 /// Everything read so far.
 pub(crate) struct Replay {
     node: NodeId,
-    state: LogState,
+    pub(crate) state: LogState,
     recovered: Recovered,
     /// Frames of an unfinished last batch that still stand; they are written again.
     survivors: Vec<Frame>,
@@ -67,7 +71,7 @@ impl Replay {
             let bytes = usize::try_from(file.header.bytes).expect("64-bit machines only");
             let mut buffer = vec![0u8; bytes];
             file.file.read_at(0, &mut buffer).map_err(|source| RecoveryError::io("read", &path, source))?;
-            let found = scan(&Bytes::from(buffer), &file.header);
+            let found = scan(&Bytes::from(buffer), file.header.id);
             if let Some(bad) = found.iter().find(|record| FrameKind::of(record.identity.kind).is_none()) {
                 return Err(RecoveryError::UnknownKind { path, kind: bad.identity.kind });
             }
@@ -80,9 +84,7 @@ impl Replay {
                     header: file.header,
                     records: 0,
                     used_bytes: used_bytes(&found),
-                    live_bytes: 0,
-                    live_entries: 0,
-                    runs: Vec::new(),
+                    live: LiveEntries::default(),
                 },
             );
             let end = (Some(sequence) != newest).then(|| end_batch(&headers, sequence)).flatten();
@@ -203,7 +205,7 @@ impl Replay {
         self.fold_entries(decoded);
     }
 
-    fn fold_entries(&mut self, decoded: &StoredRecord) {
+    pub(crate) fn fold_entries(&mut self, decoded: &StoredRecord) {
         if decoded.entries.is_empty() {
             return;
         }
@@ -212,6 +214,14 @@ impl Replay {
             let entry = entry.as_ref().and_then(|(_, entry)| entry.clone());
             log.accept(decoded.slot.plus(distance), decoded.ballot, entry);
         }
+    }
+
+    /// Slots up to this one are closed, which no record of the log may say any more.
+    pub(crate) fn prove_closed(&mut self, group: GroupId, log: LogId, slot: Slot) {
+        let state = self.state.groups.entry(group).or_default().logs.entry(log).or_default();
+        Kept::raise(&mut state.closed, slot, NO_SEGMENT);
+        self.order = Sequence(self.order.0 + 1);
+        self.recovered.apply(self.order, &Record::Chosen { group, log, up_to: slot });
     }
 
     /// What to continue with, what the log says, and what the core is told.
@@ -228,6 +238,15 @@ impl Replay {
         for group in self.state.groups.values_mut() {
             if let Some(lost) = group.lost_fence.take() {
                 group.promises_lost = Some(lost.segment);
+            }
+        }
+        // Where the record of it was lost to damage, it is written again.
+        for (group, state) in &self.state.groups {
+            for (log, state) in &state.logs {
+                if let Some(kept) = state.closed.filter(|kept| kept.segment == NO_SEGMENT) {
+                    let (chosen, zero) = (FrameKind::Chosen, Ballot::ZERO);
+                    frames.push(Frame::bare(chosen, self.position, *group, *log, kept.value, zero));
+                }
             }
         }
         if let Some(last) = self.holes.iter().map(|hole| hole.segment).max() {

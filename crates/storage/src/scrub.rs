@@ -9,7 +9,8 @@ use crate::bounds;
 use crate::checkpoints::Checkpoints;
 use crate::disk::DiskFile;
 use crate::frame::{directory_is_whole, read_content, FrameContent, FrameKind};
-use crate::log_state::{Hole, Place, Segment, SegmentSequence, SharedState};
+use crate::laggards_file::{LaggardsBlock, LaggardsHeader, LaggardsNumber};
+use crate::log_state::{Hole, Home, LogState, Place, Segment, SegmentSequence, SharedState};
 use crate::record_identity::{IdentityCopy, RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
 use crate::repair::Repair;
 use crate::segment_header::{HeaderBlock, SegmentHeader, HEADER_BLOCK_BYTES};
@@ -114,6 +115,10 @@ impl Scrub {
         for segment in segments {
             self.scrub_segment(segment)?;
         }
+        let laggards: Vec<LaggardsNumber> = self.state.lock().laggards.files.keys().copied().collect();
+        for number in laggards {
+            self.scrub_laggards(number)?;
+        }
         self.scrub_checkpoints()
     }
 
@@ -123,8 +128,7 @@ impl Scrub {
             let Some(segment) = state.segments.get(&sequence).filter(|segment| segment.records > 0) else {
                 return Ok(());
             };
-            let place = |at: (GroupId, LogId, Slot)| state.place(at.0, at.1, at.2).map(|(place, ..)| (at, place));
-            let live: Vec<Live> = state.live_in(sequence).into_iter().filter_map(place).collect();
+            let live = live_in(&state, Home::Segment(sequence));
             let all = Hole { segment: sequence, first: 0, end: u64::from(segment.records) };
             let noted = state.noted.keys().any(|hole| hole.segment == sequence && hole.contains(&all));
             (Seen::of(segment), live, noted)
@@ -132,12 +136,12 @@ impl Scrub {
         let bytes = self.read(&seen, &live)?;
         let mut repairs = Vec::new();
         if !noted {
-            repairs.extend(first_bad_record(&bytes, &seen).map(|number| {
+            repairs.extend(first_bad_record(&bytes, seen.header.id, seen.records).map(|number| {
                 tracing::debug!(sequence, number, "bad record");
                 Repair::Segment(sequence)
             }));
         }
-        if !headers_are_whole(&bytes, &seen.header) {
+        if !headers_are_whole(&bytes, &|block| SegmentHeader::decode(block) == HeaderBlock::Valid(seen.header)) {
             repairs.push(Repair::Header(sequence));
         }
         let bad: Vec<Live> = live.into_iter().filter(|(_, place)| !is_whole(&bytes, place)).collect();
@@ -155,15 +159,41 @@ impl Scrub {
             tracing::error!(segment = sequence, ?repair, "scrub found a log segment damaged");
             state.damage_found += 1;
         }
-        for ((group, log, slot), place) in bad {
-            if state.found_damaged(group, log, slot, place).is_some() {
-                repairs.push(Repair::Entry { group, log, slot });
-            }
+        repairs.extend(bad_entries(&mut state, bad));
+        drop(state);
+        if !repairs.is_empty() {
+            self.shared.repair(repairs);
+        }
+    }
+
+    fn scrub_laggards(&self, number: LaggardsNumber) -> Result<(), Ended> {
+        let (file, header, live) = {
+            let state = self.state.lock();
+            let Some(file) = state.laggards.files.get(&number) else { return Ok(()) };
+            (file.file.clone(), file.header, live_in(&state, Home::Laggards(number)))
+        };
+        let mut bytes = vec![0u8; usize::try_from(header.bytes).expect("64-bit machines only")];
+        self.read_part(&*file, 0, &mut bytes)?;
+        let bytes = Bytes::from(bytes);
+        let whole = headers_are_whole(&bytes, &|block| LaggardsHeader::decode(block) == LaggardsBlock::Valid(header))
+            && first_bad_record(&bytes, header.id, header.records).is_none();
+        let bad: Vec<Live> = live.into_iter().filter(|(_, place)| !is_whole(&bytes, place)).collect();
+        let mut state = self.state.lock();
+        // It may have been emptied and removed meanwhile.
+        if !state.laggards.files.contains_key(&number) {
+            return Ok(());
+        }
+        let mut repairs = bad_entries(&mut state, bad);
+        if !whole {
+            tracing::error!(number, "scrub found a laggards' file damaged");
+            state.damage_found += 1;
+            repairs.push(Repair::Laggards(number));
         }
         drop(state);
         if !repairs.is_empty() {
             self.shared.repair(repairs);
         }
+        Ok(())
     }
 
     /// The used parts of a segment, at their offsets; what the disk does not give is zero.
@@ -173,15 +203,20 @@ impl Scrub {
         let ends = live.iter().map(|(_, place)| u64::from(place.offset) + u64::from(place.bytes));
         let front = ends.chain([seen.used_bytes.saturating_sub(apart), HEADER_BLOCK_BYTES]).max().unwrap_or(0);
         let mut bytes = vec![0u8; usize::try_from(length).expect("64-bit machines only")];
-        for (mut from, until) in [(0, front.min(length)), (length.saturating_sub(apart), length)] {
-            while from < until {
-                let piece = (until - from).min(bounds::SCRUB_PIECE_BYTES);
-                read_piece(&*seen.file, from, &mut bytes[from as usize..(from + piece) as usize]);
-                self.pace(piece)?;
-                from += piece;
-            }
+        for (from, until) in [(0, front.min(length)), (length.saturating_sub(apart), length)] {
+            self.read_part(&*seen.file, from, &mut bytes[from as usize..until as usize])?;
         }
         Ok(Bytes::from(bytes))
+    }
+
+    /// Fills the buffer from an offset of the file, at scrub's pace.
+    fn read_part(&self, file: &dyn DiskFile, mut from: u64, buffer: &mut [u8]) -> Result<(), Ended> {
+        for piece in buffer.chunks_mut(bounds::SCRUB_PIECE_BYTES as usize) {
+            read_piece(file, from, piece);
+            self.pace(piece.len() as u64)?;
+            from += piece.len() as u64;
+        }
+        Ok(())
     }
 
     fn pace(&self, bytes: u64) -> Result<(), Ended> {
@@ -258,18 +293,32 @@ fn is_whole(bytes: &Bytes, place: &Place) -> bool {
     !place.is_damaged() && content.is_some_and(|content| crc32c::crc32c(content) == place.checksum)
 }
 
-fn headers_are_whole(bytes: &Bytes, header: &SegmentHeader) -> bool {
+/// What of a file counts.
+fn live_in(state: &LogState, home: Home) -> Vec<Live> {
+    let place = |at: (GroupId, LogId, Slot)| state.place(at.0, at.1, at.2).map(|(place, ..)| (at, place));
+    state.live_in(home).into_iter().filter_map(place).collect()
+}
+
+/// Takes note of damaged entries that still stand where they were found.
+fn bad_entries(state: &mut LogState, bad: Vec<Live>) -> Vec<Repair> {
+    let still = |((group, log, slot), place): (_, Place)| {
+        state.found_damaged(group, log, slot, place).map(|()| Repair::Entry { group, log, slot })
+    };
+    bad.into_iter().filter_map(still).collect()
+}
+
+fn headers_are_whole(bytes: &Bytes, is_header: &dyn Fn(&[u8]) -> bool) -> bool {
     let blocks = [0, bytes.len() - HEADER_BLOCK_BYTES as usize];
-    blocks.into_iter().all(|at| SegmentHeader::decode(&bytes[at..]) == HeaderBlock::Valid(*header))
+    blocks.into_iter().all(|at| is_header(&bytes[at..]))
 }
 
 /// The first record that either copy of the identity, the directory of entries or the configuration fails.
-fn first_bad_record(bytes: &Bytes, seen: &Seen) -> Option<u32> {
+fn first_bad_record(bytes: &Bytes, id: u64, records: u32) -> Option<u32> {
     let mut offset = HEADER_BLOCK_BYTES;
-    for number in 0..seen.records {
+    for number in 0..records {
         let copy = |copy, at: u64| {
             let block = bytes.get(usize::try_from(at).ok()?..)?;
-            RecordIdentity::decode(block, copy, seen.header.id, at).filter(|identity| identity.number == number)
+            RecordIdentity::decode(block, copy, id, at).filter(|identity| identity.number == number)
         };
         let here = copy(IdentityCopy::AtRecord, offset);
         let apart = apart_offset(bytes.len() as u64, number).and_then(|at| copy(IdentityCopy::Apart, at));

@@ -273,7 +273,7 @@ impl Writer {
             match *repair {
                 Repair::Entry { group, log, slot } => (self.completion)(Completion::Damaged { group, log, slot }),
                 Repair::Checkpoint { group, slot } => (self.completion)(Completion::CheckpointDamaged { group, slot }),
-                Repair::Segment(_) | Repair::Header(_) => {}
+                Repair::Segment(_) | Repair::Header(_) | Repair::Laggards(_) => {}
             }
         }
     }
