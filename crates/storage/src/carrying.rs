@@ -172,7 +172,7 @@ impl SegmentedLog {
         self.moved_bytes += header.bytes;
         let file = Arc::new(OpenedOnUse { disk: disk.clone(), name: name.clone() });
         let mut state = self.state.lock();
-        state.laggards.add(LaggardsFile { file, name, header, live: LiveEntries::default() });
+        state.laggards.add(LaggardsFile { file, name, header, live: LiveEntries::default(), leaving: false });
         for (frame, at) in frames.iter().zip(places) {
             let landed = frame.entry_places().first().map(|place| LandedEntry::at(at, place));
             let (kind, log, slot, ballot) = (frame.kind, frame.log, frame.slot, frame.ballot);

@@ -17,6 +17,8 @@ pub(crate) struct LaggardsFile {
     pub name: String,
     pub header: LaggardsHeader,
     pub live: LiveEntries,
+    /// Scrub found it damaged, and it is being left for another one.
+    pub leaving: bool,
 }
 
 /// All of them.

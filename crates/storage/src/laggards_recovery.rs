@@ -103,7 +103,7 @@ impl Replay {
             }
             let file = Arc::new(OpenedOnUse { disk: disk.clone(), name: name.clone() });
             let live = LiveEntries::default();
-            self.state.laggards.add(LaggardsFile { file, name: name.clone(), header: *header, live });
+            self.state.laggards.add(LaggardsFile { file, name: name.clone(), header: *header, live, leaving: false });
             let records: Vec<StoredRecord> = found
                 .iter()
                 .map(|record| {

@@ -70,7 +70,9 @@ impl SegmentedLog {
 
     /// The next frames to write again; empty once no file is being left.
     pub(crate) fn carry_from_damaged(&mut self) -> Result<Vec<Frame>, WriteError> {
-        if let Some(number) = self.leaving_for_laggards.pop_first() {
+        // What another pass of scrub told again may be gone by now.
+        let there = |number: &LaggardsNumber| self.state.lock().laggards.files.contains_key(number);
+        if let Some(number) = self.leaving_for_laggards.pop_first().filter(there) {
             self.rewrite_for_laggards(number)?;
             self.healed();
             tracing::info!(number, "what a damaged laggards' file held stands in another one now");

@@ -179,14 +179,14 @@ impl Scrub {
             && first_bad_record(&bytes, header.id, header.records).is_none();
         let bad: Vec<Live> = live.into_iter().filter(|(_, place)| !is_whole(&bytes, place)).collect();
         let mut state = self.state.lock();
-        // It may have been emptied and removed meanwhile.
-        if !state.laggards.files.contains_key(&number) {
-            return Ok(());
-        }
         let mut repairs = bad_entries(&mut state, bad);
-        if !whole {
-            tracing::error!(number, "scrub found a laggards' file damaged");
-            state.damage_found += 1;
+        // It may have been emptied and removed meanwhile.
+        if let Some(file) = state.laggards.files.get_mut(&number).filter(|_| !whole) {
+            let counted = std::mem::replace(&mut file.leaving, true);
+            if !counted {
+                state.damage_found += 1;
+                tracing::error!(number, "scrub found a laggards' file damaged");
+            }
             repairs.push(Repair::Laggards(number));
         }
         drop(state);

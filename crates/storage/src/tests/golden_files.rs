@@ -128,6 +128,43 @@ fn a_segment_is_written_and_read_as_in_version_2() {
 }
 
 #[test]
+fn a_laggards_file_is_written_and_read_as_in_version_1() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(3), options()).unwrap();
+    let (group, log_id, first) = (GROUP, LOG, Slot(1));
+    let kept = [
+        Record::Accepted { group, log: log_id, ballot: ballot(6), first, entries: [entry("one")].into() },
+        Record::Learnt { group, log: log_id, first: Slot(2), entries: [(ballot(7), entry("two"))].into() },
+        Record::Chosen { group, log: log_id, up_to: Slot(2) },
+    ];
+    let busy = (1..).map(|slot| {
+        let entries = [Entry::operation(OperationId::NONE, &[7; 30_000])].into();
+        let (group, log, ballot, first) = (GroupId(5), LOG, ballot(1), Slot(slot));
+        [Record::Accepted { group, log, ballot, first, entries }, Record::Trimmed { group, log, up_to: Slot(slot) }]
+    });
+    FIXED_ID.set(Some(0x0123_4567_89ab_cdef));
+    let name = "laggards-11112222333344445555666677778888-00000001";
+    for (sequence, record) in (1..).zip(kept.into_iter().chain(busy.flatten())) {
+        log.append(&[(Sequence(sequence), record)]).unwrap();
+        if disk.names().iter().any(|found| found == name) {
+            break;
+        }
+    }
+    FIXED_ID.set(None);
+    let text = golden("laggards_v1.txt", &disk.with_file(name, |bytes| dump(bytes)));
+
+    let from_golden = MemoryDisk::new();
+    drop(recovery::open(Arc::new(from_golden.clone()), NODE, Start(3), options()).unwrap());
+    from_golden.create(name, 0).unwrap();
+    from_golden.with_file(name, |bytes| *bytes = parse(&text));
+    let (log, recovered) = recovery::open(Arc::new(from_golden), NODE, Start(4), options()).unwrap();
+    assert_eq!(recovered.groups[&GROUP].logs[&LOG].closed, Slot(2), "what stands there was closed");
+    let read = super::script::reader(log.state()).read_entries(GROUP, LOG, Slot(1), Slot(2), usize::MAX).unwrap();
+    let found: Vec<_> = read.into_iter().map(|stored| (stored.ballot, stored.entry)).collect();
+    assert_eq!(found, [(ballot(6), entry("one")), (ballot(7), entry("two"))]);
+}
+
+#[test]
 fn a_log_of_an_older_version_is_refused_and_left_as_it_is() {
     let disk = MemoryDisk::new();
     drop(recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap());

@@ -5,6 +5,7 @@ mod checkpoint_files;
 mod crash_matrix;
 mod failures;
 mod golden_files;
+mod laggards;
 mod log_on_files;
 mod memory_disk;
 mod on_demand;
