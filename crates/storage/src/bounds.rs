@@ -49,6 +49,22 @@ pub const LAGGARDS_FILE_BYTES: u64 = 4 << 20;
 /// holds at most 32 MiB more than twice what counts.
 pub const LAGGARDS_FILES_SMALL_MAX: usize = 8;
 
+/// Logs that move to the store of cold logs with one batch, and bytes of their entries: some milliseconds, and little in
+/// memory.
+pub const COLD_MOVE_LOGS_MAX: usize = 4096;
+
+/// See [`COLD_MOVE_LOGS_MAX`].
+pub const COLD_MOVE_BYTES: u64 = 1 << 20;
+
+/// Logs of a dropped group that are taken out of the store at once.
+pub const COLD_WIPE_LOGS_MAX: usize = 16 << 10;
+
+/// Bytes of blocks that the store of cold logs keeps in memory. Cold logs are read seldom, and each once.
+pub const COLD_CACHE_BYTES: u64 = 8 << 20;
+
+/// Files that the store of cold logs keeps open: a small part of what a process may have (1024).
+pub const COLD_FILES_MAX: usize = 128;
+
 /// Empty segments kept ready; more are removed. Two, so that a burst can roll while the next is being made.
 pub const SPARE_SEGMENTS_MAX: usize = 2;
 
@@ -89,6 +105,9 @@ pub const SCRUB_PIECE_BYTES: u64 = 256 << 10;
 
 /// Where a piece cannot be read, it is read in parts of this size, the unit in which disks lose data.
 pub const SCRUB_SECTOR_BYTES: usize = 4096;
+
+/// Cold logs that scrub reads at once.
+pub const SCRUB_LOGS_AT_ONCE: usize = 64;
 
 /// Finds of scrub that may wait for the writer or the node; more are found again by the next pass.
 pub const REPAIRS_WAITING_MAX: usize = 4096;

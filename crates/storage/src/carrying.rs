@@ -28,10 +28,10 @@ struct Moving {
     file: Arc<dyn DiskFile>,
 }
 
-/// Which entries of a segment are written again at the end of the log.
+/// What of a segment is written again at the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Forward {
-    /// Those above closed-up-to.
+    /// Entries above closed-up-to and small state, of logs that do not go to the store of cold logs.
     Open,
     All,
 }
@@ -43,16 +43,17 @@ impl SegmentedLog {
     pub(crate) fn carry(&mut self) -> Result<Vec<Frame>, WriteError> {
         let state = self.state.lock();
         let oldest = state.oldest();
-        let bound = 2 * state.live_bytes() + bounds::SLACK_SEGMENTS * self.options.segment_bytes;
+        let bound = 2 * state.live_bytes_for_log() + bounds::SLACK_SEGMENTS * self.options.segment_bytes;
         let emptied = state.segments[&oldest].live.count == 0;
         let over = state.bytes() > bound;
         drop(state);
         let mut frames = Vec::new();
         if oldest != self.current.sequence() && (emptied || over) {
+            frames = self.move_cold(oldest)?;
             if !emptied {
                 self.move_closed(oldest)?;
             }
-            frames = self.carry_from(oldest, Forward::Open)?;
+            frames.extend(self.carry_from(oldest, Forward::Open)?);
         }
         if frames.is_empty() {
             frames = self.carry_from_damaged()?;
@@ -65,10 +66,10 @@ impl SegmentedLog {
     pub(crate) fn carry_from(&self, segment: SegmentSequence, forward: Forward) -> Result<Vec<Frame>, WriteError> {
         let mut frames = Vec::new();
         let state = self.state.lock();
-        state.carry_small(segment, self.position, &mut frames);
+        state.carry_small(segment, self.position, forward, &mut frames);
         let mut slots = state.live_in(Home::Segment(segment));
         if forward == Forward::Open {
-            slots.retain(|(group, log, slot)| *slot > state.closed(*group, *log));
+            slots.retain(|(group, log, slot)| *slot > state.closed(*group, *log) && !state.goes_cold(*group, *log));
         }
         drop(state);
         for moving in self.look_up(&slots, bounds::CARRY_BYTES_MAX) {

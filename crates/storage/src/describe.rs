@@ -144,6 +144,7 @@ fn line(record: &FoundRecord) -> String {
         FrameKind::Lost => format!("{group} {log} slot {slot} under {ballot} was damaged"),
         FrameKind::PromisesLost => format!("{group} promises may be lost"),
         FrameKind::DamageNoted => format!("damage in segment {slot} is accounted for"),
+        FrameKind::ColdMoved => format!("the store of cold logs has had {slot} changes"),
         FrameKind::Confirmed => "the batch before is durable".to_string(),
     };
     let extent = match content {

@@ -47,7 +47,7 @@ impl Laggards {
 
     pub(crate) fn release(&mut self, place: &Place) {
         let Some(file) = self.files.get_mut(&place.number()) else { return };
-        file.live.remove(place.bytes);
+        file.live.remove(place);
         self.changed.insert(GroupId(file.header.group));
         if file.live.count == 0 {
             self.emptied.insert(place.number());
@@ -112,21 +112,25 @@ pub(crate) struct LaggardsEntry {
 impl LogState {
     /// Points the index to an entry of a laggards' file, whatever it pointed to before.
     pub(crate) fn put_for_laggards(&mut self, group: GroupId, number: LaggardsNumber, entry: &LaggardsEntry) {
-        let log = self.groups.entry(group).or_default().logs.entry(entry.log).or_default();
+        let cold = self.goes_cold(group, entry.log);
+        let log = self.log(group, entry.log);
         let ballot = log.ballot_index(entry.ballot);
         let mut place = Place::of(Home::Laggards(number), entry.landed, ballot, entry.kind == FrameKind::Learnt);
+        if cold {
+            place.mark_cold();
+        }
         place.follow(log.entries.get(&entry.slot));
         let replaced = log.entries.insert(entry.slot, place);
         self.release(replaced);
         if let Some(file) = self.laggards.files.get_mut(&number) {
-            file.live.add(group, entry.log, entry.slot, place.bytes);
+            file.live.add(group, entry.log, entry.slot, &place);
         }
     }
 
     /// Slots whose entry stands in this segment and is closed, of the first group that has any.
     pub(crate) fn closed_in(&self, segment: crate::log_state::SegmentSequence) -> Vec<(GroupId, LogId, Slot)> {
         let mut closed = self.live_in(Home::Segment(segment));
-        closed.retain(|(group, log, slot)| *slot <= self.closed(*group, *log));
+        closed.retain(|(group, log, slot)| *slot <= self.closed(*group, *log) && !self.goes_cold(*group, *log));
         let first = closed.first().map(|(group, ..)| *group);
         closed.retain(|(group, ..)| Some(*group) == first);
         closed.into_iter().collect()

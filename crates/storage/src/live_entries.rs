@@ -1,5 +1,6 @@
 //! Which entries of a file the index still points to: what keeps the file, and what must move when it goes.
 
+use crate::log_state::Place;
 use consensus::{GroupId, LogId, Slot};
 
 /// Consecutive slots of which a file holds, or held, entries.
@@ -16,14 +17,17 @@ pub(crate) struct Run {
 pub(crate) struct LiveEntries {
     pub bytes: u64,
     pub count: u64,
+    /// Bytes of those that go to the store of cold logs when the file goes.
+    pub cold_bytes: u64,
     /// Where to look for them; what has moved or been trimmed since is still named.
     pub runs: Vec<Run>,
 }
 
 impl LiveEntries {
-    pub(crate) fn add(&mut self, group: GroupId, log: LogId, slot: Slot, bytes: u32) {
+    pub(crate) fn add(&mut self, group: GroupId, log: LogId, slot: Slot, place: &Place) {
         self.count += 1;
-        self.bytes += u64::from(bytes);
+        self.bytes += u64::from(place.bytes);
+        self.cold_bytes += if place.is_cold() { u64::from(place.bytes) } else { 0 };
         if let Some(last) = self.runs.last_mut() {
             if (last.group, last.log, last.first.plus(last.count)) == (group, log, slot) {
                 last.count += 1;
@@ -33,9 +37,10 @@ impl LiveEntries {
         self.runs.push(Run { group, log, first: slot, count: 1 });
     }
 
-    pub(crate) fn remove(&mut self, bytes: u32) {
+    pub(crate) fn remove(&mut self, place: &Place) {
         assert!(self.count > 0, "an entry is released once");
         self.count -= 1;
-        self.bytes -= u64::from(bytes);
+        self.bytes -= u64::from(place.bytes);
+        self.cold_bytes -= if place.is_cold() { u64::from(place.bytes) } else { 0 };
     }
 }

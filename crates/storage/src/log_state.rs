@@ -4,6 +4,9 @@
 //! The writer brings it up to date after each sync, so it only ever shows what is durable. Recovery fills it by the same
 //! code. Readers look places up in it from other threads.
 
+use crate::carrying::Forward;
+use crate::cold_moves::cold_moved;
+use crate::cold_state::ColdState;
 use crate::disk::DiskFile;
 use crate::frame::{EntryPlace, Frame, FrameKind};
 use crate::laggards::Laggards;
@@ -58,6 +61,8 @@ const DAMAGED: u8 = 2;
 const COUNTED: u8 = 4;
 /// The number is that of a laggards' file.
 const FOR_LAGGARDS: u8 = 8;
+/// Of a log that goes to the store of cold logs.
+const COLD: u8 = 16;
 
 impl Place {
     /// The place of an entry that landed; `None` stands for damage.
@@ -77,6 +82,14 @@ impl Place {
         if self.is_damaged() {
             self.flags |= replaced.map_or(0, |replaced| replaced.flags & COUNTED);
         }
+    }
+
+    pub(crate) fn is_cold(&self) -> bool {
+        self.flags & COLD != 0
+    }
+
+    pub(crate) fn mark_cold(&mut self) {
+        self.flags |= COLD;
     }
 
     /// The file.
@@ -158,6 +171,8 @@ pub(crate) struct Segment {
     /// Bytes of records and identities in it.
     pub used_bytes: u64,
     pub live: LiveEntries,
+    /// Logs of which it holds, or held, the current record of a promise or a position.
+    pub touched: BTreeSet<(GroupId, LogId)>,
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +215,7 @@ pub(crate) struct LogState {
     pub peers: BTreeMap<NodeId, Kept<(Start, Sequence)>>,
     pub segments: BTreeMap<SegmentSequence, Segment>,
     pub laggards: Laggards,
+    pub cold: ColdState,
     pub noted: BTreeMap<Hole, SegmentSequence>,
     /// Damage that scrub found, and of all damage what was healed, since the start.
     pub damage_found: u64,
@@ -210,6 +226,11 @@ impl LogState {
     /// Takes in a durable frame.
     pub(crate) fn land(&mut self, landed: &Landed<'_>) {
         let (group, segment) = (landed.group, landed.segment);
+        if landed.kind.speaks_of_log() {
+            if let Some(segment) = self.segments.get_mut(&segment) {
+                segment.touched.insert((group, landed.log));
+            }
+        }
         match landed.kind {
             FrameKind::Configured => self.configured(landed),
             FrameKind::Promised => Kept::raise(&mut self.log(group, landed.log).promised, landed.ballot, segment),
@@ -241,11 +262,12 @@ impl LogState {
                 let hole = Hole { segment: of, first: landed.ballot.round, end: landed.ballot.start.0 };
                 self.noted.insert(hole, segment);
             }
+            FrameKind::ColdMoved => Kept::raise(&mut self.cold.moves, landed.slot.0, segment),
             FrameKind::Confirmed => {}
         }
     }
 
-    fn log(&mut self, group: GroupId, log: LogId) -> &mut OneLogState {
+    pub(crate) fn log(&mut self, group: GroupId, log: LogId) -> &mut OneLogState {
         self.groups.entry(group).or_default().logs.entry(log).or_default()
     }
 
@@ -266,6 +288,7 @@ impl LogState {
 
     fn insert_entries(&mut self, landed: &Landed<'_>) {
         let learnt = landed.kind == FrameKind::Learnt;
+        let cold = self.goes_cold(landed.group, landed.log);
         let state = self.groups.entry(landed.group).or_default().logs.entry(landed.log).or_default();
         let ballot = state.ballot_index(landed.ballot);
         let trimmed = state.trimmed.map_or(Slot::ZERO, |kept| kept.value);
@@ -290,6 +313,9 @@ impl LogState {
                 continue;
             }
             let mut place = Place::of(Home::Segment(landed.segment), *entry, ballot, learnt);
+            if cold {
+                place.mark_cold();
+            }
             place.follow(state.entries.get(&slot));
             let replaced = state.entries.insert(slot, place);
             if replaced.is_some_and(|old| old.is_damaged()) && entry.is_some() {
@@ -298,7 +324,7 @@ impl LogState {
             }
             release(segments, laggards, replaced);
             if let Some(segment) = segments.get_mut(&landed.segment) {
-                segment.live.add(landed.group, landed.log, slot, place.bytes);
+                segment.live.add(landed.group, landed.log, slot, &place);
             }
         }
     }
@@ -316,6 +342,7 @@ impl LogState {
     }
 
     fn forget(&mut self, group: GroupId) {
+        self.cold.forgotten.insert(group);
         let Some(state) = self.groups.remove(&group) else {
             return;
         };
@@ -435,6 +462,11 @@ impl LogState {
         self.segments.values().map(|segment| segment.live.bytes).sum()
     }
 
+    /// Those among them that justify a larger log: not what the store of cold logs can take.
+    pub(crate) fn live_bytes_for_log(&self) -> u64 {
+        self.segments.values().map(|segment| segment.live.bytes - segment.live.cold_bytes).sum()
+    }
+
     /// Closed-up-to of a log, as far as that is durable.
     pub(crate) fn closed(&self, group: GroupId, log: LogId) -> Slot {
         let log = self.groups.get(&group).and_then(|group| group.logs.get(&log));
@@ -447,14 +479,29 @@ impl LogState {
             return true;
         }
         let mut frames = Vec::new();
-        self.carry_small(sequence, Sequence(0), &mut frames);
+        self.carry_small(sequence, Sequence(0), Forward::All, &mut frames);
         !frames.is_empty()
     }
 
     /// Writes again whatever of promises, fences, positions and the like has its current record in this segment.
-    pub(crate) fn carry_small(&self, segment: SegmentSequence, position: Sequence, frames: &mut Vec<Frame>) {
+    pub(crate) fn carry_small(
+        &self,
+        segment: SegmentSequence,
+        position: Sequence,
+        forward: Forward,
+        frames: &mut Vec<Frame>,
+    ) {
         for (group, state) in &self.groups {
             state.carry_small(*group, segment, position, frames);
+        }
+        for (group, log) in self.segments.get(&segment).map(|segment| &segment.touched).into_iter().flatten() {
+            let state = self.groups.get(group).and_then(|group| group.logs.get(log));
+            if let Some(state) = state.filter(|_| forward == Forward::All || !self.goes_cold(*group, *log)) {
+                state.carry_small((*group, *log), segment, position, frames);
+            }
+        }
+        if let Some(kept) = self.cold.moves.filter(|kept| kept.segment == segment) {
+            frames.push(cold_moved(position, kept.value));
         }
         for (node, kept) in self.peers.iter().filter(|(_, kept)| kept.segment == segment) {
             frames.push(Frame::peer_seen(position, *node, kept.value.0, kept.value.1));
@@ -502,22 +549,37 @@ impl GroupState {
                 Ballot::ZERO,
             ));
         }
-        for (log, state) in &self.logs {
-            let mut carry = |kind, slot, ballot| frames.push(Frame::bare(kind, position, group, *log, slot, ballot));
-            if let Some(kept) = state.promised.filter(|kept| kept.segment == segment) {
-                carry(FrameKind::Promised, Slot::ZERO, kept.value);
-            }
-            if let Some(kept) = state.closed.filter(|kept| kept.segment == segment) {
-                carry(FrameKind::Chosen, kept.value, Ballot::ZERO);
-            }
-            if let Some(kept) = state.trimmed.filter(|kept| kept.segment == segment) {
-                carry(FrameKind::Trimmed, kept.value, Ballot::ZERO);
-            }
-        }
     }
 }
 
 impl OneLogState {
+    fn carry_small(
+        &self,
+        (group, log): (GroupId, LogId),
+        segment: SegmentSequence,
+        position: Sequence,
+        frames: &mut Vec<Frame>,
+    ) {
+        let mut carry = |kind, slot, ballot| frames.push(Frame::bare(kind, position, group, log, slot, ballot));
+        if let Some(kept) = self.promised.filter(|kept| kept.segment == segment) {
+            carry(FrameKind::Promised, Slot::ZERO, kept.value);
+        }
+        if let Some(kept) = self.closed.filter(|kept| kept.segment == segment) {
+            carry(FrameKind::Chosen, kept.value, Ballot::ZERO);
+        }
+        if let Some(kept) = self.trimmed.filter(|kept| kept.segment == segment) {
+            carry(FrameKind::Trimmed, kept.value, Ballot::ZERO);
+        }
+    }
+
+    /// Whether something current of it stands in this segment.
+    pub(crate) fn stands_in(&self, segment: SegmentSequence) -> bool {
+        self.promised.is_some_and(|kept| kept.segment == segment)
+            || self.closed.is_some_and(|kept| kept.segment == segment)
+            || self.trimmed.is_some_and(|kept| kept.segment == segment)
+            || self.entries.values().any(|place| place.home() == Home::Segment(segment))
+    }
+
     pub(crate) fn closed(&self) -> Slot {
         let (closed, trimmed) = (self.closed.map(|kept| kept.value), self.trimmed.map(|kept| kept.value));
         closed.max(trimmed).unwrap_or_default()
@@ -538,7 +600,7 @@ fn release(segments: &mut BTreeMap<SegmentSequence, Segment>, laggards: &mut Lag
     match place.home() {
         Home::Segment(segment) => {
             if let Some(segment) = segments.get_mut(&segment) {
-                segment.live.remove(place.bytes);
+                segment.live.remove(&place);
             }
         }
         Home::Laggards(_) => laggards.release(&place),

@@ -26,6 +26,8 @@ pub(crate) enum Repair {
     Segment(SegmentSequence),
     /// One of a segment's headers.
     Header(SegmentSequence),
+    /// The store of cold logs.
+    ColdStore,
     /// A laggards' file, but for the contents of its entries.
     Laggards(LaggardsNumber),
 }
@@ -36,6 +38,7 @@ impl SegmentedLog {
         match repair {
             Repair::Entry { .. } | Repair::Checkpoint { .. } => Ok(()),
             Repair::Header(segment) => self.write_header_again(segment),
+            Repair::ColdStore => Err(self.give_up_store("it is damaged")?),
             Repair::Laggards(number) => {
                 self.leaving_for_laggards.insert(number);
                 Ok(())

@@ -1,5 +1,7 @@
 //! Reads every record of every segment in order, and tells a torn end from damage. `recovery.rs` says what counts as what.
 
+use crate::cold_moves::cold_moved;
+use crate::discipline::is_of_values;
 use crate::disk::Disk;
 use crate::frame::{read_content, Frame, FrameContent, FrameKind};
 use crate::live_entries::LiveEntries;
@@ -85,6 +87,7 @@ impl Replay {
                     records: 0,
                     used_bytes: used_bytes(&found),
                     live: LiveEntries::default(),
+                    touched: BTreeSet::new(),
                 },
             );
             let end = (Some(sequence) != newest).then(|| end_batch(&headers, sequence)).flatten();
@@ -186,6 +189,7 @@ impl Replay {
             | FrameKind::Lost
             | FrameKind::PromisesLost
             | FrameKind::DamageNoted
+            | FrameKind::ColdMoved
             | FrameKind::Confirmed => {
                 self.fold_entries(decoded);
                 return;
@@ -224,8 +228,24 @@ impl Replay {
         self.recovered.apply(self.order, &Record::Chosen { group, log, up_to: slot });
     }
 
+    /// The last segment with a gap, noted or not.
+    pub(crate) fn last_hole(&self) -> Option<SegmentSequence> {
+        self.holes.iter().map(|hole| hole.segment).max()
+    }
+
+    /// The store of cold logs has lost what it held: every group whose logs may have stood there is told.
+    fn tell_of_lost_store(&self, frames: &mut Vec<Frame>) {
+        for (group, state) in &self.state.groups {
+            let known = state.configuration.as_ref();
+            if known.is_none_or(|(configuration, _)| is_of_values(configuration)) {
+                let (lost, zero) = (FrameKind::PromisesLost, Ballot::ZERO);
+                frames.push(Frame::bare(lost, self.position, *group, LogId::CONTROL, Slot::ZERO, zero));
+            }
+        }
+    }
+
     /// What to continue with, what the log says, and what the core is told.
-    pub(crate) fn finish(mut self) -> (Continuation, LogState, Recovered) {
+    pub(crate) fn finish(mut self, store_lost: bool, moves: u64) -> (Continuation, LogState, Recovered) {
         let unnoted: Vec<Hole> = self
             .holes
             .iter()
@@ -249,7 +269,14 @@ impl Replay {
                 }
             }
         }
-        if let Some(last) = self.holes.iter().map(|hole| hole.segment).max() {
+        if store_lost {
+            self.tell_of_lost_store(&mut frames);
+        }
+        if self.state.cold.moves.is_none_or(|kept| kept.value < moves) && moves > 0 {
+            // A crash came before the log could note the last one.
+            frames.push(cold_moved(self.position, moves));
+        }
+        if let Some(last) = self.last_hole() {
             self.state.distrust_closed(last);
         }
         for hole in &unnoted {

@@ -7,6 +7,8 @@
 
 use crate::bounds;
 use crate::checkpoints::Checkpoints;
+use crate::cold_moves::decode;
+use crate::cold_store::{key_of, log_of, ColdStoreError};
 use crate::disk::DiskFile;
 use crate::frame::{directory_is_whole, read_content, FrameContent, FrameKind};
 use crate::laggards_file::{LaggardsBlock, LaggardsHeader, LaggardsNumber};
@@ -68,8 +70,10 @@ impl ScrubThread {
         options: ScrubOptions,
     ) -> io::Result<ScrubThread> {
         let stop = Arc::new(Stop::default());
+        let (bad_checkpoints, bad_cold_entries) = (BTreeSet::new(), BTreeSet::new());
+        let of_thread = stop.clone();
         let mut scrub =
-            Scrub { shared, state, checkpoints, options, stop: stop.clone(), bad_checkpoints: BTreeSet::new() };
+            Scrub { shared, state, checkpoints, options, stop: of_thread, bad_checkpoints, bad_cold_entries };
         let thread = std::thread::Builder::new().name("log scrub".to_string()).spawn(move || scrub.run())?;
         Ok(ScrubThread { stop, thread: Some(thread) })
     }
@@ -94,6 +98,7 @@ struct Scrub {
     stop: Arc<Stop>,
     /// Those counted as damage.
     bad_checkpoints: BTreeSet<(GroupId, Slot)>,
+    bad_cold_entries: BTreeSet<(GroupId, LogId, Slot)>,
 }
 
 /// Scrub is to end.
@@ -119,7 +124,57 @@ impl Scrub {
         for number in laggards {
             self.scrub_laggards(number)?;
         }
+        self.scrub_cold_logs()?;
         self.scrub_checkpoints()
+    }
+
+    /// The store reads through caches of its own and the system's: rot is found once the blocks have left them.
+    fn scrub_cold_logs(&mut self) -> Result<(), Ended> {
+        let Some(store) = self.shared.cold() else { return Ok(()) };
+        let (mut from, to) = (key_of(GroupId(0), LogId(0)), key_of(GroupId(u128::MAX), LogId(u128::MAX)));
+        let mut bad = BTreeSet::new();
+        loop {
+            let page = match store.scan(&from, &to, bounds::SCRUB_LOGS_AT_ONCE) {
+                Ok(page) => page,
+                Err(ColdStoreError::Damaged(why)) => return self.report_store(&why),
+                Err(ColdStoreError::Io(error)) => {
+                    tracing::warn!(%error, "scrub cannot look at the store of cold logs");
+                    return Ok(());
+                }
+            };
+            let Some((last, _)) = page.last() else { break };
+            // The least key after it.
+            from = last.iter().copied().chain([0]).collect();
+            for (key, value) in &page {
+                self.pace((key.len() + value.len()) as u64)?;
+                let state = match decode(key, value) {
+                    Ok(state) => state,
+                    Err(error) => return self.report_store(&error.to_string()),
+                };
+                let (group, log) = log_of(key).expect("only keys of logs were asked for");
+                let damaged = state.entries.iter().filter(|(_, entry)| entry.entry.is_none());
+                bad.extend(damaged.map(|(slot, _)| (group, log, *slot)).take(bounds::REPAIRS_WAITING_MAX));
+            }
+        }
+        let before = std::mem::replace(&mut self.bad_cold_entries, bad);
+        let mut state = self.state.lock();
+        state.damage_found += self.bad_cold_entries.difference(&before).count() as u64;
+        state.damage_healed += before.difference(&self.bad_cold_entries).count() as u64;
+        drop(state);
+        let repairs = self.bad_cold_entries.iter().map(|&(group, log, slot)| Repair::Entry { group, log, slot });
+        let repairs: Vec<Repair> = repairs.take(bounds::REPAIRS_WAITING_MAX / 2).collect();
+        if !repairs.is_empty() {
+            self.shared.repair(repairs);
+        }
+        Ok(())
+    }
+
+    fn report_store(&self, why: &str) -> Result<(), Ended> {
+        tracing::error!(%why, "scrub found the store of cold logs damaged");
+        self.state.lock().damage_found += 1;
+        self.shared.repair(vec![Repair::ColdStore]);
+        // The log ends with this.
+        Err(Ended)
     }
 
     fn scrub_segment(&self, sequence: SegmentSequence) -> Result<(), Ended> {

@@ -6,6 +6,7 @@
 //! used again only after a later segment's durable header says that the log begins behind it.
 
 use crate::bounds;
+use crate::cold_moves::SharedStore;
 use crate::disk::{Disk, DiskFile};
 use crate::frame::{Frame, FrameKind};
 use crate::laggards_file::LaggardsNumber;
@@ -39,6 +40,8 @@ pub(crate) struct SegmentedLog {
     pub(crate) leaving: BTreeSet<SegmentSequence>,
     /// Laggards' files in which scrub found damage: the same.
     pub(crate) leaving_for_laggards: BTreeSet<LaggardsNumber>,
+    /// Where the state of cold logs goes.
+    pub(crate) cold: SharedStore,
     /// Bytes that the batch wrote to other files than segments.
     pub(crate) moved_bytes: u64,
     /// The next batch goes to a new segment in any case.
@@ -84,7 +87,7 @@ impl SegmentedLog {
         (node, start): (NodeId, Start),
         options: LogOptions,
         pool: Arc<SegmentPool>,
-        state: SharedState,
+        (state, cold): (SharedState, SharedStore),
         found: Continuation,
     ) -> Result<SegmentedLog, WriteError> {
         let failed = |what| {
@@ -127,6 +130,7 @@ impl SegmentedLog {
             cooling: Vec::new(),
             leaving: BTreeSet::new(),
             leaving_for_laggards: BTreeSet::new(),
+            cold,
             moved_bytes: 0,
             roll_next: false,
         };
@@ -156,6 +160,7 @@ impl SegmentedLog {
             self.append_frames(&[Frame::confirmed(self.position)])?;
         }
         self.remove_emptied()?;
+        self.wipe_forgotten()?;
         self.retire()?;
         let written: u64 = frames.iter().map(|frame| frame.bytes() + IDENTITY_BYTES as u64).sum();
         Ok(written + self.moved_bytes)
@@ -275,7 +280,9 @@ impl SegmentedLog {
         let (spare_bytes, spares) = self.pool.usage();
         let cooling: u64 = self.cooling.iter().map(|spare| spare.bytes).sum();
         let files = state.segments.len() + state.laggards.files.len() + self.cooling.len();
-        (state.bytes() + state.laggards.bytes() + spare_bytes + cooling, files as u64 + spares)
+        let bytes = state.bytes() + state.laggards.bytes() + spare_bytes + cooling;
+        drop(state);
+        (bytes + self.cold.as_ref().map_or(0, |store| store.bytes()), files as u64 + spares)
     }
 }
 
@@ -381,6 +388,7 @@ fn segment_of(spare: &SpareSegment, header: SegmentHeader) -> Segment {
         records: 0,
         used_bytes: 2 * HEADER_BLOCK_BYTES,
         live: LiveEntries::default(),
+        touched: BTreeSet::new(),
     }
 }
 

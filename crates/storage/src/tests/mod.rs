@@ -2,7 +2,9 @@
 
 mod bit_rot;
 mod checkpoint_files;
+mod cold_logs;
 mod crash_matrix;
+mod disk_store;
 mod failures;
 mod golden_files;
 mod laggards;
