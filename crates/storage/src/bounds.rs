@@ -49,12 +49,12 @@ pub const LAGGARDS_FILE_BYTES: u64 = 4 << 20;
 /// holds at most 32 MiB more than twice what counts.
 pub const LAGGARDS_FILES_SMALL_MAX: usize = 8;
 
-/// Logs that move to the store of cold logs with one batch, and bytes of their entries: some milliseconds, and little in
-/// memory.
-pub const COLD_MOVE_LOGS_MAX: usize = 4096;
+/// Logs that move to the store of cold logs with one batch, and bytes of their entries: as much as a batch can bring, so that
+/// the log does not outgrow its bound; some tens of milliseconds, and little in memory.
+pub const COLD_MOVE_LOGS_MAX: usize = 16 << 10;
 
 /// See [`COLD_MOVE_LOGS_MAX`].
-pub const COLD_MOVE_BYTES: u64 = 1 << 20;
+pub const COLD_MOVE_BYTES: u64 = 4 << 20;
 
 /// Logs of a dropped group that are taken out of the store at once.
 pub const COLD_WIPE_LOGS_MAX: usize = 16 << 10;

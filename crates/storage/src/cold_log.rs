@@ -154,3 +154,99 @@ fn ballot(reader: &mut BytesReader<'_>) -> Option<Ballot> {
 fn slot(reader: &mut BytesReader<'_>) -> Option<Slot> {
     Some(Slot(reader.u64())).filter(|slot| *slot <= Slot::LARGEST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use consensus::OperationId;
+    use proptest::prelude::*;
+
+    fn ballot(round: u64) -> Ballot {
+        Ballot { epoch: Epoch(1), round, node: NodeId(9), start: Start(3) }
+    }
+
+    fn state() -> ColdLog {
+        let entry = |text: &str| Some(Entry::operation(OperationId::NONE, text.as_bytes()));
+        let entries = BTreeMap::from([
+            (Slot(5), RecoveredEntry { ballot: ballot(2), entry: entry("five") }),
+            (Slot(6), RecoveredEntry { ballot: ballot(4), entry: None }),
+            (Slot(7), RecoveredEntry { ballot: ballot(4), entry: entry("") }),
+        ]);
+        ColdLog { written_in: 12, promised: ballot(6), closed: Slot(6), trimmed: Slot(4), entries }
+    }
+
+    #[test]
+    fn a_state_comes_back_under_its_own_key_only() {
+        let value = state().encode(b"key");
+        assert_eq!(ColdLog::decode(b"key", &value), Some(state()));
+        assert_eq!(ColdLog::decode(b"yek", &value), None);
+        let told = state().into_recovered();
+        assert_eq!((told.closed, told.lost), (Slot(6), BTreeMap::from([(Slot(6), ballot(4))])));
+    }
+
+    #[test]
+    fn every_bit_flip_is_seen_and_one_in_an_entry_costs_that_entry() {
+        let good = state().encode(b"key");
+        let head = FIXED_BYTES + 3 * ROW_BYTES;
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            match ColdLog::decode(b"key", &bad) {
+                None => assert!(bit / 8 < head, "bit {bit}"),
+                Some(found) => {
+                    assert!(bit / 8 >= head, "bit {bit}");
+                    let lost = found.entries.values().filter(|entry| entry.entry.is_none()).count();
+                    assert_eq!((lost, found.promised, found.entries.len()), (2, ballot(6), 3));
+                }
+            }
+        }
+        for length in 0..good.len() {
+            assert_eq!(ColdLog::decode(b"key", &good[..length]), None, "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn what_is_newer_wins_and_damage_never_replaces_a_whole_copy() {
+        let one = |round, text: Option<&str>| ColdLog {
+            entries: BTreeMap::from([(
+                Slot(5),
+                RecoveredEntry {
+                    ballot: ballot(round),
+                    entry: text.map(|text| Entry::operation(OperationId::NONE, text.as_bytes())),
+                },
+            )]),
+            ..ColdLog::default()
+        };
+        let merged = |newer: ColdLog, distrusted| {
+            let mut merged = state();
+            merged.merge(newer, distrusted);
+            merged
+        };
+        assert_eq!(merged(one(9, Some("new")), 0).entries[&Slot(5)].ballot, ballot(9));
+        assert_eq!(merged(one(2, None), 0), state());
+        assert_eq!(merged(one(9, None), 0).entries[&Slot(5)].entry, None);
+        assert_eq!(merged(ColdLog { trimmed: Slot(6), ..ColdLog::default() }, 0).entries.len(), 1);
+        assert_eq!(merged(ColdLog::default(), 11).entries.len(), 3);
+        assert_eq!(merged(ColdLog::default(), 12).entries.keys().collect::<Vec<_>>(), [&Slot(7)], "what is open stays");
+    }
+
+    proptest! {
+        #[test]
+        fn hostile_values_never_panic(value in prop::collection::vec(any::<u8>(), 0..400)) {
+            let _ = ColdLog::decode(b"key", &value);
+            if value.len() >= FIXED_BYTES {
+                // With a checksum that fits.
+                let mut value = value;
+                let rows = (value[12] as usize % 4) * ROW_BYTES;
+                value[12..16].copy_from_slice(&u32::try_from(rows / ROW_BYTES).unwrap().to_le_bytes());
+                value[4..8].copy_from_slice(&VERSION.to_le_bytes());
+                value[8..12].fill(0);
+                if let Some(head) = value.get(4..FIXED_BYTES + rows) {
+                    let checksum = crc32c::crc32c_append(crc32c::crc32c(b"key"), head);
+                    value[..4].copy_from_slice(&checksum.to_le_bytes());
+                    let _ = ColdLog::decode(b"key", &value);
+                }
+            }
+        }
+    }
+}

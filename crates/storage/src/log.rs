@@ -208,6 +208,11 @@ impl Log {
         self.shared.usage()
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared_state(&self) -> crate::log_state::SharedState {
+        self.shared.state()
+    }
+
     /// Writes and syncs everything submitted, then ends the writer thread.
     pub fn close(mut self) {
         self.finish();

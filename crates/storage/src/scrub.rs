@@ -145,8 +145,8 @@ impl Scrub {
             let Some((last, _)) = page.last() else { break };
             // The least key after it.
             from = last.iter().copied().chain([0]).collect();
+            self.pace(page.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())?;
             for (key, value) in &page {
-                self.pace((key.len() + value.len()) as u64)?;
                 let state = match decode(key, value) {
                     Ok(state) => state,
                     Err(error) => return self.report_store(&error.to_string()),

@@ -6,11 +6,17 @@
 use super::memory_disk::MemoryDisk;
 use super::script::configuration;
 use crate::checkpoints::Checkpoints;
+use crate::cold_log::ColdLog;
+use crate::cold_store::key_of;
 use crate::disk::Disk;
 use crate::log::LogOptions;
 use crate::segmented_log::FIXED_ID;
 use crate::{describe, recovery};
-use consensus::{Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot, Start};
+use consensus::{
+    Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, RecoveredEntry, RecoveredLog,
+    Sequence, Slot, Start,
+};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -162,6 +168,21 @@ fn a_laggards_file_is_written_and_read_as_in_version_1() {
     let read = super::script::reader(log.state()).read_entries(GROUP, LOG, Slot(1), Slot(2), usize::MAX).unwrap();
     let found: Vec<_> = read.into_iter().map(|stored| (stored.ballot, stored.entry)).collect();
     assert_eq!(found, [(ballot(6), entry("one")), (ballot(7), entry("two"))]);
+}
+
+#[test]
+fn the_state_of_a_cold_log_is_written_and_read_as_in_version_1() {
+    let accepted = BTreeMap::from([
+        (Slot(5), RecoveredEntry { ballot: ballot(6), entry: Some(entry("five")) }),
+        (Slot(6), RecoveredEntry { ballot: ballot(7), entry: None }),
+    ]);
+    let (promised, closed, trimmed) = (ballot(8), Slot(5), Slot(4));
+    let state = ColdLog::of(3, RecoveredLog { promised, closed, trimmed, accepted, ..RecoveredLog::default() });
+    let key = key_of(GROUP, LogId(0x77));
+    let both = format!("key\n{}value\n{}", dump(&key), dump(&state.encode(&key)));
+    let text = golden("cold_log_v1.txt", &both);
+    let (_, value) = text.split_once("value\n").unwrap();
+    assert_eq!(ColdLog::decode(&key, &parse(value)), Some(state));
 }
 
 #[test]

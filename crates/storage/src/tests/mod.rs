@@ -6,6 +6,7 @@ mod cold_logs;
 mod crash_matrix;
 mod disk_store;
 mod failures;
+mod fjall_files;
 mod golden_files;
 mod laggards;
 mod log_on_files;
