@@ -201,7 +201,9 @@ mod tests {
             }
         }
         for length in 0..good.len() {
-            assert_eq!(ColdLog::decode(b"key", &good[..length]), None, "cut to {length}");
+            let found = ColdLog::decode(b"key", &good[..length]);
+            assert_eq!(found.is_some(), length >= head, "cut to {length}");
+            assert!(found.is_none_or(|found| found.entries[&Slot(7)].entry.is_none()), "cut to {length}");
         }
     }
 
