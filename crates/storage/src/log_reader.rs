@@ -131,7 +131,7 @@ impl LogReader {
     pub fn load_log(&self, group: GroupId, log: LogId) -> Result<RecoveredLog, ReadError> {
         // Memory first: what leaves it meanwhile is in the store by then.
         let in_log = self.load_from_log(group, log)?;
-        match self.from_store(group, log)? {
+        match self.load_from_store(group, log)? {
             Some((mut cold, distrusted)) => {
                 cold.merge(ColdLog::of(0, in_log), distrusted);
                 Ok(cold.into_recovered())
@@ -193,7 +193,7 @@ impl LogReader {
     }
 
     /// What the store holds of a log, if it holds such logs; and the last segment that makes it doubtful.
-    fn from_store(&self, group: GroupId, log: LogId) -> Result<Option<(ColdLog, SegmentSequence)>, ReadError> {
+    fn load_from_store(&self, group: GroupId, log: LogId) -> Result<Option<(ColdLog, SegmentSequence)>, ReadError> {
         let (cold, distrusted) = {
             let state = self.state.lock();
             (state.goes_cold(group, log), state.cold.distrusted)
@@ -223,7 +223,7 @@ impl LogReader {
             Err(missing @ ReadError::Missing { .. }) => missing,
             other => return other,
         };
-        let Some((mut cold, distrusted)) = self.from_store(group, log)? else { return Err(missing) };
+        let Some((mut cold, distrusted)) = self.load_from_store(group, log)? else { return Err(missing) };
         let positions = RecoveredLog { accepted: BTreeMap::new(), ..self.state.lock().recovered_log(group, log) };
         cold.merge(ColdLog::of(0, positions), distrusted);
         match cold.entries.remove(&slot) {

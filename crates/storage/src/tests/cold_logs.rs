@@ -340,19 +340,23 @@ fn a_crash_at_any_operation_of_a_move_to_the_store_loses_nothing() {
         let batches = Arc::new(script(seed, 250));
         let disk = MemoryDisk::new();
         let acknowledged = Arc::new(AtomicUsize::new(0));
+        let looked = Arc::new(AtomicUsize::new(0));
+        let changes_before = Arc::new(AtomicUsize::new(0));
+        let changes = |disk: &MemoryDisk| disk.names().iter().filter(|name| name.starts_with("cold-")).count();
         let (store, mut log, _) = open(&disk);
         for (number, batch) in batches.iter().enumerate() {
             if number == 50 {
                 let observed = (batches.clone(), acknowledged.clone());
-                let changes = |disk: &MemoryDisk| disk.names().iter().filter(|name| name.starts_with("cold-")).count();
-                let mut seen = changes(&disk);
+                // Every operation of a batch from its first change of the store on; of the others some.
+                let changes_before = changes_before.clone();
+                let looked = looked.clone();
                 disk.observe(Some(Box::new(move |disk| {
                     let done = observed.1.load(Ordering::SeqCst);
-                    let moving = seen != changes(disk);
-                    seen = if done % 2 == 0 { changes(disk) } else { seen };
-                    if !moving && done % 11 > 0 {
+                    let moving = changes(disk) > changes_before.load(Ordering::SeqCst);
+                    if !moving && !done.is_multiple_of(11) {
                         return;
                     }
+                    looked.fetch_add(usize::from(moving), Ordering::SeqCst);
                     for mixture in 0..4 {
                         let mut dice = Dice::new(seed * 1000 + disk.operations() * 10 + mixture);
                         let image = disk.after_crash(&mut || match mixture {
@@ -366,9 +370,11 @@ fn a_crash_at_any_operation_of_a_move_to_the_store_loses_nothing() {
             }
             log.append(batch).unwrap();
             acknowledged.fetch_add(1, Ordering::SeqCst);
+            changes_before.store(changes(&disk), Ordering::SeqCst);
         }
         disk.observe(None);
-        assert!(store.len() > 5);
+        let looked = looked.load(Ordering::SeqCst);
+        assert!(store.len() > 5 && looked > 100, "{looked} operations of moves");
         check(&disk.after_crash(&mut || false), &batches, batches.len());
     }
 }
@@ -402,7 +408,7 @@ fn a_failed_write_or_sync_of_the_store_ends_the_log_and_loses_nothing() {
 fn a_store_that_lost_something_is_set_aside_and_its_groups_are_told_until_they_are_barred() {
     let written = moved();
     // The last change is gone, as if somebody had put an older copy of the store there.
-    let last = written.disk.names().into_iter().filter(|name| name.starts_with("cold-")).next_back().unwrap();
+    let last = written.disk.names().into_iter().rfind(|name| name.starts_with("cold-")).unwrap();
     crate::disk::Disk::remove(&written.disk, &last).unwrap();
     for start in 1..=2 {
         let (_, recovered) = Written::on(&written.disk);
