@@ -132,8 +132,9 @@ impl ColdStore for FjallStore {
     }
 
     fn bytes(&self) -> u64 {
-        let bytes = guarded(|| Ok(self.opened(false)?.map_or(0, |opened| opened.logs.disk_space())));
-        bytes.unwrap_or(0)
+        // Asked after each batch: not a reason to open it.
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        guarded(|| Ok(opened.map_or(0, |opened| opened.logs.disk_space()))).unwrap_or(0)
     }
 }
 
