@@ -64,6 +64,11 @@ simulate: setup ## Simulated clusters of the consensus core under faults, for MI
 .PHONY: seeded-bugs
 seeded-bugs: setup ## Every rule broken on purpose, one after the other: the simulation must find each (BUG=Read: some)
 	BUG=$(BUG) $(CARGO) test --release --locked -p simulation --features seeded_bugs --test seeded_bugs -- --nocapture
+	$(CARGO) test --release --locked -p simulation --features seeded_bugs --test corruption_masks taken_for_nothing -- --nocapture
+
+.PHONY: masks
+masks: setup ## Every corruption mask of three nodes and four entries, in every story: a quarter of an hour
+	MASKS=all $(CARGO) test --release --locked -p simulation --test corruption_masks -- --nocapture
 
 MODEL =
 .PHONY: models

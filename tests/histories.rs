@@ -41,6 +41,7 @@ enum Fault {
     Freeze,
     Partition,
     Delay,
+    Clock,
     Everything,
 }
 
@@ -67,6 +68,11 @@ fn with_partitions() -> anyhow::Result<()> {
 #[test]
 fn with_delays() -> anyhow::Result<()> {
     judge("delays", Fault::Delay)
+}
+
+#[test]
+fn with_clocks_set() -> anyhow::Result<()> {
+    judge("clocks set", Fault::Clock)
 }
 
 #[test]
@@ -125,7 +131,11 @@ fn what_optimistic_reads_miss_is_found() -> anyhow::Result<()> {
 
 /// A load under one kind of fault, and the judgement.
 fn judge(name: &str, fault: Fault) -> anyhow::Result<()> {
-    let (cluster, network) = PeerNetwork::around(Shape::of(NODES))?;
+    let shape = match fault {
+        Fault::Clock | Fault::Everything => Shape::of(NODES).with_clocks(),
+        _ => Shape::of(NODES),
+    };
+    let (cluster, network) = PeerNetwork::around(shape)?;
     let load = HistoryLoad::prepare(&cluster)?;
     let target = steps_wanted();
     step(format!("{name}: {target} steps of {CLIENTS_PER_NODE} clients on each node"));
@@ -224,6 +234,7 @@ fn inject(
             network.heal();
             Ok(vec!["delays of up to 150 ms, by link"])
         }
+        Fault::Clock => set_clock(cluster, node, random),
         Fault::Everything => {
             // The network is disturbed while a node is.
             let of_network = match random.below(3) {
@@ -233,14 +244,28 @@ fn inject(
                 }
                 _ => partition(network, random),
             };
-            let of_node = match random.below(2) {
+            let of_node = match random.below(3) {
                 0 => inject(cluster, network, Fault::Kill, random)?,
-                _ => inject(cluster, network, Fault::Freeze, random)?,
+                1 => inject(cluster, network, Fault::Freeze, random)?,
+                _ => inject(cluster, network, Fault::Clock, random)?,
             };
             network.heal();
             Ok([vec![of_network], of_node].concat())
         }
     }
+}
+
+/// Sets a clock forward or back, by a blink or by months; it stays so.
+fn set_clock(cluster: &Cluster, node: usize, random: &mut Random) -> anyhow::Result<Vec<&'static str>> {
+    const DAY: i64 = 24 * 3600;
+    let (most, what) = match random.below(3) {
+        0 => (10, "clocks set by seconds"),
+        1 => (3 * 3600, "clocks set by hours"),
+        _ => (100 * DAY, "clocks set by months"),
+    };
+    let offset = i64::try_from(random.below(2 * most as u64))? - most;
+    cluster.set_clock(node, offset)?;
+    Ok(vec![what])
 }
 
 /// Begins a partition of some shape, its links held or cut.

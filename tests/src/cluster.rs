@@ -1,5 +1,6 @@
 //! A cluster of real servers for one test.
 
+use crate::clocks;
 use crate::environment::{installation_bindir, step, synod, target_directory};
 use crate::port_range::PortRange;
 use crate::{checksum, describe, is_serialization_failure, sqlstate, wait_for, wait_until, Checksum};
@@ -29,13 +30,14 @@ pub struct Shape {
     nodes: usize,
     with_group: bool,
     with_extension: bool,
+    with_clocks: bool,
     settings: Vec<String>,
 }
 
 impl Shape {
     /// Nodes in one group, all at their defaults.
     pub fn of(nodes: usize) -> Shape {
-        Shape { nodes, with_group: true, with_extension: true, settings: Vec::new() }
+        Shape { nodes, with_group: true, with_extension: true, with_clocks: false, settings: Vec::new() }
     }
 
     /// With one more line in every node's postgresql.conf.
@@ -56,6 +58,12 @@ impl Shape {
         self
     }
 
+    /// Each node with a wall clock of its own, for [`Cluster::set_clock`].
+    pub fn with_clocks(mut self) -> Shape {
+        self.with_clocks = true;
+        self
+    }
+
     /// Brings it up.
     pub fn up(self) -> anyhow::Result<Cluster> {
         Cluster::up(&self)
@@ -68,6 +76,7 @@ pub struct Cluster {
     directory: PathBuf,
     ports: PortRange,
     nodes: usize,
+    with_clocks: bool,
     guard: Child,
     is_finished: bool,
     _turn: File,
@@ -91,7 +100,8 @@ impl Cluster {
         let directory =
             PathBuf::from(format!("/tmp/synod-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed)));
         let guard = guard(&directory)?;
-        let cluster = Cluster { directory, ports, nodes: shape.nodes, guard, is_finished: false, _turn: turn };
+        let Shape { nodes, with_clocks, .. } = *shape;
+        let cluster = Cluster { directory, ports, nodes, with_clocks, guard, is_finished: false, _turn: turn };
         let mut arguments = vec![
             "--nodes".to_owned(),
             shape.nodes.to_string(),
@@ -234,6 +244,20 @@ impl Cluster {
         self.synod("thaw", &[node.to_string()])
     }
 
+    /// Sets a node's wall clock so far from the system's, and waits until its server has taken note.
+    pub fn set_clock(&self, node: usize, offset_seconds: i64) -> anyhow::Result<()> {
+        assert!(self.with_clocks, "the cluster's shape was made with clocks");
+        clocks::set(&self.directory.join(format!("node{node}/data")), offset_seconds)?;
+        // Between two answers of one system half a second is a long time.
+        let told = "SELECT extract(epoch FROM clock_timestamp())::float8";
+        wait_for("a server's clock is set", RECOVERY_TIME_MAX, || {
+            let system = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs_f64();
+            let off_by = self.value::<f64>(node, told)? - system - offset_seconds as f64;
+            anyhow::ensure!(off_by.abs() < 0.5, "node {node}'s clock is off by {off_by} s");
+            Ok(())
+        })
+    }
+
     /// Adds a node to the cluster and its group; returns its number.
     pub fn add(&mut self) -> anyhow::Result<usize> {
         self.synod("add", &[])?;
@@ -334,18 +358,27 @@ impl Cluster {
         Ok(())
     }
 
+    /// The lines of a node's server log with these words.
+    pub fn log_lines(&self, node: usize, words: &str) -> anyhow::Result<Vec<String>> {
+        let text = std::fs::read(self.log(node))?;
+        let text = String::from_utf8_lossy(&text);
+        Ok(text.lines().filter(|line| line.contains(words)).map(str::to_owned).collect())
+    }
+
     fn log(&self, node: usize) -> PathBuf {
         self.directory.join(format!("node{node}/log"))
     }
 
     fn synod(&self, action: &str, arguments: &[String]) -> anyhow::Result<()> {
-        let output = Command::new(synod())
-            .args(["local", action])
-            .args(arguments)
-            .arg("--dir")
-            .arg(&self.directory)
-            .output()
-            .context("synod does not run")?;
+        let mut command = Command::new(synod());
+        command.args(["local", action]).args(arguments).arg("--dir").arg(&self.directory);
+        if self.with_clocks {
+            clocks::interpose(&mut command)?;
+        }
+        let output = command.output().context("synod does not run")?;
+        if self.with_clocks {
+            clocks::remove_traces()?;
+        }
         if output.status.success() {
             return Ok(());
         }

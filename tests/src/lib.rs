@@ -7,6 +7,7 @@
 //! with it; after a failure the servers' logs stay in `target/test-logs`.
 
 mod checksum;
+mod clocks;
 mod cluster;
 mod condition;
 mod environment;
@@ -19,6 +20,7 @@ mod random;
 mod recorder;
 mod sql_error;
 mod stories;
+mod witness;
 
 pub use checksum::{checksum, Checksum};
 pub use cluster::{Cluster, Shape, RECOVERY_TIME_MAX};
@@ -32,3 +34,4 @@ pub use random::Random;
 pub use recorder::Recorder;
 pub use sql_error::{describe, is_serialization_failure, is_unknown_outcome, sqlstate};
 pub use stories::{tell, Story};
+pub use witness::Witness;

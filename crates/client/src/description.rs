@@ -13,6 +13,20 @@ pub enum MemberRole {
     Learner,
     /// Votes for the old configuration until a change under way is done; gone after it.
     Leaving,
+    /// Accepts and votes, holds no state.
+    Witness,
+    /// To be a witness; does not vote yet.
+    NewWitness,
+    /// A voter that was away for so long that a witness had no more room for what it lacks: it becomes a voter again by
+    /// itself once it has caught up.
+    Away,
+}
+
+impl MemberRole {
+    /// Whether there are no tables, objects or volumes at this member, only a log.
+    pub fn is_witness(self) -> bool {
+        matches!(self, MemberRole::Witness | MemberRole::NewWitness)
+    }
 }
 
 impl std::fmt::Display for MemberRole {
@@ -21,6 +35,9 @@ impl std::fmt::Display for MemberRole {
             MemberRole::Voter => "voter",
             MemberRole::Learner => "learner",
             MemberRole::Leaving => "leaving",
+            MemberRole::Witness => "witness",
+            MemberRole::NewWitness => "new witness",
+            MemberRole::Away => "away",
         })
     }
 }
@@ -38,6 +55,8 @@ pub struct NewMember {
     pub label: String,
     /// Where it keeps the group's data.
     pub database: String,
+    /// Whether it joins as a witness, which votes and holds no state.
+    pub witness: bool,
 }
 
 /// A member of a group.

@@ -116,6 +116,14 @@ pub const HEARTBEAT_NODES_MAX: usize = PEERS_MAX + 1;
 /// Logs of one group of whose positions one message tells: a tables group has two, and 64 thousand take 6 MB.
 pub const GROUP_LOGS_MAX: usize = 1 << 16;
 
+/// Bytes of entries that a witness keeps of one log for voters whose state lacks them: twice what a server keeps for laggards
+/// by default, so that a voter which still finds all it lacks in the others' logs is not set aside. At twice this the group
+/// admits nothing new, so a witness's disk holds 4 GiB of one log at most, and what was in flight.
+pub const WITNESS_KEEP_BYTES: u64 = 2 << 30;
+
+/// Entries kept likewise: four times what other members keep by default. Only one in a thousand takes memory.
+pub const WITNESS_KEEP_ENTRIES: u64 = 4_000_000;
+
 /// A learner within this many slots of the group is near enough to be promoted: half of what an acceptor takes ahead.
 pub const PROMOTION_LAG_SLOTS: u64 = ACCEPT_WINDOW_SLOTS / 2;
 

@@ -70,10 +70,15 @@ impl Cluster {
 
     /// The same, with other options.
     pub(crate) fn with_options(count: u128, set: impl Fn(&mut CoreOptions)) -> Cluster {
+        let voters: Vec<u128> = (1..=count).collect();
+        Cluster::with_configuration(&Arc::new(configuration(1, &voters)), set)
+    }
+
+    /// The members of this configuration, with other options.
+    pub(crate) fn with_configuration(configuration: &Arc<Configuration>, set: impl Fn(&mut CoreOptions)) -> Cluster {
         let mut cluster = Cluster::empty();
         set(&mut cluster.options);
-        let voters: Vec<u128> = (1..=count).collect();
-        cluster.fill(&Arc::new(configuration(1, &voters)), count);
+        cluster.fill(configuration, configuration.members.len() as u128);
         cluster
     }
 
@@ -172,7 +177,7 @@ impl Cluster {
                     state.core.handle(now, Input::EntriesRead { token, entries, damaged: None });
                 }
                 Effect::NeedState { from, .. } => state.needs_state = Some(from),
-                Effect::Configured { .. } => {}
+                Effect::Configured { .. } | Effect::HoldMore { .. } => {}
                 Effect::Changed { token, result } => {
                     assert!(state.changes.insert(token, result).is_none(), "one answer per change");
                 }

@@ -17,6 +17,35 @@ pub enum Role {
     Learner,
     /// Votes in the old half of a joint epoch only; gone after it.
     Leaving,
+    /// Accepts and votes, keeps entries, holds no state. Fewer than a quorum are, so that every quorum holds the state.
+    Witness,
+    /// To be a witness: receives, does not vote yet.
+    NewWitness,
+    /// As [`Role::Leaving`], of a witness.
+    LeavingWitness,
+    /// A voter until a witness had no more room for what it lacked: does not vote, and becomes a voter again by itself once it
+    /// has caught up.
+    Away,
+}
+
+impl Role {
+    /// Whether its votes count in the configuration (in the new one, in a joint epoch).
+    #[must_use]
+    pub fn votes(self) -> bool {
+        matches!(self, Role::Voter | Role::Witness)
+    }
+
+    /// Whether there is a state beside its log. That never changes while it is a member.
+    #[must_use]
+    pub fn holds_state(self) -> bool {
+        !matches!(self, Role::Witness | Role::NewWitness | Role::LeavingWitness)
+    }
+
+    /// Whether it is gone after the joint epoch.
+    #[must_use]
+    pub fn is_leaving(self) -> bool {
+        matches!(self, Role::Leaving | Role::LeavingWitness)
+    }
 }
 
 /// One node's part in a group.
@@ -125,9 +154,33 @@ impl Configuration {
         self.old_voters.is_some()
     }
 
-    /// Voters of the configuration (of the new one, in a joint epoch).
+    /// Voters of the configuration (of the new one, in a joint epoch), witnesses among them.
     pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.members.iter().filter(|member| member.role == Role::Voter).map(|member| member.node)
+        self.members.iter().filter(|member| member.role.votes()).map(|member| member.node)
+    }
+
+    /// Whether the node is a member that holds the state.
+    #[must_use]
+    pub fn holds_state(&self, node: NodeId) -> bool {
+        self.member(node).is_some_and(|member| member.role.holds_state())
+    }
+
+    /// Whether the node is a member that keeps entries and holds no state, voting or not.
+    #[must_use]
+    pub fn is_witness(&self, node: NodeId) -> bool {
+        self.member(node).is_some_and(|member| !member.role.holds_state())
+    }
+
+    /// Whether any member is a witness, voting or not.
+    #[must_use]
+    pub fn has_witnesses(&self) -> bool {
+        self.members.iter().any(|member| !member.role.holds_state())
+    }
+
+    /// All whose votes count for anything in this epoch and who hold the state: what a witness keeps, it keeps for them.
+    pub fn state_voters(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let voting = |member: &&Member| member.role.holds_state() && self.votes(member.node);
+        self.members.iter().filter(voting).map(|member| member.node)
     }
 
     /// Whether this node's votes count for anything in this epoch.
@@ -153,7 +206,7 @@ impl Configuration {
     pub fn is_new_quorum(&self, set: MemberSet) -> bool {
         let (mut all, mut present) = (0, 0);
         for (index, member) in self.members.iter().enumerate() {
-            if member.role == Role::Voter {
+            if member.role.votes() {
                 all += 1;
                 present += usize::from(set.contains(index));
             }
@@ -218,10 +271,19 @@ impl Configuration {
         if self.renewed.len() > bounds::MEMBERS_MAX {
             return wrong("too many renewed members");
         }
-        if self.old_voters.is_none() && self.members.iter().any(|member| member.role == Role::Leaving) {
+        if self.old_voters.is_none() && self.members.iter().any(|member| member.role.is_leaving()) {
             return wrong("a member is leaving outside a joint epoch");
         }
+        let old: Vec<NodeId> = self.old_voters.iter().flatten().copied().collect();
+        if !self.has_few_witnesses(&self.voters().collect::<Vec<_>>()) || !self.has_few_witnesses(&old) {
+            return wrong("the witnesses are a quorum by themselves");
+        }
         Ok(())
+    }
+
+    /// Fewer than a quorum of these voters are witnesses, so every quorum of them holds the state somewhere.
+    fn has_few_witnesses(&self, voters: &[NodeId]) -> bool {
+        2 * voters.iter().filter(|node| self.is_witness(**node)).count() <= voters.len()
     }
 }
 
@@ -238,6 +300,10 @@ impl fmt::Debug for Configuration {
                 Role::Voter => "",
                 Role::Learner => " learner",
                 Role::Leaving => " leaving",
+                Role::Witness => " witness",
+                Role::NewWitness => " new witness",
+                Role::LeavingWitness => " leaving witness",
+                Role::Away => " away",
             };
             write!(out, "{}{}{mark}", if index == 0 { "" } else { ", " }, member.node)?;
         }

@@ -13,7 +13,7 @@ use crate::options::CoreOptions;
 use crate::peers::Heard;
 use crate::record::Record;
 use crate::recovered::{Recovered, RecoveredGroup};
-use crate::status::{NodeStatus, PeerStatus};
+use crate::status::{LogQueues, NodeStatus, PeerStatus};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -44,6 +44,7 @@ impl Core {
     /// `seed` feeds every jitter, and tells this process from another that runs as the same node and start.
     #[must_use]
     pub fn new(options: CoreOptions, node: NodeId, start: Start, recovered: Recovered, seed: u64, now: Time) -> Core {
+        assert!(options.windows.are_within_bounds(), "peers would refuse larger messages: {:?}", options.windows);
         let mut context = Context::new(options, node, start, recovered.position, seed, now);
         for (peer, seen) in &recovered.peers {
             context.peers.remember(*peer, *seen);
@@ -113,6 +114,11 @@ impl Core {
             peers: peers.collect(),
             groups: self.groups.values().map(|group| group.status(&self.context)).collect(),
         }
+    }
+
+    /// What each log holds in its queues.
+    pub fn queues(&self) -> impl Iterator<Item = LogQueues> + '_ {
+        self.groups.values().flat_map(Group::queues)
     }
 
     fn take(&mut self, input: Input) {
@@ -327,7 +333,11 @@ impl Core {
             .groups
             .values()
             .flat_map(|group| {
-                group.logs.values().filter(|log| log.is_busy(now, within)).map(|log| log.position(&group.scope))
+                group
+                    .logs
+                    .values()
+                    .filter(|log| log.is_busy(now, within))
+                    .map(|log| log.position(&self.context, &group.scope))
             })
             .take(bounds::HEARTBEAT_LOGS_MAX)
             .collect();
@@ -370,6 +380,7 @@ impl Core {
         let refusal = match self.groups.get_mut(&group) {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
+            Some(group) if group.scope.is_witness() => Refusal::Witness,
             Some(group) => {
                 let (log, scope) = group.log(log);
                 log.propose(context, scope, entry, deadline);
@@ -384,6 +395,7 @@ impl Core {
         let refusal = match self.groups.get_mut(&group) {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
+            Some(group) if group.scope.is_witness() => Refusal::Witness,
             Some(group) => {
                 let (log, scope) = group.log(log);
                 log.read(context, scope, token, deadline);

@@ -83,6 +83,14 @@ pub enum Effect {
         /// Members that hold a state beyond it.
         donors: Vec<NodeId>,
     },
+    /// A witness has little room for what this member's state does not hold durably: the face should make it durable now, and
+    /// say [`crate::Input::Held`].
+    HoldMore {
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+    },
     /// A new configuration is in force here. If this node is not in it, it was removed.
     Configured {
         /// The configuration, with its group.
@@ -163,6 +171,9 @@ pub enum Refusal {
         /// What is chosen.
         closed: Slot,
     },
+    /// The node holds no state: it can neither take operations nor answer reads.
+    #[error("this node is a witness of the group: it holds no state, ask another member")]
+    Witness,
     /// The node may not vote or serve now.
     #[error("this node lost its promises and does not vote until the group's epoch is renewed")]
     Barred,

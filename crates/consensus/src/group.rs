@@ -1,5 +1,6 @@
 //! One group on this node: its configuration in force, its logs, and who may do what in it.
 
+use crate::ballot::Ballot;
 use crate::configuration::{Configuration, Role};
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
@@ -9,7 +10,7 @@ use crate::message::{GroupMessage, LogPosition};
 use crate::record::Record;
 use crate::recovered::{RecoveredGroup, RecoveredLog};
 use crate::seeded_bug::{is_planted, SeededBug};
-use crate::status::GroupStatus;
+use crate::status::{GroupStatus, LogQueues};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +23,9 @@ pub(crate) struct Scope {
     node: NodeId,
     /// This node lost its promises and does not vote (rule 9).
     pub(crate) barred: bool,
+    /// It had lost them once, and votes again since this joint epoch was final: no record of a ballot of this epoch or a later
+    /// one is missing.
+    pub(crate) renewed_in: Option<Epoch>,
 }
 
 impl Scope {
@@ -43,18 +47,31 @@ impl Scope {
         !self.barred && self.is_member()
     }
 
+    /// Whether the disk lacks no record that came behind one of this ballot: what stands there under it was replaced by
+    /// nothing that is gone. A record of a joint epoch begun after the loss came after the loss.
+    pub(crate) fn knows_all_since(&self, ballot: Ballot) -> bool {
+        !self.barred && self.renewed_in.is_none_or(|joint| ballot.epoch >= joint)
+    }
+
     pub(crate) fn may_propose(&self) -> bool {
         self.may_vote() && self.is_eligible(self.node)
     }
 
-    /// Whether the node may own logs: a voter that stays.
+    /// Whether the node may own logs: a voter that stays and has users, so no witness.
     pub(crate) fn is_eligible(&self, node: NodeId) -> bool {
         self.configuration.member(node).is_some_and(|member| member.role == Role::Voter)
     }
 
+    /// Whether this node keeps entries and holds no state.
+    pub(crate) fn is_witness(&self) -> bool {
+        self.configuration.is_witness(self.node)
+    }
+
     /// The first voter in contact that may own logs.
     pub(crate) fn first_live_candidate(&self, context: &Context) -> Option<NodeId> {
-        self.configuration.voters().find(|node| context.peers.is_live(*node, context.now) && *node != self.node)
+        let fit =
+            |node: &NodeId| self.is_eligible(*node) && context.peers.is_live(*node, context.now) && *node != self.node;
+        self.configuration.voters().find(fit)
     }
 
     /// Why a deadline could not be kept.
@@ -82,17 +99,15 @@ pub(crate) struct Group {
 
 impl Group {
     pub(crate) fn new(context: &Context, configuration: Arc<Configuration>, recovered: &RecoveredGroup) -> Group {
-        let scope = Scope { group: configuration.group, configuration, node: context.node, barred: false };
+        let scope =
+            Scope { group: configuration.group, configuration, node: context.node, barred: false, renewed_in: None };
         let mut logs: BTreeMap<LogId, Log> = recovered
             .logs
             .iter()
             .filter(|(id, _)| **id != LogId::CONTROL)
-            .map(|(id, log)| (*id, Log::new(*id, log)))
+            .map(|(id, log)| (*id, Log::new(*id, log, scope.is_witness())))
             .collect();
-        if recovered.promises_lost || recovered.barred_since.is_some() {
-            logs.values_mut().for_each(Log::distrust_damage);
-        }
-        logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default()));
+        logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default(), scope.is_witness()));
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group {
             scope,
@@ -107,7 +122,8 @@ impl Group {
     /// The log and the scope it works in. Logs come into being with their first use.
     pub(crate) fn log(&mut self, id: LogId) -> (&mut Log, &Scope) {
         assert!(id != LogId::CONTROL, "the control log is the group's own");
-        let log = self.logs.entry(id).or_insert_with(|| Log::new(id, &RecoveredLog::default()));
+        let witness = self.scope.is_witness();
+        let log = self.logs.entry(id).or_insert_with(|| Log::new(id, &RecoveredLog::default(), witness));
         (log, &self.scope)
     }
 
@@ -176,6 +192,9 @@ impl Group {
         }
         let (log, scope) = self.log(position.log);
         log.saw_position(context, scope, from, position);
+        if self.scope.configuration.has_witnesses() {
+            context.dirty_groups.insert(self.scope.group);
+        }
     }
 
     /// A member that just came and is behind learns so from the next heartbeat.
@@ -226,7 +245,7 @@ impl Group {
             return;
         }
         if live {
-            let logs = self.logs.values().map(|log| log.position(&self.scope)).collect();
+            let logs = self.logs.values().map(|log| log.position(context, &self.scope)).collect();
             context.send(&self.scope, [node], GroupMessage::Positions { logs });
         }
         for log in self.logs.values_mut() {
@@ -245,6 +264,10 @@ impl Group {
     pub(crate) fn next_deadline(&self, now: Time) -> Time {
         let logs = self.logs.values().map(|log| log.next_deadline(now)).min().unwrap_or(Time::NEVER);
         logs.min(self.change_deadline())
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = LogQueues> + '_ {
+        self.logs.values().map(|log| log.queues(self.scope.group))
     }
 
     pub(crate) fn status(&self, context: &Context) -> GroupStatus {

@@ -161,8 +161,12 @@ pub enum Input {
 pub enum Change {
     /// Add a learner, or bring an existing member's address, key or label up to date.
     AddLearner(Member),
-    /// Make a learner a voter, through a joint epoch.
+    /// Add a witness that does not vote yet, or bring its address, key or label up to date.
+    AddWitness(Member),
+    /// Make a learner a voter, or a new witness one that votes, through a joint epoch.
     Promote(NodeId),
+    /// Make a voter a learner that becomes a voter again by itself once it has caught up, through a joint epoch.
+    SetAway(NodeId),
     /// Remove a member; a voter through a joint epoch.
     Remove(NodeId),
     /// End a joint epoch by going back to the old voters.

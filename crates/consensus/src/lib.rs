@@ -10,6 +10,7 @@
 pub mod bounded;
 pub mod bounds;
 
+mod absence;
 mod assembly;
 mod ballot;
 #[cfg(test)]
@@ -38,6 +39,7 @@ mod status;
 mod tests;
 mod time;
 mod turns;
+mod windows;
 
 pub use crate::core::Core;
 pub use assembly::{Assembly, Incomplete, Whole};
@@ -49,7 +51,7 @@ pub use id_window::{IdWindow, InvalidIdWindow, Occurrence, Outcome};
 pub use ids::{Epoch, GroupId, InvalidOperationId, LogId, NodeId, OperationId, Sequence, Slot, Start, Token};
 pub use input::{Change, Input};
 pub use message::{
-    Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, InvalidMessage, LogPosition, Message, NotProposed,
+    Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, InvalidMessage, LogPosition, Message, NotProposed, Room,
     MESSAGE_VERSION,
 };
 pub use options::CoreOptions;
@@ -58,5 +60,6 @@ pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};
 #[cfg(feature = "seeded_bugs")]
 pub use seeded_bug::plant;
 pub use seeded_bug::{is_planted, SeededBug};
-pub use status::{GroupStatus, LogStatus, NodeStatus, PeerStatus};
+pub use status::{GroupStatus, LogQueues, LogStatus, NodeStatus, PeerStatus};
 pub use time::Time;
+pub use windows::Windows;

@@ -2,8 +2,9 @@
 //!
 //! Nothing here is durable but the configurations themselves: any member can take a change up where another left it.
 
+use crate::absence::Absence;
 use crate::bounds;
-use crate::configuration::{Configuration, Member, MemberSet, Role};
+use crate::configuration::{Configuration, InvalidConfiguration, Member, MemberSet, Role};
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
 use crate::group::Group;
@@ -29,6 +30,8 @@ pub(crate) struct Changes {
     /// When this node finishes a configuration that another proposed.
     finish_at: Option<Time>,
     again_at: Option<Time>,
+    /// What concerns members that are away, see `absence.rs`.
+    pub(crate) absence: Absence,
     /// An epoch in which the voting bar was noticed (rule 9).
     barred_since: Option<Epoch>,
 }
@@ -81,7 +84,8 @@ impl Group {
         let again = self.changes.again_at.unwrap_or(Time::NEVER);
         let resume = self.changes.resume_at.unwrap_or(Time::NEVER);
         let finish = self.changes.finish_at.unwrap_or(Time::NEVER);
-        requests.min(again).min(resume).min(finish).min(self.control.next_deadline())
+        let absence = self.changes.absence.next_deadline();
+        requests.min(again).min(resume).min(finish).min(absence).min(self.control.next_deadline())
     }
 
     /// Does what is due for requests, the joint epoch, and the control log's attempt.
@@ -90,6 +94,7 @@ impl Group {
         self.control_ask(context);
         self.resume_if_due(context);
         self.finish_if_due(context);
+        self.consider_absence(context);
         self.serve_request(context);
         self.drive_joint(context);
         let busy = !self.changes.requests.is_empty() || self.changes.pass.is_some();
@@ -129,7 +134,8 @@ impl Group {
                 }
                 None
             } else {
-                match self.next_configuration(context) {
+                let change = request.change.clone();
+                match self.next_configuration(context, &change) {
                     Ok(next) => {
                         self.propose_configuration(context, &next);
                         None
@@ -146,9 +152,13 @@ impl Group {
         }
     }
 
-    /// What the first request asks for, as the next configuration; or why it cannot be.
-    fn next_configuration(&self, context: &Context) -> Result<Configuration, Refusal> {
-        let change = &self.changes.requests.front().expect("asked only if there is one").change;
+    /// Whether callers of this node wait for a change.
+    pub(crate) fn has_requests(&self) -> bool {
+        !self.changes.requests.is_empty()
+    }
+
+    /// The change as the next configuration; or why it cannot be.
+    pub(crate) fn next_configuration(&self, context: &Context, change: &Change) -> Result<Configuration, Refusal> {
         let mut next = (*self.scope.configuration).clone();
         if !self.scope.is_member() {
             return Err(Refusal::Removed(self.scope.epoch()));
@@ -163,33 +173,41 @@ impl Group {
         let old_voters: Vec<NodeId> = next.voters().collect();
         let find = |next: &Configuration, node: NodeId| next.index(node).ok_or(Refusal::Unfit("no such member"));
         match change {
-            Change::AddLearner(member) => add_learner(&mut next, member)?,
+            Change::AddLearner(member) => add_member(&mut next, member, Role::Learner)?,
+            Change::AddWitness(member) => add_member(&mut next, member, Role::NewWitness)?,
             Change::Promote(node) => {
                 let index = find(&next, *node)?;
                 self.check_caught_up(context, *node)?;
-                next.members[index].role = Role::Voter;
+                let role = &mut next.members[index].role;
+                *role = if role.holds_state() { Role::Voter } else { Role::Witness };
+                next.old_voters = Some(old_voters);
+            }
+            Change::SetAway(node) => {
+                let index = find(&next, *node)?;
+                if next.members[index].role != Role::Voter {
+                    return Err(Refusal::Unfit("only a voter that holds the state can be away"));
+                }
+                next.members[index].role = Role::Away;
                 next.old_voters = Some(old_voters);
             }
             Change::Remove(node) => {
                 let index = find(&next, *node)?;
-                if next.members[index].role == Role::Voter {
+                let role = next.members[index].role;
+                if role.votes() {
                     if old_voters.len() == 1 {
                         return Err(Refusal::Unfit("the last voter cannot be removed"));
                     }
-                    next.members[index].role = Role::Leaving;
+                    next.members[index].role = if role.holds_state() { Role::Leaving } else { Role::LeavingWitness };
                     next.old_voters = Some(old_voters);
                 } else {
                     next.members.remove(index);
                 }
             }
             Change::GoBack => {
-                let old = next.old_voters.take().ok_or(Refusal::Unfit("no change is under way"))?;
                 // Without a sync pass nobody's lost promises are made up for.
                 let abandoned = self.scope.epoch();
                 next.renewed.retain(|_, joint| *joint != abandoned);
-                for member in &mut next.members {
-                    member.role = if old.contains(&member.node) { Role::Voter } else { Role::Learner };
-                }
+                go_back(&mut next)?;
             }
             Change::Renew(nodes) => {
                 nodes.iter().try_for_each(|node| find(&next, *node).map(|_| ()))?;
@@ -199,31 +217,34 @@ impl Group {
         }
         if is_planted(SeededBug::JointStepSkipped) {
             next.old_voters = None;
-            next.members.retain(|member| member.role != Role::Leaving);
+            next.members.retain(|member| !member.role.is_leaving());
         }
         let members: Vec<NodeId> = next.members.iter().map(|member| member.node).collect();
         next.renewed.retain(|node, _| members.contains(node));
-        next.check().map_err(|_| Refusal::Unfit("the members would break the bounds of a configuration"))?;
+        next.check().map_err(|InvalidConfiguration(why)| Refusal::Unfit(why))?;
         Ok(next)
     }
 
     /// A voter that is far behind would hold up the group: promoted only when it has caught up with what this node knows chosen.
-    fn check_caught_up(&self, context: &Context, node: NodeId) -> Result<(), Refusal> {
+    pub(crate) fn check_caught_up(&self, context: &Context, node: NodeId) -> Result<(), Refusal> {
         // One that was never told of the group holds nothing of it, however empty the group's logs are.
         if !context.peers.is_live(node, context.now) || !self.heard_from.contains(&node) {
             return Err(Refusal::NotInContact(node));
         }
         for log in self.logs.values() {
             let (held, closed) = (log.known_closed(node), log.closed());
-            if held.plus(bounds::PROMOTION_LAG_SLOTS) < closed {
+            if held.plus(context.options.windows.promotion_lag()) < closed {
                 return Err(Refusal::Behind { held, closed });
             }
+        }
+        if self.scope.configuration.is_witness(node) {
+            self.check_witness_has_enough(context, node)?;
         }
         Ok(())
     }
 
     /// How long this node gives another one to see through what it began: the members in order, one after the other.
-    fn patience(&self, context: &Context) -> Duration {
+    pub(crate) fn patience(&self, context: &Context) -> Duration {
         let rank =
             u32::try_from(self.scope.configuration.index(context.node).unwrap_or(0)).expect("members are bounded");
         context.options.failure_timeout * 2 + context.options.failure_timeout / 2 * rank
@@ -294,7 +315,7 @@ impl Group {
         let mut next = (*configuration).clone();
         next.epoch = next.epoch.next();
         next.old_voters = None;
-        next.members.retain(|member| member.role != Role::Leaving);
+        next.members.retain(|member| !member.role.is_leaving());
         self.propose_configuration(context, &next);
     }
 
@@ -345,8 +366,11 @@ impl Group {
 
     /// Durable state only, after the fence; a node that lost its promises says so and counts in no sync pass (rule 9).
     pub(crate) fn on_sync_ask(&mut self, context: &mut Context, from: NodeId) {
-        let logs = self.logs.iter().map(|(id, log)| (*id, log.closed(), log.highest())).collect();
-        let votes = self.scope.may_vote() && !self.logs.values().any(|log| log.is_damaged());
+        let scope = &self.scope;
+        let logs =
+            self.logs.iter().map(|(id, log)| (*id, log.closed_for_sync(context, scope), log.highest())).collect();
+        let damaged = self.logs.values().any(|log| log.is_damaged());
+        let votes = self.scope.may_vote() && !damaged && self.has_enough_for_sync(context);
         context.send_when_durable(&self.scope, from, GroupMessage::SyncAnswer { logs, votes });
     }
 
@@ -368,7 +392,7 @@ impl Group {
     /// A new epoch is in force: whoever asked for it sees it through, or is answered.
     pub(crate) fn changes_epoch_changed(&mut self, context: &mut Context) {
         self.changes.resume_at = None;
-        let asked = self.changes.requests.front().is_some();
+        let asked = self.has_requests() || self.changes.absence.began(self.scope.epoch());
         self.changes.pass = (self.scope.configuration.is_joint() && asked).then(Pass::default);
         self.lift_bar_if_renewed(context);
         context.dirty_groups.insert(self.scope.group);
@@ -377,7 +401,8 @@ impl Group {
     /// A node that cannot know what it promised does not vote until a change begun afterwards is final (rule 9).
     pub(crate) fn bar_if_needed(&mut self, context: &mut Context, recovered: &RecoveredGroup) {
         if recovered.promises_lost {
-            let since = self.scope.epoch();
+            // Its newest configuration may be among what is lost; then what it did in that epoch may still tell of it.
+            let since = self.scope.epoch().max(recovered.newest_epoch());
             context.persist(Record::VotingBarred { group: self.scope.group, since });
             self.changes.barred_since = Some(since.max(recovered.barred_since.unwrap_or_default()));
         } else {
@@ -396,13 +421,35 @@ impl Group {
         if renewed.is_some_and(|joint| *joint > since && (configuration.epoch > *joint || early)) {
             self.changes.barred_since = None;
             self.scope.barred = false;
+            self.scope.renewed_in = renewed.copied();
         }
     }
 }
 
-fn add_learner(next: &mut Configuration, member: &Member) -> Result<(), Refusal> {
+/// The voters of before vote, and nobody else.
+fn go_back(next: &mut Configuration) -> Result<(), Refusal> {
+    let old = next.old_voters.take().ok_or(Refusal::Unfit("no change is under way"))?;
+    for member in &mut next.members {
+        member.role = match (old.contains(&member.node), member.role.holds_state()) {
+            (true, true) => Role::Voter,
+            (true, false) => Role::Witness,
+            (false, true) if member.role == Role::Away => Role::Away,
+            (false, true) => Role::Learner,
+            (false, false) => Role::NewWitness,
+        };
+    }
+    Ok(())
+}
+
+fn add_member(next: &mut Configuration, member: &Member, role: Role) -> Result<(), Refusal> {
     if let Some(index) = next.index(member.node) {
-        let role = next.members[index].role;
+        let known = next.members[index].role;
+        if known.holds_state() != role.holds_state() {
+            return Err(Refusal::Unfit(
+                "a member with a state cannot become a witness, nor the other way, without leaving",
+            ));
+        }
+        let role = known;
         next.members[index] = Member { role, ..member.clone() };
         return Ok(());
     }
@@ -410,7 +457,7 @@ fn add_learner(next: &mut Configuration, member: &Member) -> Result<(), Refusal>
         return Err(Refusal::Full("members"));
     }
     let at = next.members.partition_point(|known| known.node < member.node);
-    next.members.insert(at, Member { role: Role::Learner, ..member.clone() });
+    next.members.insert(at, Member { role, ..member.clone() });
     Ok(())
 }
 
@@ -418,15 +465,15 @@ fn add_learner(next: &mut Configuration, member: &Member) -> Result<(), Refusal>
 fn is_fulfilled(change: &Change, since: Epoch, configuration: &Arc<Configuration>) -> bool {
     let settled = !configuration.is_joint();
     match change {
-        Change::AddLearner(member) => {
+        Change::AddLearner(member) | Change::AddWitness(member) => {
             settled
+                && configuration.holds_state(member.node) == matches!(change, Change::AddLearner(_))
                 && configuration
                     .member(member.node)
                     .is_some_and(|known| Member { role: member.role, ..known.clone() } == *member)
         }
-        Change::Promote(node) => {
-            settled && configuration.member(*node).is_some_and(|member| member.role == Role::Voter)
-        }
+        Change::Promote(node) => settled && configuration.member(*node).is_some_and(|member| member.role.votes()),
+        Change::SetAway(node) => settled && configuration.member(*node).is_some_and(|member| member.role == Role::Away),
         Change::Remove(node) => settled && configuration.index(*node).is_none(),
         Change::GoBack => settled && configuration.epoch > since,
         Change::Renew(nodes) => {

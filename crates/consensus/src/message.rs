@@ -69,6 +69,22 @@ pub struct LogPosition {
     pub ballot: Ballot,
     /// Closed-up-to.
     pub closed: Slot,
+    /// What its state holds durably; of a witness, up to where it has trimmed.
+    pub held: Slot,
+    /// Of a witness: whether its log has room.
+    pub room: Room,
+}
+
+/// How much room the log of a witness has for what some voter's state may lack.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub enum Room {
+    /// Enough. Also of a member that is no witness.
+    #[default]
+    Enough,
+    /// Little: members should make their states durable now.
+    Little,
+    /// None: nothing new should be admitted.
+    None,
 }
 
 /// Why a node is refused as itself.
@@ -403,10 +419,9 @@ impl Message {
             |ballots: &[Ballot]| ballots.iter().all(|ballot| ballot.round <= 1 << 62 && ballot.epoch.0 <= 1 << 62);
         let (epoch, body) = match self {
             Message::Heartbeat(heartbeat) => {
-                let positions = heartbeat
-                    .logs
-                    .iter()
-                    .all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62);
+                let positions = heartbeat.logs.iter().all(|log| {
+                    slots_ok(&[log.closed, log.held]) && ballots_ok(&[log.ballot]) && log.epoch.0 <= 1 << 62
+                });
                 return if positions { Ok(()) } else { out("position") };
             }
             Message::Impostor(_) => return Ok(()),
@@ -455,7 +470,7 @@ impl Message {
                 logs.iter().all(|(_, closed, highest)| slots_ok(&[*closed, *highest]))
             }
             GroupMessage::Positions { logs } => {
-                logs.iter().all(|log| slots_ok(&[log.closed]) && ballots_ok(&[log.ballot]))
+                logs.iter().all(|log| slots_ok(&[log.closed, log.held]) && ballots_ok(&[log.ballot]))
             }
             GroupMessage::NotProposed { ballot, .. } | GroupMessage::Invite { ballot, .. } => ballots_ok(&[*ballot]),
             GroupMessage::Forward { entries, .. } => entries.len() <= bounds::BATCH_ENTRIES_MAX,

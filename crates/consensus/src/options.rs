@@ -1,6 +1,7 @@
 //! What an operator may set.
 
 use crate::bounds;
+use crate::windows::Windows;
 use std::time::Duration;
 
 /// Options of a core. Every node of a group should have the same failure time-out; safety does not depend on it (rule 8).
@@ -13,9 +14,16 @@ pub struct CoreOptions {
     pub log_keep_bytes: u64,
     /// Entries kept likewise. Default 1,000,000.
     pub log_keep_entries: u64,
+    /// Bytes of entries that a witness keeps per log for voters whose state lacks them, before it has such a voter made a
+    /// learner; at twice this the group admits nothing new. Default [`bounds::WITNESS_KEEP_BYTES`].
+    pub witness_keep_bytes: u64,
+    /// Entries kept likewise. Default [`bounds::WITNESS_KEEP_ENTRIES`].
+    pub witness_keep_entries: u64,
     /// Bytes of records that the log may hold and not have synced before further ones take turns, group by group. Default
     /// [`bounds::LOG_AHEAD_BYTES`].
     pub log_ahead_bytes: u64,
+    /// Sizes of batches and windows.
+    pub windows: Windows,
 }
 
 impl Default for CoreOptions {
@@ -24,7 +32,10 @@ impl Default for CoreOptions {
             failure_timeout: Duration::from_secs(1),
             log_keep_bytes: 256 << 20,
             log_keep_entries: 1_000_000,
+            witness_keep_bytes: bounds::WITNESS_KEEP_BYTES,
+            witness_keep_entries: bounds::WITNESS_KEEP_ENTRIES,
             log_ahead_bytes: bounds::LOG_AHEAD_BYTES,
+            windows: Windows::default(),
         }
     }
 }

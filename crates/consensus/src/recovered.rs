@@ -120,6 +120,15 @@ impl RecoveredGroup {
         self.logs.entry(log).or_default()
     }
 
+    /// The newest epoch that any promise or open entry names.
+    pub(crate) fn newest_epoch(&self) -> Epoch {
+        let ballots = |log: &RecoveredLog| {
+            let open = log.accepted.values().map(|found| found.ballot.epoch);
+            open.chain(log.lost.values().map(|ballot| ballot.epoch)).chain([log.promised.epoch]).max()
+        };
+        self.logs.values().filter_map(ballots).max().unwrap_or_default()
+    }
+
     fn configure(&mut self, configuration: &Arc<Configuration>) {
         if self.configuration.as_ref().is_none_or(|known| known.epoch < configuration.epoch) {
             self.configuration = Some(configuration.clone());

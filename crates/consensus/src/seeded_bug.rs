@@ -54,6 +54,7 @@ seeded_bugs! {
     VotesFromJointEpoch: "Rule 9: a node that lost its promises votes from the joint epoch on.",
     SentMeansFailed: "Rule 10: what was sent is answered as definitely failed.",
     RejectedIdUsedAgain: "Rule 10: a rejected operation does not use its id up.",
+    WitnessTrimsByLiveMembers: "Design, section 4: a witness trims what the members in contact hold, not what every voter does.",
     CertificationFromWindow: "Design, section 4: certification is rebuilt from the last entries of the log.",
 }
 

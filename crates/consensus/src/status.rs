@@ -51,6 +51,31 @@ pub struct GroupStatus {
     pub logs: Vec<LogStatus>,
 }
 
+/// What a log holds in its queues. Cheap to look at: for checks after every event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogQueues {
+    /// The group.
+    pub group: GroupId,
+    /// The log.
+    pub log: LogId,
+    /// Operations admitted here and not yet chosen.
+    pub pending: usize,
+    /// Slots in flight here, if owner.
+    pub in_flight: usize,
+    /// Entries that wait here to be proposed.
+    pub queued: usize,
+    /// Readers that wait for their barrier.
+    pub readers: usize,
+    /// Chosen slots whose content is being fetched again.
+    pub healing: usize,
+    /// Closed-up-to.
+    pub closed: Slot,
+    /// Delivered to the face.
+    pub delivered: Slot,
+    /// Held durably by the face.
+    pub held: Slot,
+}
+
 /// One log, as seen from here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogStatus {
@@ -78,4 +103,7 @@ pub struct LogStatus {
     pub members: Vec<(NodeId, Slot)>,
     /// Whether it is waiting for a state copy.
     pub needs_state: bool,
+    /// The first slot not delivered whose content this node's disk has lost, and that nothing has healed so far: it waits for
+    /// whoever has an intact copy.
+    pub damaged: Option<Slot>,
 }

@@ -29,13 +29,19 @@ pub trait Model {
     /// Which promise is broken in this state.
     fn broken(&self, state: &Self::State) -> Option<&'static str>;
 
-    /// Which of [`Model::SIGHTS`] this state shows, one bit each.
+    /// Which of [`Model::SIGHTS`] this state shows, one bit each; [`bits`] makes them.
     fn sights(&self, state: &Self::State) -> u32;
 
     /// The state that stands for this one and for all that differ from it only in the names of interchangeable nodes.
     fn representative(&self, state: Self::State) -> Self::State {
         state
     }
+}
+
+/// One bit each, the first one lowest.
+#[must_use]
+pub fn bits(shown: &[bool]) -> u32 {
+    (0..).zip(shown).fold(0, |bits, (at, shown)| bits | u32::from(*shown) << at)
 }
 
 /// How a search ended.
@@ -275,7 +281,7 @@ mod tests {
         }
 
         fn sights(&self, &(small, large): &(u8, u8)) -> u32 {
-            u32::from((small, large) == (3, 5)) | u32::from(small == 6) << 1
+            bits(&[(small, large) == (3, 5), small == 6])
         }
     }
 

@@ -16,7 +16,7 @@
 //! **Bounds**: those of model 1, and rounds of reads. Readers sit on the first nodes, or on all. **Left out**: a member answers a round once
 //! (the first answer counts, and it may come at any time); epochs.
 
-use crate::checker::Model;
+use crate::checker::{bits, Model};
 use crate::log::{self, Acceptor, Log};
 use crate::words::{Ballot, Node, Nodes, Slot};
 
@@ -157,17 +157,16 @@ impl<const N: usize> Reads<N> {
         if self.has(Bug::BelievesLowest) {
             return lowest;
         }
-        let answered = answers.iter().fold(Nodes::NONE, |set, (node, _)| set.with(*node));
-        let silent = Nodes(all.0 & !answered.0);
-        let reach = |slot: Slot| {
-            let there = answers.iter().filter(|(_, answer)| answer.reach() >= slot);
-            there.fold(Nodes::NONE, |set, (node, _)| set.with(*node))
+        let answered: Nodes = answers.iter().map(|(node, _)| *node).collect();
+        let silent = all.without(answered);
+        let reach = |slot: Slot| -> Nodes {
+            answers.iter().filter(|(_, answer)| answer.reach() >= slot).map(|(node, _)| *node).collect()
         };
         let may_be_chosen = |slot: &Slot| {
             if self.has(Bug::MajorityOfAnswers) {
                 return reach(*slot).is_majority_of(answered);
             }
-            Nodes(reach(*slot).0 | silent.0).is_majority_of(all)
+            reach(*slot).or(silent).is_majority_of(all)
         };
         let highest = answers.iter().map(|(_, answer)| answer.reach()).max().unwrap_or(0);
         (1..=highest).rev().find(may_be_chosen).unwrap_or(0)
@@ -178,13 +177,13 @@ impl<const N: usize> Reads<N> {
         self.answers_prove
             && answers.iter().any(|(_, one)| {
                 let same = answers.iter().filter(|(_, other)| other.highest == one.highest);
-                one.highest.0 == barrier
-                    && same.fold(Nodes::NONE, |set, (node, _)| set.with(*node)).is_majority_of(self.log.all())
+                let same: Nodes = same.map(|(node, _)| *node).collect();
+                one.highest.0 == barrier && same.is_majority_of(self.log.all())
             })
     }
 
     fn answer(&self, state: &State<N>, node: Node) -> Answer {
-        let it = &state.log.nodes[usize::from(node)];
+        let it = state.log.cluster.node(node);
         let shown: &Acceptor = if self.has(Bug::AnswersUnsynced) { &it.now } else { &it.disk };
         let highest = shown.highest();
         let told = highest > 0 && self.answers_prove;
@@ -252,8 +251,8 @@ impl<const N: usize> Reads<N> {
     fn return_barriers(&self, state: &State<N>, next: &mut Vec<(Step, State<N>)>) {
         for (number, round) in state.rounds.iter().enumerate() {
             let Round::Sent { reader, floor, answers } = *round else { continue };
-            let known_here = state.log.nodes[usize::from(reader)].now.closed;
-            for counted in (1..=self.log.all().0).map(Nodes) {
+            let known_here = state.log.cluster.node(reader).now.closed;
+            for counted in self.log.all().subsets() {
                 if !counted.is_majority_of(self.log.all()) && !self.has(Bug::OneAnswer) {
                     continue;
                 }
@@ -318,6 +317,6 @@ impl<const N: usize> Model for Reads<N> {
             }
             _ => false,
         });
-        u32::from(state.returned > 0) | u32::from(state.waited) << 1 | u32::from(late) << 2 | u32::from(differ) << 3
+        bits(&[state.returned > 0, state.waited, late, differ])
     }
 }

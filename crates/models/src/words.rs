@@ -95,7 +95,7 @@ impl Nodes {
     /// These nodes.
     #[must_use]
     pub fn of(nodes: &[Node]) -> Nodes {
-        nodes.iter().fold(Nodes::NONE, |set, node| set.with(*node))
+        nodes.iter().copied().collect()
     }
 
     /// With this node.
@@ -122,6 +122,18 @@ impl Nodes {
         Nodes(self.0 & other.0)
     }
 
+    /// Those in either.
+    #[must_use]
+    pub fn or(self, other: Nodes) -> Nodes {
+        Nodes(self.0 | other.0)
+    }
+
+    /// Those that are not in the other.
+    #[must_use]
+    pub fn without(self, other: Nodes) -> Nodes {
+        Nodes(self.0 & !other.0)
+    }
+
     /// Whether it holds more than half of `all`.
     #[must_use]
     pub fn is_majority_of(self, all: Nodes) -> bool {
@@ -132,10 +144,41 @@ impl Nodes {
     pub fn iter(self) -> impl Iterator<Item = Node> {
         (0..8).filter(move |node| self.has(*node))
     }
+
+    /// Every set of some of these.
+    pub fn subsets(self) -> impl Iterator<Item = Nodes> {
+        (1..=self.0).map(Nodes).filter(move |set| set.and(self) == *set)
+    }
+}
+
+impl FromIterator<Node> for Nodes {
+    fn from_iter<I: IntoIterator<Item = Node>>(nodes: I) -> Nodes {
+        nodes.into_iter().fold(Nodes::NONE, Nodes::with)
+    }
 }
 
 impl fmt::Debug for Nodes {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_set().entries(self.iter()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_subset_is_named_once_and_nobody_is_none_of_them() {
+        let subsets: Vec<Nodes> = Nodes::of(&[0, 2]).subsets().collect();
+        assert_eq!(subsets, [Nodes::of(&[0]), Nodes::of(&[2]), Nodes::of(&[0, 2])]);
+        assert_eq!(Nodes::NONE.subsets().count(), 0);
+    }
+
+    #[test]
+    fn half_is_no_majority() {
+        let all = Nodes::below(4);
+        assert!(!Nodes::of(&[0, 1]).is_majority_of(all));
+        assert!(all.without(Nodes::of(&[3])).is_majority_of(all));
+        assert!(!Nodes::of(&[0, 1]).or(Nodes::of(&[5])).is_majority_of(all));
     }
 }

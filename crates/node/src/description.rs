@@ -23,7 +23,7 @@ pub(crate) fn member(new: &NewMember) -> Member {
         node: new.node,
         address: new.address.clone(),
         public_key: new.public_key.to_vec(),
-        role: Role::Learner,
+        role: if new.witness { Role::NewWitness } else { Role::Learner },
         label: member_text(&new.label, &new.database),
     }
 }
@@ -35,7 +35,10 @@ pub(crate) fn member_description(member: &Member) -> MemberDescription {
         node: member.node,
         role: match member.role {
             Role::Voter => MemberRole::Voter,
-            Role::Leaving => MemberRole::Leaving,
+            Role::Leaving | Role::LeavingWitness => MemberRole::Leaving,
+            Role::Witness => MemberRole::Witness,
+            Role::NewWitness => MemberRole::NewWitness,
+            Role::Away => MemberRole::Away,
             _ => MemberRole::Learner,
         },
         address: member.address.clone(),
@@ -91,6 +94,7 @@ mod tests {
             public_key: Bytes::from_static(b"key"),
             label: "host=a dbname=b".into(),
             database: "b".into(),
+            witness: false,
         };
         let made = Configuration::first(GroupId(1), "name", "tables", "b", member(&first));
         let description = group_description(&made);

@@ -40,6 +40,9 @@ pub struct EngineOptions {
 pub struct Limits {
     /// How many bytes of entries are kept per group, beyond what this node needs itself, for members that lag.
     pub log_keep_bytes: u64,
+    /// Of a witness: how many bytes of entries it keeps per group for voters whose state lacks them, before an absent one is
+    /// set aside; at twice this the group takes nothing new.
+    pub witness_keep_bytes: u64,
     /// A checkpoint is taken each time this many bytes of entries were delivered to a group.
     pub checkpoint_every_bytes: u64,
     /// How fast and how often the log and the checkpoints are read to find damage that nobody else reads.
@@ -51,6 +54,7 @@ impl Default for Limits {
         Limits {
             // A member away for a quarter of an hour at 1 MB/s of write sets returns by the log alone.
             log_keep_bytes: 1 << 30,
+            witness_keep_bytes: consensus::bounds::WITNESS_KEEP_BYTES,
             // Replay reads the log at hundreds of MB/s: well under a second after a crash.
             checkpoint_every_bytes: 64 << 20,
             scrub: storage::ScrubOptions::default(),

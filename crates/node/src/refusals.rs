@@ -38,6 +38,9 @@ pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Conf
         Core::Unfit(_) => Refusal::definite(RefusalReason::Change, message),
         Core::NotInContact(_) => Refusal::definite(RefusalReason::Change, message)
             .with_hint("Start that node, and check that it and this one reach each other's engine address."),
+        Core::Witness => {
+            Refusal::definite(RefusalReason::NoState, message).with_hint("Ask a member that is no witness.")
+        }
         Core::Behind { .. } => Refusal::definite(RefusalReason::NoState, message),
         Core::Barred => Refusal::definite(RefusalReason::Storage, message),
         _ => Refusal::definite(RefusalReason::Invalid, message),

@@ -215,7 +215,7 @@ COMMENT ON COLUMN pg_stat_paxos.node_id IS 'the member''s identity, made when it
 COMMENT ON COLUMN pg_stat_paxos.connection_string IS 'how other members reach its PostgreSQL';
 COMMENT ON COLUMN pg_stat_paxos.address IS 'where the other members'' engines reach its engine';
 COMMENT ON COLUMN pg_stat_paxos.database_name IS 'which of its databases holds the group''s tables';
-COMMENT ON COLUMN pg_stat_paxos.role IS 'voter; witness: votes and holds no tables; learner: joins, and has no vote yet; none: was removed';
+COMMENT ON COLUMN pg_stat_paxos.role IS 'voter; witness: votes and holds no tables; new witness, learner: joins, and has no vote yet; away: a voter that lags too far for a witness, and votes again once it has caught up; leaving; none: was removed';
 COMMENT ON COLUMN pg_stat_paxos.is_self IS 'whether it is this server';
 COMMENT ON COLUMN pg_stat_paxos.is_live IS 'whether it was in contact, both ways, within pg_paxos.failure_timeout';
 COMMENT ON COLUMN pg_stat_paxos.is_owner IS 'whether it appends to the log in one round trip; it changes by itself when that member fails';
@@ -234,6 +234,11 @@ CREATE FUNCTION pgp_metadata.admit_member(
     RETURNS TABLE (group_id uuid, admission bytea)
     LANGUAGE c STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS 'MODULE_PATHNAME', 'paxos_admit_member_wrapper';
+
+CREATE FUNCTION pgp_metadata.admit_witness(group_name text, node_id uuid, address text, public_key bytea)
+    RETURNS TABLE (group_id uuid, admission bytea)
+    LANGUAGE c STRICT ROWS 1 SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS 'MODULE_PATHNAME', 'paxos_admit_witness_wrapper';
 
 CREATE FUNCTION pgp_metadata.promote_member(group_id uuid, node_id uuid)
     RETURNS void LANGUAGE c STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -281,6 +286,7 @@ BEGIN
         'paxos(text, text, bigint, text)', 'paxos_append(text, text, text)', 'paxos_apply_and_append(text, text, text)',
         'paxos_apply_log(text, text, bigint)', 'paxos_max_group_round(text, boolean)',
         'pgp_metadata.admit_member(text, uuid, text, bytea, text, text)', 'pgp_metadata.promote_member(uuid, uuid)',
+        'pgp_metadata.admit_witness(text, uuid, text, bytea)',
         'pgp_metadata.mark_snapshot(uuid)', 'pgp_metadata.release_mark(uuid, bigint)',
         'pgp_metadata.group_tables(text)', 'pgp_metadata.describe_tables(uuid)', 'pgp_metadata.table_obstacle(bytea)',
         'pgp_metadata.await_applied(uuid, bigint)'

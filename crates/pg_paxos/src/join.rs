@@ -165,7 +165,8 @@ pub fn copy_again(group: GroupId) {
     let own = Area::attached().node();
     while state_copy::is_needed(group) || is_half_done(group) {
         let Some(description) = groups::all().into_iter().find(|other| other.group == group) else { return };
-        let mut others: Vec<_> = description.members.iter().filter(|member| member.node != own).collect();
+        let mut others: Vec<_> =
+            description.members.iter().filter(|member| member.node != own && !member.role.is_witness()).collect();
         // Another one first each time: the one asked last may be the reason why this is tried again.
         let first = std::process::id() as usize % others.len().max(1);
         others.rotate_left(first);
@@ -400,6 +401,7 @@ fn paxos_admit_member(
             public_key: Bytes::copy_from_slice(public_key),
             label: label.to_string(),
             database: database_name.to_owned(),
+            witness: false,
         },
         wait_ms: groups::milliseconds(settings::commit_timeout()),
     };
@@ -410,6 +412,40 @@ fn paxos_admit_member(
         }
         Ok(other) => groups::unexpected("admit a member", &other),
         Err(error) => engine_connection::raise(&format!("could not admit a member to group \"{group_name}\""), &error),
+    }
+}
+
+/// Asked by `synod node`, or by a person on its behalf: adds it as a witness without a vote yet, and tells it all that its
+/// engine must know of the group.
+#[pg_extern]
+#[allow(clippy::type_complexity)]
+fn paxos_admit_witness(
+    group_name: &str,
+    node_id: pgrx::Uuid,
+    address: &str,
+    public_key: &[u8],
+) -> TableIterator<'static, (name!(group_id, pgrx::Uuid), name!(admission, Vec<u8>))> {
+    let group = groups::named(group_name);
+    let request = Request::JoinRequest {
+        group: group.group,
+        member: NewMember {
+            node: NodeId(groups::identity_of(node_id)),
+            address: address.to_owned(),
+            public_key: Bytes::copy_from_slice(public_key),
+            // It has no server to connect to.
+            label: format!("witness at {address}"),
+            database: String::new(),
+            witness: true,
+        },
+        wait_ms: groups::milliseconds(settings::commit_timeout()),
+    };
+    match engine_connection::call(&request, settings::commit_timeout()) {
+        Ok(Response::Group(admitted)) => {
+            let admission = postcard::to_stdvec(&admitted).expect("a description always encodes");
+            TableIterator::once((uuid_of(group.group.0), admission))
+        }
+        Ok(other) => groups::unexpected("admit a witness", &other),
+        Err(error) => engine_connection::raise(&format!("could not admit a witness to group \"{group_name}\""), &error),
     }
 }
 

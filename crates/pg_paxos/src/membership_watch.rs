@@ -78,7 +78,7 @@ impl MembershipWatch {
         if status.role.is_some() {
             self.removed.remove(&status.group);
             // A learner's copy belongs to the join that made it one: whoever interrupted that calls it again.
-            let is_voter = status.role == Some(MemberRole::Voter);
+            let is_voter = matches!(status.role, Some(MemberRole::Voter | MemberRole::Away));
             let is_half_done = group.applier_state() == ApplierState::Copying && group.applier_process().is_none();
             if is_voter
                 && (status.needs_state.is_some() || is_half_done)

@@ -268,7 +268,7 @@ fn check_members(group: &GroupDescription, definition: &TableDefinition) {
     let live: Vec<NodeId> = status
         .map(|status| status.members.iter().filter(|member| member.live).map(|member| member.node).collect())
         .unwrap_or_default();
-    for member in group.members.iter().filter(|member| member.node != own) {
+    for member in group.members.iter().filter(|member| member.node != own && !member.role.is_witness()) {
         let answer = if live.contains(&member.node) {
             obstacle_at(member, definition)
         } else {

@@ -120,7 +120,7 @@ pub(crate) enum Event {
 }
 
 /// What is seen, and who looks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) trace: Trace,
     pub(crate) invariants: Invariants,
@@ -130,6 +130,10 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
+    fn new(plan: &Plan, trace: bool) -> Watch {
+        Watch { trace: Trace { enabled: trace }, invariants: Invariants::new(plan), violation: None, hidden: None }
+    }
+
     pub(crate) fn see(&mut self, now: Moment, observation: &Observation<'_>) {
         self.trace.tell(now, format_args!("{observation:?}"));
         let hidden = self.hidden.is_some_and(|hidden| hidden == observation.node());
@@ -204,10 +208,11 @@ impl Cluster {
         let random = Random::new(plan.seed);
         let ids: Vec<NodeId> = (1..=plan.nodes as u128).map(NodeId).collect();
         let configuration = Arc::new(Configuration {
-            members: ids.iter().map(|id| member(*id, Role::Voter)).collect(),
+            members: ids.iter().enumerate().map(|(index, id)| member(*id, role(&plan, index))).collect(),
             ..Configuration::first(GROUP, "group", "simulation", "", member(ids[0], Role::Voter))
         });
         let mut cluster = Cluster {
+            watch: Watch::new(&plan, trace),
             plan,
             random,
             now: 0,
@@ -221,11 +226,9 @@ impl Cluster {
             spoilt: BTreeSet::new(),
             suspect: None,
             recovery: None,
-            watch: Watch::default(),
             report: Report::default(),
             dirty: BTreeSet::new(),
         };
-        cluster.watch.trace.enabled = trace;
         cluster.tell(format_args!("{:?}", cluster.plan));
         assert_eq!(configuration.epoch, Epoch(1));
         for id in &ids {
@@ -389,6 +392,15 @@ impl Cluster {
             // Of an earlier life of its node.
             _ => {}
         }
+    }
+}
+
+/// The first members hold the state.
+fn role(plan: &Plan, index: usize) -> Role {
+    if index < plan.nodes - plan.witnesses {
+        Role::Voter
+    } else {
+        Role::Witness
     }
 }
 

@@ -9,11 +9,9 @@ use consensus::{
 
 use crate::cluster::{Cluster, Event};
 use crate::face::{Face, FaceOptions};
+use crate::node::Node;
 use crate::observation::Observation;
 use crate::tally::Fault;
-
-/// A core's queues are looked at after every so many events: each look costs as much as some events do.
-const BOUNDS_EVERY: u64 = 8;
 
 impl Cluster {
     /// Gives an input to a core, now or when its node is no longer frozen.
@@ -102,18 +100,13 @@ impl Cluster {
         }
     }
 
-    /// Shows now and then what a core holds in its queues.
+    /// Shows what a core holds in its queues.
     fn look_at_bounds(&mut self, id: NodeId) {
-        if !self.report.events.is_multiple_of(BOUNDS_EVERY) || self.nodes[&id].faces.is_empty() {
-            return;
+        let Node { core: Some(core), faces, .. } = &self.nodes[&id] else { return };
+        let remembered = faces.values().map(Face::remembered_ids).max().unwrap_or(0);
+        for queues in core.queues() {
+            self.watch.see(self.now, &Observation::Rested { node: id, queues: &queues, remembered });
         }
-        let node = &self.nodes[&id];
-        let Some(core) = &node.core else { return };
-        let status = core.status(node.told);
-        let ids = node.faces.values().map(|face| (face.remembered_ids(), self.plan.id_window)).collect::<Vec<_>>();
-        let open =
-            self.workload.proposals.range((id, OperationId::NONE)..).take_while(|((at, _), _)| *at == id).count();
-        self.watch.see(self.now, &Observation::Rested { node: id, status: &status, open, ids: &ids });
     }
 
     pub(crate) fn plan_wake(&mut self, id: NodeId) {
@@ -152,6 +145,9 @@ impl Cluster {
                 let event = Event::EntriesRead { node: id, life, token, place: (group, log), from, up_to, bytes_max };
                 self.schedule.at(now + wait, event);
             }
+            Effect::NeedState { .. } if self.is_witness(id) => {
+                self.watch.violate("a witness has no state", format!("{id} asks for one"));
+            }
             Effect::NeedState { group, log, from, donors } => {
                 self.tell(format_args!("{id} needs a state of {log} from slot {from}, donors {donors:?}"));
                 let node = self.nodes.get_mut(&id).expect("a node of this cluster");
@@ -162,6 +158,7 @@ impl Cluster {
                     self.schedule.at(now + wait, Event::CopyState { node: id, life, place: (group, log), donor });
                 }
             }
+            Effect::HoldMore { .. } => self.checkpoint_now(id),
             Effect::Configured { configuration } => {
                 self.watch.see(now, &Observation::Configured { node: id, configuration: &configuration });
                 self.member_configured(&configuration);
@@ -196,6 +193,9 @@ impl Cluster {
     pub(crate) fn deliver(&mut self, id: NodeId, place: (GroupId, LogId), slot: Slot, entry: &Entry) {
         let (group, log) = place;
         self.watch.see(self.now, &Observation::Delivered { node: id, group, log, slot, entry });
+        if self.is_witness(id) {
+            self.watch.violate("a witness has no state", format!("{id} is given slot {slot}"));
+        }
         if self.watch.violation.is_some() {
             return;
         }

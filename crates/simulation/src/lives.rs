@@ -56,7 +56,9 @@ impl Cluster {
         let options = CoreOptions {
             failure_timeout: Duration::from_micros(self.plan.failure_timeout),
             log_keep_entries: self.plan.log_keep_entries,
+            witness_keep_entries: self.plan.witness_keep_entries,
             log_ahead_bytes: self.plan.log_ahead_bytes,
+            windows: self.plan.windows,
             ..CoreOptions::default()
         };
         let seed = self.random.number();
@@ -115,6 +117,14 @@ impl Cluster {
     }
 
     pub(crate) fn checkpoint(&mut self, id: NodeId) {
+        self.checkpoint_now(id);
+        let wait = self.random.waiting_time(self.plan.checkpoint_every);
+        let life = self.life(id);
+        self.schedule.at(self.now + wait, Event::Checkpoint { node: id, life });
+    }
+
+    /// What the node's faces hold now is durable.
+    pub(crate) fn checkpoint_now(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         if node.paused_until <= self.now {
             node.disk.checkpoints = node.faces.clone();
@@ -128,9 +138,6 @@ impl Cluster {
                 self.give(id, Input::Held { group, log, slot });
             }
         }
-        let wait = self.random.waiting_time(self.plan.checkpoint_every);
-        let life = self.life(id);
-        self.schedule.at(self.now + wait, Event::Checkpoint { node: id, life });
     }
 
     /// The state as it is at the donor now, if both can be reached; otherwise the core asks again.

@@ -38,15 +38,20 @@ impl Membership {
 }
 
 impl Cluster {
-    /// Whoever must hold everything at the end.
+    /// Everybody who belongs to the group.
     pub(crate) fn members(&self) -> Vec<NodeId> {
         // One that was switched off may have been named again by a change that was under way.
         self.membership.latest.members.iter().map(|member| member.node).filter(|id| !self.nodes[id].retired).collect()
     }
 
-    /// Whoever must be able to write and read at the end.
+    /// Whoever votes.
     pub(crate) fn voters(&self) -> Vec<NodeId> {
         self.membership.latest.voters().filter(|id| !self.nodes[id].retired).collect()
+    }
+
+    /// Whether the node is a member without a state.
+    pub(crate) fn is_witness(&self, id: NodeId) -> bool {
+        self.membership.latest.is_witness(id)
     }
 
     /// An operator wants another group than this.
@@ -67,7 +72,9 @@ impl Cluster {
         let role = |role: Role| -> Vec<NodeId> {
             latest.members.iter().filter(|member| member.role == role).map(|member| member.node).collect()
         };
-        let (voters, learners) = (role(Role::Voter), role(Role::Learner));
+        let (mut learners, away) = (role(Role::Learner), role(Role::Away));
+        let voters: Vec<NodeId> = latest.voters().collect();
+        learners.extend(role(Role::NewWitness));
         if latest.is_joint() && self.random.chance(0.2) {
             return Some(Change::GoBack);
         }
@@ -77,7 +84,9 @@ impl Cluster {
                 let id = NodeId(self.membership.nodes);
                 self.nodes.insert(id, Node::new(id));
                 self.start(id);
-                Some(Change::AddLearner(member(id, Role::Learner)))
+                let witness = self.plan.witnesses > 0 && self.random.chance(0.3);
+                let add = if witness { Change::AddWitness } else { Change::AddLearner };
+                Some(add(member(id, Role::Learner)))
             }
             3..=6 => {
                 // A voter that is told of its group only then must take it for lost promises, and does not vote.
@@ -88,10 +97,14 @@ impl Cluster {
                 let all: Vec<NodeId> = latest.members.iter().map(|member| member.node).collect();
                 let victim = self.membership.lost.or_else(|| self.random.pick(&all))?;
                 // A group of two cannot lose a voter without standing still, so it is not asked to by chance.
-                let spare = voters.len() > 2 || learners.contains(&victim) || self.membership.lost.is_some();
+                let no_voter = learners.contains(&victim) || away.contains(&victim);
+                let spare = voters.len() > 2 || no_voter || self.membership.lost.is_some();
                 spare.then_some(Change::Remove(victim))
             }
-            _ => self.random.pick(&voters).map(|id| Change::AddLearner(member(id, Role::Voter))),
+            _ => self.random.pick(&voters).map(|id| {
+                let bring_up_to_date = if latest.is_witness(id) { Change::AddWitness } else { Change::AddLearner };
+                bring_up_to_date(member(id, Role::Voter))
+            }),
         }
     }
 
@@ -132,7 +145,9 @@ impl Cluster {
             return;
         }
         let voters: Vec<NodeId> = latest.voters().collect();
-        if voters.len() < 3 {
+        // Nor may the witnesses be a quorum by themselves without it: it could not be removed.
+        let witnesses = voters.iter().filter(|id| latest.is_witness(**id)).count();
+        if voters.len() < 3 || 2 * witnesses >= voters.len() {
             return;
         }
         let Some(victim) = self.random.pick(&voters) else { return };

@@ -1,7 +1,7 @@
 //! What can be seen of the cluster from outside: the input of every invariant, and the lines of the trace.
 
 use consensus::{
-    Configuration, Entry, GroupId, LogId, Message, NodeId, NodeStatus, OperationId, ProposalOutcome, Record, Recovered,
+    Configuration, Entry, GroupId, LogId, LogQueues, Message, NodeId, OperationId, ProposalOutcome, Record, Recovered,
     Refusal, Sequence, Slot, Start, Token,
 };
 
@@ -94,12 +94,10 @@ pub enum Observation<'a> {
     Rested {
         /// Where.
         node: NodeId,
-        /// What it holds.
-        status: &'a NodeStatus,
-        /// Proposals of its users that are not answered.
-        open: usize,
-        /// Of each face: ids remembered, and how many it may.
-        ids: &'a [(usize, usize)],
+        /// What one of its logs holds.
+        queues: &'a LogQueues,
+        /// Ids that a face remembers.
+        remembered: usize,
     },
     /// A face's state was replaced by a copy.
     Installed {

@@ -1,9 +1,12 @@
 //! What kind of world a seed makes: how large, how slow, how broken.
 
-use consensus::bounds;
+use consensus::{bounds, Windows};
 
 use crate::random::Random;
 use crate::worlds::World;
+
+/// What an entry takes on average: few are large, and those are up to 20 kB.
+const ENTRY_BYTES: usize = 300;
 
 /// Times are in microseconds, probabilities from 0 to 1.
 #[derive(Clone, Debug)]
@@ -14,6 +17,8 @@ pub struct Plan {
     pub world: World,
     /// Voters at the beginning.
     pub nodes: usize,
+    /// How many of them are witnesses.
+    pub witnesses: usize,
     /// As in the core's options.
     pub failure_timeout: u64,
     /// How long faults happen.
@@ -97,6 +102,8 @@ pub struct Plan {
     pub checkpoint_every: u64,
     /// As in the core's options.
     pub log_keep_entries: u64,
+    /// As in the core's options.
+    pub witness_keep_entries: u64,
     /// Ids that the window holds.
     pub id_window: usize,
 
@@ -128,6 +135,8 @@ pub struct Plan {
     pub in_parts: f64,
     /// As in the core's options: so little in some worlds that records wait for their group's turn all the time.
     pub log_ahead_bytes: u64,
+    /// As in the core's options: so small in some worlds that a few entries fill them.
+    pub windows: Windows,
 }
 
 impl Plan {
@@ -137,10 +146,16 @@ impl Plan {
         let mut plan = Plan::any(seed, world);
         let r = &mut Random::new(seed ^ 0x776f_726c_6473);
         match world {
-            World::Any => {}
+            World::Any => plan.add_witnesses(),
             World::Crashes => plan.make_crashes(r),
-            World::Members => plan.make_members(r),
-            World::Damage => plan.make_damage(r),
+            World::Members => {
+                plan.make_members(r);
+                plan.add_witnesses();
+            }
+            World::Damage => {
+                plan.make_damage(r);
+                plan.add_witnesses();
+            }
             World::Disks => plan.make_disks(r),
             World::Quiet => plan.make_quiet(r),
             World::Stale => plan.make_stale(r),
@@ -150,7 +165,20 @@ impl Plan {
             }
         }
         plan.recovery_bound = 60 * plan.failure_timeout + 5_000_000;
+        plan.widen_batches();
         plan
+    }
+
+    /// Who was away all the time fetches the entries of the whole run, batch by batch, and has a quarter of the time for it
+    /// within which everything must work again.
+    fn widen_batches(&mut self) {
+        // Half of the largest burst on average; as much again for parts, and for what is tried once more.
+        let entries = self.fault_phase / self.propose_every * (self.burst_max + 1);
+        let way = self.delay_min + self.delay_mean + self.poll_delay_max;
+        let round_trip = 2 * way + self.sync_min + self.sync_mean;
+        let least = entries.div_ceil((self.recovery_bound / 4 / round_trip).max(1)) as usize;
+        self.windows.batch_entries = self.windows.batch_entries.max(least).min(bounds::BATCH_ENTRIES_MAX);
+        self.windows.batch_bytes = self.windows.batch_bytes.max(least * ENTRY_BYTES);
     }
 
     fn any(seed: u64, world: World) -> Plan {
@@ -185,6 +213,7 @@ impl Plan {
             seed,
             world,
             nodes,
+            witnesses: 0,
             failure_timeout,
             fault_phase: r.between(2_000, 6_000) * 1_000,
             recovery_bound: 0,
@@ -225,6 +254,7 @@ impl Plan {
             hand_over_every: some(r, 0.3, 100, 2_000),
             checkpoint_every,
             log_keep_entries: if r.chance(0.5) { r.between(1, 60) } else { 1_000_000 },
+            witness_keep_entries: bounds::WITNESS_KEEP_ENTRIES,
             id_window: if r.chance(0.3) { r.between(20, 200) as usize } else { bounds::ID_WINDOW_MAX },
             certification_bytes: r.between(2, 60) * 1_000,
             change_every,
@@ -240,6 +270,25 @@ impl Plan {
             stale_disk: 0.0,
             in_parts: if r.chance(0.4) { 0.3 } else { 0.0 },
             log_ahead_bytes: if r.chance(0.3) { r.between(1, 2_000) } else { bounds::LOG_AHEAD_BYTES },
+            windows: windows(seed),
+        }
+    }
+
+    /// In some worlds a minority of the voters hold no state. Of a stream of its own, so that worlds without them stay what
+    /// they are.
+    fn add_witnesses(&mut self) {
+        let r = &mut Random::new(self.seed ^ 0x7769_746e);
+        if !r.chance(0.25) {
+            return;
+        }
+        self.witnesses = r.between(1, 2).min(self.nodes as u64 / 2) as usize;
+        // Where a voter may be set aside at any time, nobody may be lost for good, or lose its promises, on top of it.
+        let little = self.checkpoint_every > 0 && self.damage == 0.0 && r.chance(0.6);
+        if little {
+            self.witness_keep_entries = r.between(20, 200);
+            self.lose_disk = 0.0;
+        } else {
+            self.log_keep_entries = 1_000_000;
         }
     }
 
@@ -338,6 +387,20 @@ impl Plan {
         (self.ordered, self.loss, self.duplication, self.long_delay) = (true, 0.0, 0.0, 0.0);
         self.crash_every = r.between(200, 800) * 1_000;
         self.down_for = r.between(20, 300) * 1_000;
+    }
+}
+
+/// Batches and windows, in half of the worlds small; of a stream of its own, so that the other worlds stay what they are.
+fn windows(seed: u64) -> Windows {
+    let r = &mut Random::new(seed ^ 0x7769_6e64_6f77);
+    if r.chance(0.5) {
+        return Windows::default();
+    }
+    Windows {
+        batch_entries: r.between(1, 20) as usize,
+        batch_bytes: r.between(50, 30_000) as usize,
+        in_flight_batches: r.between(1, bounds::IN_FLIGHT_BATCHES_MAX as u64) as usize,
+        in_flight_slots: r.between(1, 60) as usize,
     }
 }
 

@@ -35,7 +35,7 @@ impl Recovery {
 impl Cluster {
     /// Tries a write and a read at every member where none worked yet; at the bound says what still does not.
     pub(crate) fn probe(&mut self) {
-        let members = self.members();
+        let members = self.holders();
         let Some(recovery) = &self.recovery else { return };
         if self.now > recovery.bound {
             if self.plan.world == World::NoGoodCopy {
@@ -48,7 +48,7 @@ impl Cluster {
             return;
         }
         self.renew_the_barred();
-        for id in self.voters() {
+        for id in self.serving() {
             let Some(recovery) = &self.recovery else { return };
             let write = !recovery.writing.contains(&id) && !recovery.writes.values().any(|node| *node == id);
             let read = !recovery.reading.contains(&id) && !recovery.reads.values().any(|node| *node == id);
@@ -66,6 +66,16 @@ impl Cluster {
             }
         }
         self.schedule.at(self.now + 100_000, Event::Probe);
+    }
+
+    /// Whoever must be able to write and read at the end.
+    fn serving(&self) -> Vec<NodeId> {
+        self.voters().into_iter().filter(|id| !self.is_witness(*id)).collect()
+    }
+
+    /// Whoever must hold everything at the end.
+    fn holders(&self) -> Vec<NodeId> {
+        self.members().into_iter().filter(|id| !self.is_witness(*id)).collect()
     }
 
     /// A probe was answered.
@@ -87,7 +97,7 @@ impl Cluster {
     /// Whether everything works again.
     pub(crate) fn is_recovered(&self) -> bool {
         let Some(recovery) = &self.recovery else { return false };
-        let (members, voters) = (self.members(), self.voters());
+        let (members, voters) = (self.holders(), self.serving());
         let all_in = |set: &BTreeSet<NodeId>| voters.iter().all(|id| set.contains(id));
         all_in(&recovery.writing)
             && all_in(&recovery.reading)
@@ -120,7 +130,7 @@ impl Cluster {
     fn what_is_missing(&self, members: &[NodeId]) -> String {
         let recovery = self.recovery.as_ref().expect("recovering");
         let missing = |set: &BTreeSet<NodeId>| -> Vec<NodeId> {
-            self.voters().into_iter().filter(|id| !set.contains(id)).collect()
+            self.serving().into_iter().filter(|id| !set.contains(id)).collect()
         };
         let positions: Vec<_> = members.iter().map(|id| (*id, self.applied(*id))).collect();
         let running: Vec<_> = members.iter().filter(|id| self.nodes[id].is_running()).collect();

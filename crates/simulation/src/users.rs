@@ -12,7 +12,7 @@ impl Cluster {
     /// Whether anybody asks this node for anything.
     pub(crate) fn has_users(&self, id: NodeId) -> bool {
         let lone = self.plan.lone_user.filter(|_| self.recovery.is_none());
-        lone.is_none_or(|lone| id == NodeId(lone as u128 + 1)) && self.suspect != Some(id)
+        lone.is_none_or(|lone| id == NodeId(lone as u128 + 1)) && self.suspect != Some(id) && !self.is_witness(id)
     }
 
     fn nodes_with_users(&self) -> Vec<NodeId> {

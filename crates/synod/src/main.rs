@@ -6,6 +6,7 @@
 mod failure;
 mod local;
 mod log;
+mod node;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
@@ -24,6 +25,7 @@ enum Job {
     /// Run a whole cluster on this machine, to play with or to test against.
     Local(local::Arguments),
     Log(log::Arguments),
+    Node(node::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let result: Result<(), Failure> = match arguments.job {
         Job::Local(arguments) => local::run(arguments),
         Job::Log(arguments) => log::run(&arguments),
+        Job::Node(arguments) => node::run(arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -16,6 +16,7 @@ use crate::recovered::RecoveredLog;
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use crate::turns::Queued;
+use crate::windows::Windows;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -146,8 +147,8 @@ impl Acceptor {
 
     /// Whether a batch of this size up to `last` fits beside what is open here. Slots below the highest one always do: they are
     /// what closed-up-to waits for.
-    fn has_room(&self, last: Slot, bytes: usize) -> bool {
-        last <= self.highest() || self.bytes - self.cached_bytes + bytes <= bounds::ACCEPT_WINDOW_BYTES
+    fn has_room(&self, windows: &Windows, last: Slot, bytes: usize) -> bool {
+        last <= self.highest() || self.bytes - self.cached_bytes + bytes <= windows.accept_bytes()
     }
 
     pub(super) fn next_deadline(&self) -> Time {
@@ -204,8 +205,7 @@ impl Log {
             }
             let length = held.entry.as_ref().map_or(0, Entry::len);
             let part = parts.last().expect("there is one part at least");
-            if !part.is_empty() && (bytes + length > bounds::BATCH_BYTES_MAX || part.len() >= bounds::BATCH_ENTRIES_MAX)
-            {
+            if context.options.windows.is_full(part.len(), bytes + length) {
                 parts.push(Vec::new());
                 bytes = 0;
             }
@@ -255,8 +255,9 @@ impl Log {
             return;
         }
         let bytes = entries.iter().map(Entry::len).sum();
-        let in_window = last.0 <= self.learner.closed.0 + bounds::ACCEPT_WINDOW_SLOTS;
-        if !in_window || !self.acceptor.has_room(last, bytes) {
+        let windows = &context.options.windows;
+        let in_window = last.0 <= self.learner.closed.0 + windows.accept_slots();
+        if !in_window || !self.acceptor.has_room(windows, last, bytes) {
             // Too far ahead of what is known chosen here: once it is chosen, catch-up brings it.
             return;
         }
@@ -360,8 +361,7 @@ impl Log {
         let mut bytes = 0;
         for (slot, held) in self.acceptor.between(first.max(self.learner.closed.next()), up_to) {
             bytes += held.entry.as_ref().map_or(0, Entry::len);
-            if !accepted.is_empty() && (bytes > bounds::BATCH_BYTES_MAX || accepted.len() >= bounds::BATCH_ENTRIES_MAX)
-            {
+            if context.options.windows.is_full(accepted.len(), bytes) {
                 break;
             }
             accepted.push(Accepted { slot, ballot: held.ballot, entry: held.entry.clone() });
@@ -378,16 +378,17 @@ mod tests {
 
     #[test]
     fn open_entries_are_bounded_in_bytes_but_gaps_below_them_can_be_filled() {
+        let windows = Windows::default();
         let mut acceptor = Acceptor::new(&RecoveredLog::default(), Slot::ZERO);
         let entry = Entry::operation(OperationId::NONE, &vec![0; bounds::PIECE_BYTES]);
         let mut slot = Slot(1000);
-        while acceptor.has_room(slot, entry.len()) {
+        while acceptor.has_room(&windows, slot, entry.len()) {
             acceptor.put(slot, Ballot::ZERO, entry.clone());
             slot = slot.next();
         }
         assert!(acceptor.bytes <= bounds::ACCEPT_WINDOW_BYTES && slot > Slot(1020));
-        assert!(!acceptor.has_room(slot, entry.len()), "nothing more at the end");
-        assert!(acceptor.has_room(Slot(1), entry.len()), "but what closed-up-to waits for");
+        assert!(!acceptor.has_room(&windows, slot, entry.len()), "nothing more at the end");
+        assert!(acceptor.has_room(&windows, Slot(1), entry.len()), "but what closed-up-to waits for");
 
         // Put again under another ballot it takes no more room, and what is closed and durable goes.
         acceptor.put(Slot(1000), Ballot::ZERO, entry.clone());
@@ -395,7 +396,7 @@ mod tests {
         acceptor.shrink(highest, Slot(1000));
         assert_eq!((acceptor.bytes, acceptor.cached_bytes), (bytes - entry.len() - 64, bytes - entry.len() - 64));
         assert!(acceptor.held(Slot(1000)).is_none() && acceptor.held(Slot(1001)).is_some());
-        assert!(acceptor.has_room(slot, entry.len()), "closed entries leave room");
+        assert!(acceptor.has_room(&windows, slot, entry.len()), "closed entries leave room");
         acceptor.shrink(highest, highest);
         assert!(acceptor.bytes <= bounds::CACHE_BYTES_MAX && acceptor.bytes > 0);
         acceptor.drop_up_to(highest);

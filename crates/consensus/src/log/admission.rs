@@ -82,7 +82,7 @@ impl Log {
         } else if self.admission.bytes + entry.len() > bounds::PENDING_BYTES_MAX {
             Some(Refusal::Full("bytes of operations"))
         } else {
-            None
+            self.refuse_for_witnesses(context)
         };
         if let Some(refusal) = refusal {
             self.answer(context, scope, id, ProposalOutcome::Failed(refusal));
@@ -210,9 +210,7 @@ impl Log {
             let entry = pending.entry.clone();
             pending.place =
                 Place::Forwarded { to, again_at: now + timeout + context.options.transfer_time(entry.len()) };
-            if !entries.is_empty()
-                && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || entries.len() >= bounds::BATCH_ENTRIES_MAX)
-            {
+            if context.options.windows.is_full(entries.len(), bytes + entry.len()) {
                 send(context, self, std::mem::take(&mut entries));
                 bytes = 0;
             }

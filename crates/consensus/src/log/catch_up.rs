@@ -2,7 +2,7 @@
 //!
 //! A member that finds no log reaching back far enough needs a copy of the state.
 
-use super::acceptor::Held;
+use super::healing::Healing;
 use super::Log;
 use crate::ballot::Ballot;
 use crate::bounds;
@@ -11,7 +11,7 @@ use crate::effect::Effect;
 use crate::entry::Entry;
 use crate::group::Scope;
 use crate::ids::{NodeId, Slot, Token};
-use crate::message::{Accepted, GroupMessage};
+use crate::message::GroupMessage;
 use crate::record::Record;
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,14 +25,8 @@ const PATIENCE_DOUBLINGS_MAX: u32 = 4;
 pub(super) struct CatchUp {
     /// The highest slot known to be chosen somewhere.
     target: Slot,
-    /// Chosen slots whose content is missing here, with how often each was asked for: fetched again.
-    healing: BTreeMap<Slot, usize>,
-    /// Chosen slots whose content the disk lost, with the ballots under which it stood there.
-    pub(super) lost: BTreeMap<Slot, Ballot>,
-    /// Whole records were missing from the disk once: those ballots may be of entries that lost.
-    distrusts: bool,
-    /// What was asked for last was such a slot that is delivered: new entries come first the next time.
-    healed_last: bool,
+    /// Chosen slots whose content is missing here.
+    pub(super) healing: Healing,
     /// The fetch under way: from whom, its first slot, since when.
     asked: Option<(NodeId, Slot, Time)>,
     not_before: Time,
@@ -53,10 +47,7 @@ impl Default for CatchUp {
     fn default() -> Self {
         CatchUp {
             target: Slot::ZERO,
-            healing: BTreeMap::new(),
-            healed_last: false,
-            lost: BTreeMap::new(),
-            distrusts: false,
+            healing: Healing::default(),
             asked: None,
             not_before: Time(0),
             attempts: 0,
@@ -76,34 +67,12 @@ impl CatchUp {
         self.target = self.target.max(target);
     }
 
-    pub(super) fn heal(&mut self, slot: Slot) {
-        if self.healing.len() < bounds::HEALING_SLOTS_MAX {
-            self.healing.entry(slot).or_default();
-        }
-    }
-
-    /// The disk found a chosen slot damaged, and still knows under which ballot it stood there.
-    pub(super) fn lose(&mut self, slot: Slot, ballot: Option<Ballot>) {
-        if let Some(ballot) = ballot.filter(|_| !self.distrusts) {
-            self.lost.insert(slot, ballot);
-        }
-    }
-
-    pub(super) fn distrust_damage(&mut self) {
-        self.lost.clear();
-        self.distrusts = true;
-    }
-
-    pub(super) fn is_healing(&self, slot: Slot) -> bool {
-        self.healing.contains_key(&slot)
-    }
-
     pub(super) fn needs_state(&self) -> bool {
         self.said_need_state.is_some()
     }
 
     pub(super) fn state_installed(&mut self) {
-        self.healing.clear();
+        self.healing.state_installed();
         self.asked = None;
         self.trimmed_at.clear();
         self.empty_at.clear();
@@ -147,20 +116,32 @@ impl Log {
             .collect();
         let patience = 1 << self.catch_up.unanswered.min(PATIENCE_DOUBLINGS_MAX);
         self.catch_up.not_before = context.now + context.options.retry_interval() * patience;
-        if self.catch_up.is_healing(first) && self.catch_up.lost.contains_key(&first) {
+        if self.catch_up.healing.heals_from(scope, first).is_some() {
             // Perhaps nobody else knows it chosen.
             let ask = GroupMessage::AskAccepted { log: self.id, from: first, up_to: first };
             context.send(scope, heard.iter().copied(), ask);
         }
         let heals = first <= self.learner.delivered.min(closed);
-        self.catch_up.healed_last = heals;
-        if heals && !self.may_ask_again(first, up_to, useful.len()) {
+        self.catch_up.healing.asks_for(heals);
+        if heals && !self.catch_up.healing.may_ask_again(first, up_to, useful.len()) {
             return;
         }
         if useful.is_empty() {
             // Whoever could not read it may be able to next time.
             self.catch_up.empty_at.clear();
-            if heard.iter().any(|node| self.catch_up.trimmed_at.contains(node)) {
+            // And so may this node: a read that failed is no damage.
+            self.read_again_to_deliver(context, scope, first);
+            if self.witness {
+                // Whoever said that it is gone has answered.
+                self.catch_up.unanswered = 0;
+                self.catch_up.not_before = context.now + context.options.retry_interval();
+                self.catch_up.trimmed_at.clear();
+                self.skip_as_witness(context, scope, first);
+                return;
+            }
+            let is_donor =
+                |node: &NodeId| self.catch_up.trimmed_at.contains(node) && scope.configuration.holds_state(*node);
+            if heard.iter().any(is_donor) {
                 if self.learner.delivered > closed {
                     // The face holds it already: only the log was behind.
                     let slot = self.learner.delivered;
@@ -185,61 +166,16 @@ impl Log {
         let delivered = self.learner.delivered;
         // Below what is trimmed nothing is needed any more, unless delivery still waits for it.
         let gone = self.learner.trimmed.min(delivered);
-        self.catch_up.healing = self.catch_up.healing.split_off(&gone.next());
-        self.catch_up.lost = self.catch_up.lost.split_off(&gone.next());
-        let waited_for = self.catch_up.healing.range(delivered.next()..).next().map(|(slot, _)| *slot);
-        if let Some(slot) = waited_for {
+        self.catch_up.healing.forget_up_to(gone);
+        if let Some(slot) = self.catch_up.healing.first_above(delivered) {
             return Some((slot, closed.max(slot)));
         }
         let new = (self.catch_up.target > closed).then_some((closed.next(), self.catch_up.target));
-        let lost = self.catch_up.healing.first_key_value().map(|(slot, _)| *slot).filter(|slot| *slot <= closed);
+        let lost = self.catch_up.healing.first_run().filter(|(first, _)| *first <= closed);
         match (new, lost) {
-            (Some(new), Some(_)) if self.catch_up.healed_last => Some(new),
-            (_, Some(first)) => {
-                let run = self.catch_up.healing.keys().zip(first.0..).take_while(|(slot, number)| slot.0 == *number);
-                Some((first, run.last().map_or(first, |(slot, _)| *slot)))
-            }
+            (Some(new), Some(_)) if self.catch_up.healing.had_its_turn() => Some(new),
+            (_, Some(run)) => Some(run),
             (new, None) => new,
-        }
-    }
-
-    /// Counts a request for slots that only the log lost. Each member is asked twice; then they are left as they are until
-    /// storage tells of them again: nobody may have them any more.
-    fn may_ask_again(&mut self, first: Slot, up_to: Slot, members: usize) -> bool {
-        if members == 0 {
-            return false;
-        }
-        let asked: Vec<Slot> = self.catch_up.healing.range(first..=up_to).map(|(slot, _)| *slot).collect();
-        for slot in asked {
-            let attempts = self.catch_up.healing.get_mut(&slot).expect("just found");
-            *attempts += 1;
-            if *attempts > 2 * members {
-                self.catch_up.healing.remove(&slot);
-            }
-        }
-        self.catch_up.healing.contains_key(&first)
-    }
-
-    /// The disk lost the content of this slot, although nobody needed it now.
-    pub(crate) fn damaged(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
-        if slot <= self.learner.trimmed {
-            return;
-        }
-        match self.acceptor.held(slot).cloned() {
-            Some(Held { ballot, entry: Some(entry) }) if slot <= self.learner.closed => {
-                let entries = [(ballot, entry)].into();
-                context.persist(Record::Learnt { group: scope.group, log: self.id, first: slot, entries });
-            }
-            Some(Held { ballot, entry: Some(entry) }) => {
-                let entries = [entry].into();
-                context.persist(Record::Accepted { group: scope.group, log: self.id, ballot, first: slot, entries });
-            }
-            _ if slot <= self.learner.closed => {
-                self.catch_up.heal(slot);
-                self.wake(context, scope);
-            }
-            // Open, and its content is lost: it is answered as damaged until phase 1 or a notice settles it.
-            _ => {}
         }
     }
 
@@ -249,7 +185,8 @@ impl Log {
         if due {
             self.catch_up.said_need_state = Some(context.now);
             // Asked again next time: a member that was away may still have it.
-            let donors = std::mem::take(&mut self.catch_up.trimmed_at).into_iter().collect();
+            let trimmed_at = std::mem::take(&mut self.catch_up.trimmed_at).into_iter();
+            let donors = trimmed_at.filter(|node| scope.configuration.holds_state(*node)).collect();
             context.effect(Effect::NeedState { group: scope.group, log: self.id, from, donors });
         }
         self.catch_up.not_before = context.now + pause;
@@ -267,8 +204,8 @@ impl Log {
         for (slot, held) in self.acceptor.between(first, up_to) {
             let Some(entry) = &held.entry else { break };
             bytes += entry.len();
-            let full = entries.len() >= bounds::BATCH_ENTRIES_MAX || bytes > bounds::BATCH_BYTES_MAX;
-            if slot != first.plus(entries.len() as u64) || (full && !entries.is_empty()) {
+            let full = context.options.windows.is_full(entries.len(), bytes);
+            if slot != first.plus(entries.len() as u64) || full {
                 break;
             }
             entries.push((held.ballot, entry.clone()));
@@ -278,7 +215,7 @@ impl Log {
         } else if self.catch_up.peer_reads.len() < bounds::PEER_READS_MAX {
             let token = context.reading(scope.group, self.id);
             self.catch_up.peer_reads.insert(token, (to, first));
-            let bytes_max = bounds::BATCH_BYTES_MAX;
+            let bytes_max = context.options.windows.batch_bytes;
             // What is in memory may not be on the disk yet, where an entry that lost can still stand in its slot.
             let in_memory = self.acceptor.between(first, up_to).next().map(|(slot, _)| slot.previous());
             let up_to = in_memory.unwrap_or(up_to);
@@ -326,8 +263,9 @@ impl Log {
         mut entries: Vec<(Ballot, Entry)>,
     ) {
         let Some((to, first)) = self.catch_up.peer_reads.remove(&token) else { return };
-        entries.truncate(bounds::BATCH_ENTRIES_MAX);
-        if entries.is_empty() && first > self.learner.trimmed && first <= self.learner.delivered {
+        entries.truncate(context.options.windows.batch_entries);
+        let kept = first > self.learner.trimmed && first <= self.learner.delivered;
+        if entries.is_empty() && kept && !self.witness {
             // Damaged here (rule 9). Nobody else may have it as chosen any more, but this node's state has it: to the one
             // that asks it is as if trimmed, and if it finds no better it takes a copy of the state.
             self.say_fetched(context, scope, to, first, entries, first);
@@ -355,8 +293,11 @@ impl Log {
             }
         }
         if entries.is_empty() {
-            if trimmed >= first && !(self.catch_up.is_healing(first) && first <= self.learner.delivered) {
+            if trimmed >= first && !(self.catch_up.healing.contains(first) && first <= self.learner.delivered) {
                 self.catch_up.trimmed_at.insert(from);
+                if self.witness && scope.configuration.holds_state(from) {
+                    self.trimming.is_gone(from, trimmed);
+                }
                 self.catch_up.not_before = context.now;
             } else if closed >= first {
                 self.catch_up.empty_at.insert(from);
@@ -371,45 +312,6 @@ impl Log {
         self.saw_ballot(context, scope, highest);
         self.heal_from(context, scope, first, entries);
         self.learn(context, scope, first, entries);
-    }
-
-    /// A slot that is known chosen here, and whose content this disk lost, is healed from any intact acceptance under the
-    /// ballot under which it stood here, or a higher one: that value was chosen under that ballot or a lower one, and from
-    /// there on every ballot has it (*Paxos Made Simple*, P2b). `docs/decisions/0007-healing-what-is-known-chosen.md`.
-    pub(super) fn heal_from_accepted(&mut self, context: &mut Context, scope: &Scope, accepted: &[Accepted]) {
-        for found in accepted {
-            let lost = self.catch_up.lost.get(&found.slot).filter(|_| self.catch_up.is_healing(found.slot));
-            let Some(entry) = found.entry.clone().filter(|_| lost.is_some_and(|lost| found.ballot >= *lost)) else {
-                continue;
-            };
-            self.heal_from(context, scope, found.slot, &vec![(found.ballot, entry)].into());
-            self.wake(context, scope);
-        }
-    }
-
-    /// Content that the disk had lost below closed-up-to.
-    fn heal_from(&mut self, context: &mut Context, scope: &Scope, first: Slot, entries: &Arc<[(Ballot, Entry)]>) {
-        let (closed, delivered) = (self.learner.closed, self.learner.delivered);
-        // Where delivery stands still, what follows may be lost as well, and comes in the same answer.
-        let all_behind = self.catch_up.is_healing(first) && first > delivered;
-        let numbered: Vec<(Slot, &(Ballot, Entry))> = (first.0..)
-            .map(Slot)
-            .zip(entries.iter())
-            .filter(|(slot, _)| {
-                *slot <= closed && (self.catch_up.is_healing(*slot) || (all_behind && *slot > delivered))
-            })
-            .collect();
-        for run in numbered.chunk_by(|(left, _), (right, _)| left.next() == *right) {
-            let entries = run.iter().map(|(_, entry)| (*entry).clone()).collect();
-            context.persist(Record::Learnt { group: scope.group, log: self.id, first: run[0].0, entries });
-        }
-        for (slot, (ballot, entry)) in numbered {
-            self.catch_up.healing.remove(&slot);
-            self.catch_up.lost.remove(&slot);
-            if slot > delivered && self.acceptor.held(slot).is_none_or(|held| held.entry.is_none()) {
-                self.acceptor.put(slot, *ballot, entry.clone());
-            }
-        }
     }
 
     /// Entries known chosen by the member that sent them: kept as such, durably, with the ballot that it named.

@@ -40,10 +40,11 @@ pub(super) struct Learner {
     /// still hold an entry that lost, so nothing above is read from there, and nothing above leaves memory.
     durable_closed: Slot,
     /// A read from the disk under way, and its first slot.
-    reading: Option<(Token, Slot)>,
-    /// Bytes delivered since the start, and samples of it.
-    bytes: u64,
-    samples: BTreeMap<Slot, u64>,
+    pub(super) reading: Option<(Token, Slot)>,
+    /// Bytes delivered since the start, samples of it, and how many of them are trimmed.
+    pub(super) bytes: u64,
+    pub(super) samples: BTreeMap<Slot, u64>,
+    pub(super) trimmed_bytes: u64,
 }
 
 impl Learner {
@@ -59,6 +60,7 @@ impl Learner {
             reading: None,
             bytes: 0,
             samples: BTreeMap::new(),
+            trimmed_bytes: 0,
         }
     }
 }
@@ -108,10 +110,10 @@ impl Log {
             match entry {
                 Some(entry) => self.deliver_one(context, scope, slot, entry),
                 None if slot <= self.learner.trimmed => {
-                    self.catch_up.heal(slot);
+                    self.catch_up.healing.want(slot);
                     break;
                 }
-                None if self.catch_up.is_healing(slot) => break,
+                None if self.catch_up.healing.contains(slot) => break,
                 None => self.read_to_deliver(context, scope, slot),
             }
         }
@@ -129,6 +131,10 @@ impl Log {
         if slot.0.is_multiple_of(SAMPLE_SLOTS) || self.learner.bytes - sampled >= SAMPLE_BYTES {
             self.learner.samples.insert(slot, self.learner.bytes);
         }
+        if self.witness {
+            // Nobody wants it. It was looked at, so what is kept is known, and found again if the disk lost it.
+            return;
+        }
         let id = entry.id();
         context.effect(Effect::Deliver { group: scope.group, log: self.id, slot, entry });
         self.proposal_chosen(context, scope, id, slot);
@@ -142,6 +148,14 @@ impl Log {
         self.learner.reading = Some((token, from));
         let bytes_max = bounds::DELIVERY_READ_BYTES;
         context.effect(Effect::ReadEntries { token, group: scope.group, log: self.id, from, up_to, bytes_max });
+    }
+
+    /// Nobody can give what delivery waits for: perhaps this node's own disk can by now.
+    pub(super) fn read_again_to_deliver(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
+        let waits = slot == self.learner.delivered.next() && slot <= self.learner.closed && slot > self.learner.trimmed;
+        if waits && self.learner.reading.is_none() {
+            self.read_to_deliver(context, scope, slot);
+        }
     }
 
     /// The disk's answer, to a delivery or to a member that fetches.
@@ -160,14 +174,15 @@ impl Log {
                     return;
                 }
                 if entries.is_empty() {
-                    self.catch_up.heal(from);
-                    self.catch_up.lose(from, damaged);
+                    self.catch_up.healing.want(from);
+                    self.catch_up.healing.lose(from, damaged);
                 }
                 for (_, entry) in entries {
                     let slot = self.learner.delivered.next();
                     if slot > self.learner.closed {
                         break;
                     }
+                    self.catch_up.healing.is_healed(slot);
                     self.deliver_one(context, scope, slot, entry);
                 }
             }
@@ -198,49 +213,6 @@ impl Log {
             self.learner.recorded = slot;
         }
         self.close(context, scope, slot);
-    }
-
-    /// The face holds everything up to `slot` durably: trims what no member needs, or what is beyond the bound for laggards.
-    pub(crate) fn face_holds(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
-        let learner = &mut self.learner;
-        learner.held = learner.held.max(slot.min(learner.delivered));
-        let laggard = scope
-            .configuration
-            .members
-            .iter()
-            .filter(|member| member.node != context.node)
-            .map(|member| self.member_closed.get(&member.node).copied().unwrap_or_default())
-            .min()
-            .unwrap_or(Slot::LARGEST);
-        let kept_entries = Slot(learner.delivered.0.saturating_sub(context.options.log_keep_entries));
-        let oldest_bytes = learner.bytes.saturating_sub(context.options.log_keep_bytes);
-        let kept_bytes = learner
-            .samples
-            .iter()
-            .take_while(|(_, bytes)| **bytes <= oldest_bytes)
-            .last()
-            .map_or(Slot::ZERO, |(slot, _)| *slot);
-        let up_to = laggard.max(kept_entries).max(kept_bytes).min(learner.held);
-        if up_to > learner.trimmed {
-            learner.trimmed = up_to;
-            learner.samples = learner.samples.split_off(&up_to);
-            context.persist(Record::Trimmed { group: scope.group, log: self.id, up_to });
-        }
-    }
-
-    /// A sync pass needs everything up to `slot` chosen and held: fetches what is chosen elsewhere, has the rest finished.
-    pub(crate) fn see_to(&mut self, context: &mut Context, scope: &Scope, slot: Slot) {
-        if self.learner.closed >= slot {
-            return;
-        }
-        let elsewhere = self.member_closed.values().max().copied().unwrap_or_default();
-        if elsewhere > self.learner.closed {
-            self.catch_up.aim(elsewhere.min(slot));
-        }
-        if elsewhere < slot {
-            self.ownership.must_try = true;
-        }
-        self.wake(context, scope);
     }
 
     /// Closed-up-to records that became durable.

@@ -3,31 +3,38 @@
 mod acceptor;
 mod admission;
 mod catch_up;
+mod copies;
+mod healing;
 mod learner;
 mod origins;
 mod ownership;
 mod proposer;
 mod reader;
+mod sync_goal;
+mod trimming;
 
 use crate::ballot::Ballot;
 use crate::context::Context;
 use crate::entry::Entry;
 use crate::group::Scope;
-use crate::ids::{LogId, NodeId, Slot, Token};
+use crate::ids::{GroupId, LogId, NodeId, Slot, Token};
 use crate::message::{ChosenRange, GroupMessage, LogPosition};
 use crate::recovered::RecoveredLog;
-use crate::status::LogStatus;
+use crate::status::{LogQueues, LogStatus};
 use crate::time::Time;
 use std::collections::BTreeMap;
 
 use acceptor::Acceptor;
 use admission::Admission;
 use catch_up::CatchUp;
+use healing::Healing;
 use learner::Learner;
 use origins::Origins;
 use ownership::Ownership;
 use proposer::Proposer;
 use reader::Reader;
+use sync_goal::SyncGoal;
+use trimming::Trimming;
 
 /// A log's state, divided by concern; each part's rules stand in its own file.
 #[derive(Debug)]
@@ -41,6 +48,10 @@ pub(crate) struct Log {
     origins: Origins,
     admission: Admission,
     reader: Reader,
+    sync_goal: SyncGoal,
+    trimming: Trimming,
+    /// This node is a witness: nothing is delivered.
+    witness: bool,
     /// Closed-up-to of the other members, as last heard.
     member_closed: BTreeMap<NodeId, Slot>,
     /// When something last happened here: busy logs travel with heartbeats, idle ones cost nothing.
@@ -48,31 +59,31 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(id: LogId, recovered: &RecoveredLog) -> Log {
+    pub(crate) fn new(id: LogId, recovered: &RecoveredLog, witness: bool) -> Log {
         // What the face holds beyond the log's own closed-up-to is chosen, but what the log holds there may be something else:
         // it is fetched first, and until then the acceptor answers as it always would.
         let closed = recovered.closed;
+        // A witness looks through what it still keeps, to know how much that is.
+        let applied = if witness { recovered.trimmed } else { recovered.applied };
         let mut catch_up = CatchUp::default();
-        catch_up.aim(recovered.applied);
-        catch_up.lost.clone_from(&recovered.lost);
+        catch_up.aim(applied);
+        catch_up.healing = Healing::new(recovered.lost.clone());
         Log {
             id,
             acceptor: Acceptor::new(recovered, closed),
-            learner: Learner::new(closed, recovered.applied, recovered.trimmed),
+            learner: Learner::new(closed, applied, recovered.trimmed),
             catch_up,
             proposer: Proposer::default(),
             ownership: Ownership::new(recovered.promised),
             origins: Origins::default(),
             admission: Admission::default(),
             reader: Reader::default(),
+            sync_goal: SyncGoal::default(),
+            trimming: Trimming::default(),
+            witness,
             member_closed: BTreeMap::new(),
             busy_at: None,
         }
-    }
-
-    /// Whole records are missing from the disk: what it says of a closed slot may have been replaced by one of them.
-    pub(crate) fn distrust_damage(&mut self) {
-        self.catch_up.distrust_damage();
     }
 
     /// A message about this log. `entries` and their like were checked when it was decoded.
@@ -151,6 +162,11 @@ impl Log {
     /// Where another member's log stands: learn of its ballot, and fetch what it knows chosen.
     pub(crate) fn saw_position(&mut self, context: &mut Context, scope: &Scope, from: NodeId, position: &LogPosition) {
         self.saw_closed(from, position.closed);
+        self.trimming.saw_position(from, position);
+        self.hold_more_if_asked(context, scope, position);
+        if self.witness {
+            self.wake(context, scope);
+        }
         self.saw_ballot(context, scope, position.ballot);
         if position.closed > self.learner.closed {
             self.catch_up.aim(position.closed);
@@ -161,6 +177,7 @@ impl Log {
     /// The group's epoch moved: ballots of older epochs are refused now, by this member too.
     pub(crate) fn epoch_changed(&mut self, context: &mut Context, scope: &Scope) {
         self.member_closed.retain(|node, _| scope.configuration.index(*node).is_some());
+        self.trimming.epoch_changed(scope);
         self.carry_over(context, scope);
         if scope.is_member() {
             self.restart_reads();
@@ -198,6 +215,7 @@ impl Log {
         self.fetch_missing(context, scope);
         self.deliver(context, scope);
         self.record_closed(context, scope);
+        self.trim_as_witness(context, scope);
         self.settle_open_slots(context, scope);
     }
 
@@ -217,13 +235,15 @@ impl Log {
         .unwrap_or(Time::NEVER)
     }
 
-    pub(crate) fn position(&self, scope: &Scope) -> LogPosition {
+    pub(crate) fn position(&self, context: &Context, scope: &Scope) -> LogPosition {
         LogPosition {
             group: scope.group,
             epoch: scope.epoch(),
             log: self.id,
             ballot: self.ownership.highest,
             closed: self.learner.closed,
+            held: self.held_here(),
+            room: self.room(context),
         }
     }
 
@@ -260,6 +280,21 @@ impl Log {
         self.wake(context, scope);
     }
 
+    pub(crate) fn queues(&self, group: GroupId) -> LogQueues {
+        LogQueues {
+            group,
+            log: self.id,
+            pending: self.admission.len(),
+            in_flight: self.proposer.in_flight_slots(),
+            queued: self.proposer.queue.len(),
+            readers: self.reader.len(),
+            healing: self.catch_up.healing.len(),
+            closed: self.learner.closed,
+            delivered: self.learner.delivered,
+            held: self.learner.held,
+        }
+    }
+
     pub(crate) fn status(&self, context: &Context, scope: &Scope) -> LogStatus {
         let ballot = self.ownership.highest;
         LogStatus {
@@ -269,7 +304,7 @@ impl Log {
             is_owner: self.proposer.owned_ballot().is_some_and(|owned| owned.epoch == scope.epoch()),
             closed: self.learner.closed,
             delivered: self.learner.delivered,
-            held: self.learner.held,
+            held: self.held_here(),
             trimmed: self.learner.trimmed,
             in_flight: self.proposer.in_flight_slots(),
             pending: self.admission.len(),
@@ -281,6 +316,7 @@ impl Log {
                 .map(|member| (member.node, self.known_closed(member.node)))
                 .collect(),
             needs_state: self.catch_up.needs_state(),
+            damaged: self.first_damaged(),
         }
     }
 

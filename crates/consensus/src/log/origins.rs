@@ -61,7 +61,8 @@ impl Log {
         }
         let dwell = context.options.hand_over_dwell();
         let Some(to) = self.origins.favourite(context.now, dwell).filter(|node| *node != context.node) else { return };
-        let has_caught_up = self.known_closed(to).plus(bounds::IN_FLIGHT_SLOTS_MAX as u64) >= self.learner.closed;
+        let has_caught_up =
+            self.known_closed(to).plus(context.options.windows.in_flight_slots as u64) >= self.learner.closed;
         if has_caught_up && context.peers.reaches_quorum(to, &scope.configuration, context.now) {
             self.hand_over(context, scope, to);
         }

@@ -42,18 +42,28 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Preparing {
     pub(super) ballot: Ballot,
-    answers: BTreeMap<NodeId, Answer>,
+    pub(super) answers: BTreeMap<NodeId, Answer>,
+    /// Intact copies of what answers call damaged, from any member.
+    pub(super) copies: BTreeMap<(Slot, Ballot), Entry>,
     pub(super) asked_at: Time,
+    /// Whoever answers at all has been asked twice: what is damaged now is not waiting for an answer on its way.
+    asked_again: bool,
 }
 
 #[derive(Debug, Default)]
-struct Answer {
+pub(super) struct Answer {
     /// What the answer covers begins after this slot. Parts of answers that differ in it are not put together.
     above: Slot,
     closed: Slot,
     parts: BTreeSet<u32>,
     last_part: Option<u32>,
-    accepted: BTreeMap<Slot, (Ballot, Option<Entry>)>,
+    pub(super) accepted: BTreeMap<Slot, (Ballot, Option<Entry>)>,
+}
+
+impl Preparing {
+    fn new(ballot: Ballot, now: Time) -> Preparing {
+        Preparing { ballot, answers: BTreeMap::new(), copies: BTreeMap::new(), asked_at: now, asked_again: false }
+    }
 }
 
 impl Answer {
@@ -75,6 +85,8 @@ pub(super) struct Owning {
     pub(super) again_at: Time,
     /// Handing over: nothing new is proposed until then.
     pub(super) yielding_until: Option<Time>,
+    /// What stood in the slot after these is damaged and found nowhere: nothing new is proposed, and phase 1 is next.
+    pub(super) only_finishes: bool,
 }
 
 #[derive(Debug)]
@@ -106,10 +118,17 @@ enum Findings {
     Wait,
     Learn(Slot),
     TwoValues(Slot),
+    /// What was accepted in this slot is damaged, and no intact copy is known; the slots before it are free for these.
+    Damaged(Slot, Vec<(Slot, Entry)>),
     Free(Vec<(Slot, Entry)>),
 }
 
 impl Owning {
+    /// Where the next entry goes.
+    pub(super) fn next_slot(&self) -> Slot {
+        self.next
+    }
+
     /// What arrives while this node's disk writes the batch before travels together, unless the others chose that already: it
     /// could not be written here sooner, and fewer, larger batches cost every member less. A slow disk holds up nothing for long.
     fn gathers_until(&self, scope: &Scope, context: &Context) -> Option<Time> {
@@ -227,7 +246,7 @@ impl Log {
         // The owner until now will not propose what it has queued; what it has in flight phase 1 finds.
         self.reconsider_forwards();
         let now = context.now;
-        self.proposer.stage = Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), asked_at: now });
+        self.proposer.stage = Stage::Preparing(Preparing::new(ballot, now));
         self.ask_promises(context, scope);
     }
 
@@ -238,9 +257,8 @@ impl Log {
         if own {
             let held = self.acceptor.above(self.learner.closed);
             let values = held.filter_map(|(slot, held)| Some((slot, held.entry.clone()?))).collect();
-            self.proposer.stage =
-                Stage::Preparing(Preparing { ballot, answers: BTreeMap::new(), asked_at: context.now });
-            self.become_owner(context, scope, values);
+            self.proposer.stage = Stage::Preparing(Preparing::new(ballot, context.now));
+            self.become_owner(context, scope, values, false);
         }
         own
     }
@@ -252,10 +270,15 @@ impl Log {
             return;
         }
         preparing.asked_at = context.now + context.options.retry_interval();
+        let again = !preparing.answers.is_empty();
+        preparing.asked_again = again;
         let unanswered = |node: &NodeId| !preparing.answers.get(node).is_some_and(Answer::is_complete);
         let to: Vec<NodeId> = scope.configuration.all_voters().into_iter().filter(unanswered).collect();
         let body = GroupMessage::Prepare { log: self.id, ballot: preparing.ballot, closed: self.learner.closed };
         context.send(scope, to, body);
+        if again {
+            self.try_finish_phase_one(context, scope);
+        }
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -302,7 +325,10 @@ impl Log {
                 self.wake(context, scope);
             }
             Findings::TwoValues(slot) => self.stop_two_values(context, scope, slot),
-            Findings::Free(values) => self.become_owner(context, scope, values),
+            Findings::Damaged(..) if !preparing.asked_again => {}
+            Findings::Damaged(slot, before) if before.is_empty() => self.ask_for_copies(context, scope, slot),
+            Findings::Damaged(_, before) => self.become_owner(context, scope, before, true),
+            Findings::Free(values) => self.become_owner(context, scope, values, false),
         }
     }
 
@@ -324,7 +350,7 @@ impl Log {
         }
         let closed = self.learner.closed;
         // The value of each ballot found, on any node: an intact copy makes a damaged one whole (rule 9).
-        let mut found: BTreeMap<(Slot, Ballot), Entry> = BTreeMap::new();
+        let mut found = preparing.copies.clone();
         for answer in preparing.answers.values() {
             for (slot, (ballot, entry)) in answer.accepted.range(closed.next()..) {
                 let Some(entry) = entry else { continue };
@@ -349,21 +375,23 @@ impl Log {
                     *known = if lower { (*known).min(*ballot) } else { (*known).max(*ballot) };
                 }
             }
+            let last = highest.last_key_value().map_or(closed, |(slot, _)| *slot);
             let Some((slot, ballot)) = highest.iter().find(|(slot, ballot)| !found.contains_key(&(**slot, **ballot)))
             else {
-                return Findings::Free(fill_gaps(closed, &highest, &found));
+                return Findings::Free(fill_gaps((closed.next(), last), &highest, &found));
             };
             // Damaged, and no intact copy: such answers do not count until a higher ballot is found or the copy is.
             counted.retain(|_, answer| {
                 !answer.accepted.get(slot).is_some_and(|(theirs, entry)| theirs == ballot && entry.is_none())
             });
             if !quorum(&counted) {
-                return Findings::Wait;
+                // Up to here a quorum counts.
+                return Findings::Damaged(*slot, fill_gaps((closed.next(), slot.previous()), &highest, &found));
             }
         }
     }
 
-    fn become_owner(&mut self, context: &mut Context, scope: &Scope, values: Vec<(Slot, Entry)>) {
+    fn become_owner(&mut self, context: &mut Context, scope: &Scope, values: Vec<(Slot, Entry)>, only_finishes: bool) {
         let Stage::Preparing(preparing) = &self.proposer.stage else { unreachable!("only phase 1 leads to ownership") };
         let ballot = preparing.ballot;
         let base = self.learner.closed.next();
@@ -376,15 +404,14 @@ impl Log {
             bytes: 0,
             again_at: Time::NEVER,
             yielding_until: None,
+            only_finishes,
         });
         self.ownership.won();
         self.origins = Origins::default();
         let mut batch = Vec::new();
         let mut bytes = 0;
         for (_, entry) in values {
-            if !batch.is_empty()
-                && (bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX)
-            {
+            if context.options.windows.is_full(batch.len(), bytes + entry.len()) {
                 self.send_batch(context, scope, std::mem::take(&mut batch));
                 bytes = 0;
             }
@@ -414,28 +441,27 @@ impl Log {
             let Stage::Owning(owning) = &self.proposer.stage else { return };
             let current = owning.ballot.epoch == scope.epoch() || is_planted(SeededBug::OwnerResumesAfterEpoch);
             assert!(current, "an owner's ballot is of the current epoch");
-            if owning.yielding_until.is_some_and(|until| context.now < until) || !has_quorum {
+            if owning.yielding_until.is_some_and(|until| context.now < until) || !has_quorum || owning.only_finishes {
                 break;
             }
-            let full =
-                owning.batches.len() >= bounds::IN_FLIGHT_BATCHES_MAX || owning.slots >= bounds::IN_FLIGHT_SLOTS_MAX;
+            let windows = context.options.windows;
+            let full = owning.batches.len() >= windows.in_flight_batches || owning.slots >= windows.in_flight_slots;
             let Some(next) = self.proposer.queue.front() else { break };
-            let small = self.proposer.queue.len() < bounds::BATCH_ENTRIES_MAX
-                && self.proposer.queue_bytes < bounds::BATCH_BYTES_MAX;
+            let small =
+                self.proposer.queue.len() < windows.batch_entries && self.proposer.queue_bytes < windows.batch_bytes;
             let gathering = owning.gathers_until(scope, context).filter(|until| small && context.now < *until);
             if gathering.is_some() {
                 self.proposer.gathering_until = gathering;
                 break;
             }
-            if full || (owning.bytes > 0 && owning.bytes + next.len() > bounds::IN_FLIGHT_BYTES_MAX) {
+            if full || (owning.bytes > 0 && owning.bytes + next.len() > windows.in_flight_bytes()) {
                 break;
             }
+            let slots_left = windows.in_flight_slots - owning.slots;
             let mut batch = Vec::new();
             let mut bytes = 0;
             while let Some(entry) = self.proposer.queue.front() {
-                let too_much =
-                    bytes + entry.len() > bounds::BATCH_BYTES_MAX || batch.len() >= bounds::BATCH_ENTRIES_MAX;
-                if !batch.is_empty() && too_much {
+                if windows.is_full(batch.len(), bytes + entry.len()) || batch.len() == slots_left {
                     break;
                 }
                 bytes += entry.len();
@@ -446,6 +472,13 @@ impl Log {
         }
         self.send_again(context, scope);
         self.send_notice(context, scope);
+        let done =
+            matches!(&self.proposer.stage, Stage::Owning(owning) if owning.only_finishes && owning.batches.is_empty());
+        if done {
+            self.leave_stage();
+            self.ownership.must_try = true;
+            self.wake(context, scope);
+        }
     }
 
     fn send_batch(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>) {
@@ -485,7 +518,7 @@ impl Log {
     }
 
     /// Members worth sending to: this node and all that are heard. Others fetch when they come back.
-    fn audience(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
+    pub(super) fn audience(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
         let heard = |node: &NodeId| context.peers.hears(*node, context.now);
         scope.configuration.members.iter().map(|member| member.node).filter(heard).collect()
     }
@@ -572,7 +605,7 @@ impl Log {
         }
         let pause = context.options.retry_interval();
         owning.again_at = context.now + pause;
-        let mut budget = bounds::BATCH_BYTES_MAX * 4;
+        let mut budget = context.options.windows.batch_bytes * 4;
         let mut ahead = 0;
         for batch in &mut owning.batches {
             ahead += batch.bytes;
@@ -658,14 +691,13 @@ impl Log {
     }
 }
 
-/// Every slot from closed-up-to to the highest accepted: the highest ballot's value, no-ops between (rule 2).
+/// Every one of these slots: the highest ballot's value, no-ops between (rule 2).
 fn fill_gaps(
-    closed: Slot,
+    (first, last): (Slot, Slot),
     highest: &BTreeMap<Slot, Ballot>,
     found: &BTreeMap<(Slot, Ballot), Entry>,
 ) -> Vec<(Slot, Entry)> {
-    let last = highest.last_key_value().map_or(closed, |(slot, _)| *slot);
-    (closed.next().0..=last.0)
+    (first.0..=last.0)
         .map(Slot)
         .map(|slot| {
             let value = highest.get(&slot).map(|ballot| found[&(slot, *ballot)].clone());

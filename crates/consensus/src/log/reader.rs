@@ -80,7 +80,7 @@ impl Reader {
         self.waiting.iter().chain(self.rounds.values().flat_map(|round| &round.readers))
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.waiting.len() + self.rounds.values().map(|round| round.readers.len()).sum::<usize>()
     }
 }
@@ -343,6 +343,7 @@ impl Log {
             self.catch_up.aim(closed);
         }
         self.heal_from_accepted(context, scope, &accepted);
+        self.take_copies(context, scope, &accepted);
         if !self.reader.finish.asked {
             return;
         }
@@ -375,7 +376,7 @@ impl Log {
                 break;
             }
             bytes += entry.len();
-            if bytes > bounds::BATCH_BYTES_MAX * 4 {
+            if bytes > context.options.windows.batch_bytes * 4 {
                 break;
             }
             finish.acks.insert(*slot, (*ballot, MemberSet::EMPTY));

@@ -219,3 +219,21 @@ fn a_damaged_open_entry_is_written_again_as_it_was_accepted() {
     assert_eq!(written_again(&cluster, 1, before), [2]);
     assert!(matches!(cluster.state(1).disk.last(), Some((_, Record::Accepted { .. }))));
 }
+
+/// A read that fails once is no damage; and if nobody else has the entry, it must not be taken for it for ever.
+#[test]
+fn what_could_not_be_read_and_nobody_else_has_is_read_again() {
+    let mut cluster = Cluster::of(1);
+    for text in ["one", "two", "three"] {
+        cluster.propose(1, text);
+    }
+    cluster.run(Duration::from_millis(100));
+    cluster.kill(1);
+    cluster.nodes.get_mut(&node(1)).expect("it exists").damaged.insert(Slot(2));
+    cluster.restart(1);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.bodies(1), ["one"]);
+    cluster.nodes.get_mut(&node(1)).expect("it exists").damaged.clear();
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.bodies(1), ["one", "two", "three"]);
+}

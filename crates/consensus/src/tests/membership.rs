@@ -1,7 +1,11 @@
 //! Groups that grow, shrink and lose members (rule 6).
 
-use crate::cluster::{member, node, Cluster, GROUP};
-use crate::{Change, Input, ProposalOutcome, Refusal, Role, Slot, Token};
+use crate::cluster::{configuration, member, node, Cluster, GROUP};
+use crate::{
+    Ballot, Change, Entry, Epoch, Input, LogId, OperationId, ProposalOutcome, Record, Refusal, Role, Sequence, Slot,
+    Start, Token,
+};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A group of node 1 alone, with nodes 2 and 3 beside it.
@@ -235,4 +239,44 @@ fn a_member_that_left_and_comes_again_is_not_promoted_before_it_is_told() {
     let token = cluster.change(1, Change::Promote(node(2)));
     cluster.settle();
     assert_eq!(cluster.state(1).changes[&token], Err(Refusal::NotInContact(node(2))));
+}
+
+/// Node 4 has accepted an entry that came to nothing, far above what was ever chosen. Nobody writes, and the owner's phase 1 does
+/// not see it; but the sync pass does, as it does not see node 3.
+#[test]
+fn a_sync_pass_ends_although_only_the_member_that_leaves_has_accepted_what_it_found() {
+    let stale = Record::Accepted {
+        group: GROUP,
+        log: LogId::MAIN,
+        ballot: Ballot { epoch: Epoch(1), round: 1, node: node(4), start: Start(1) },
+        first: Slot(9),
+        entries: [Entry::operation(OperationId { node: node(4), start: Start(1), sequence: 1 }, b"stale")].into(),
+    };
+    let later = Ballot { epoch: Epoch(1), round: 5, node: node(1), start: Start(0) };
+    let promised = Record::Promised { group: GROUP, log: LogId::MAIN, ballot: later };
+    let mut cluster = Cluster::empty();
+    cluster.cut(1, 4);
+    cluster.cut(2, 3);
+    for number in 1..=4 {
+        let record = Record::Configured { configuration: Arc::new(configuration(1, &[1, 2, 3, 4])) };
+        let more = if number == 4 { stale.clone() } else { promised.clone() };
+        cluster.add(number, vec![(Sequence(1), record), (Sequence(2), more)]);
+    }
+    cluster.settle();
+    cluster.propose(1, "one");
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.owners(), [node(1)]);
+    cluster.change(2, Change::Remove(node(4)));
+    // After two seconds node 1 would take the change up, and not see node 4.
+    cluster.run(Duration::from_millis(1500));
+    let now = cluster.state(2).core.status(cluster.now).groups[0].configuration.clone();
+    assert!(!now.is_joint() && now.index(node(4)).is_none(), "{now:?}\n{}", cluster.take_transcript());
+    let closed = cluster.main_status(1).closed;
+    assert!(closed >= Slot(9) && closed < Slot(12), "filled, and not by more than that: {closed}");
+    assert_eq!(cluster.bodies(1), ["one"]);
+    cluster.heal();
+    let id = cluster.propose(3, "two");
+    cluster.run(Duration::from_secs(2));
+    assert!(matches!(cluster.state(3).outcomes[&id], ProposalOutcome::Chosen(_)));
+    assert_eq!(cluster.bodies(3), ["one", "two"]);
 }

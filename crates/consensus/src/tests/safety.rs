@@ -273,3 +273,105 @@ fn an_entry_that_only_one_knows_chosen_is_healed_from_an_acceptance_of_another()
         );
     }
 }
+
+/// Three nodes accepted slots 1 to 3 and nobody heard that they were chosen; nobody can read slot 2 any more. A write comes before
+/// anybody has finished anything.
+#[test]
+fn what_stands_before_a_loss_is_finished_although_phase_one_cannot_go_on() {
+    let disk = || vec![accepted(1, 1, 1, &["one", "two", "three"])];
+    let mut cluster = with_disks([disk(), disk(), disk()]);
+    for number in 1..=3 {
+        cluster.restart_with(number, |recovered| {
+            let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+            log.accepted.insert(Slot(2), RecoveredEntry { ballot: ballot(1, 1), entry: None });
+        });
+    }
+    let id = cluster.propose(2, "next");
+    cluster.run(Duration::from_secs(3));
+    assert!((1..=3).all(|number| cluster.bodies(number) == ["one"]), "what is intact before the loss");
+    assert!(!matches!(cluster.state(2).outcomes.get(&id), Some(ProposalOutcome::Chosen(_))), "and nothing behind it");
+    assert!((1..=3).all(|number| cluster.main_status(number).closed == Slot(1)));
+}
+
+/// Slot 1 is damaged on both members that can vote. The third lost its promises, and still has the content.
+#[test]
+fn a_copy_on_a_member_that_may_not_vote_heals_a_damaged_acceptance() {
+    let disk = || vec![accepted(2, 1, 1, &["v"])];
+    for (rival, healed) in [(disk(), true), (vec![accepted(1, 3, 1, &["stale"])], false)] {
+        let mut cluster = with_disks([disk(), disk(), rival]);
+        for number in 1..=2 {
+            cluster.restart_with(number, |recovered| {
+                let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+                log.accepted.insert(Slot(1), RecoveredEntry { ballot: ballot(2, 1), entry: None });
+            });
+        }
+        cluster
+            .restart_with(3, |recovered| recovered.groups.get_mut(&GROUP).expect("it is there").promises_lost = true);
+        // At once: a promise stands in the way of finishing the slot under the ballot that it has.
+        let id = cluster.propose(1, "next");
+        cluster.run(Duration::from_secs(3));
+        let bodies = if healed { vec!["v", "next"] } else { vec![] };
+        assert!((1..=2).all(|number| cluster.bodies(number) == bodies), "a copy counts under its very ballot only");
+        assert_eq!(matches!(cluster.state(1).outcomes.get(&id), Some(ProposalOutcome::Chosen(_))), healed);
+    }
+}
+/// The same, and node 1 had lost whole records before: it was renewed since, in the joint epoch 2. What it accepted under a
+/// ballot of that epoch or a later one came after the loss, so that nothing that replaced it is missing. An older ballot
+/// may be that of an entry that lost.
+#[test]
+fn a_member_that_lost_records_once_heals_what_it_accepted_since_it_was_renewed() {
+    let mut renewed = configuration(3, &[1, 2, 3]);
+    renewed.renewed.insert(node(1), Epoch(2));
+    let configured = Record::Configured { configuration: Arc::new(renewed) };
+    for (epoch, healed) in [(3, true), (2, true), (1, false)] {
+        let under = Ballot { epoch: Epoch(epoch), ..ballot(3, 2) };
+        let entries: Arc<[Entry]> = [value("v")].into();
+        let accepted = Record::Accepted { group: GROUP, log: LogId::MAIN, ballot: under, first: Slot(1), entries };
+        let mut cluster = Cluster::empty();
+        let barred = Record::VotingBarred { group: GROUP, since: Epoch(1) };
+        let chosen = Record::Chosen { group: GROUP, log: LogId::MAIN, up_to: Slot(1) };
+        let of_first = vec![barred, configured.clone(), accepted.clone(), chosen];
+        let disks = [of_first, vec![configured.clone(), accepted.clone()], vec![configured.clone()]];
+        for (number, records) in (1..).zip(disks) {
+            cluster.add(number, (1..).map(Sequence).zip(records).collect());
+        }
+        cluster.nodes.get_mut(&node(1)).expect("it exists").damaged.insert(Slot(1));
+        cluster.restart_with(1, |recovered| {
+            let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+            log.accept(Slot(1), under, None);
+            assert_eq!(log.lost.get(&Slot(1)), Some(&under));
+        });
+        cluster.run(Duration::from_secs(3));
+        assert!(cluster.state(1).core.status(cluster.now).groups[0].may_vote);
+        let id = cluster.propose(2, "next");
+        cluster.run(Duration::from_secs(3));
+        assert_eq!(matches!(cluster.state(2).outcomes.get(&id), Some(ProposalOutcome::Chosen(_))), healed);
+        let bodies = if healed { vec!["v", "next"] } else { vec![] };
+        assert!((1..=3).all(|number| cluster.bodies(number) == bodies), "under epoch {epoch}");
+    }
+}
+
+/// Node 1 was renewed in the joint epoch 2 and promised something in epoch 3. Then it lost whole records, those of both
+/// configurations among them: that it was renewed before must not be taken for a renewal since.
+#[test]
+fn a_renewal_of_before_the_loss_does_not_count_although_it_was_lost_too() {
+    let mut renewed = configuration(3, &[1, 2, 3]);
+    renewed.renewed.insert(node(1), Epoch(2));
+    let newest = Record::Configured { configuration: Arc::new(renewed) };
+    let first = Record::Configured { configuration: Arc::new(configuration(1, &[1, 2, 3])) };
+    let promised =
+        Record::Promised { group: GROUP, log: LogId::MAIN, ballot: Ballot { epoch: Epoch(3), ..ballot(1, 2) } };
+    let mut cluster = Cluster::empty();
+    cluster.add(1, (1..).map(Sequence).zip([first, promised]).collect());
+    (2..=3).for_each(|number| cluster.add(number, vec![(Sequence(1), newest.clone())]));
+    cluster.kill(1);
+    cluster.restart_with(1, |recovered| recovered.groups.get_mut(&GROUP).expect("it is there").promises_lost = true);
+    cluster.run(Duration::from_secs(2));
+    let group = cluster.state(1).core.status(cluster.now).groups[0].clone();
+    assert_eq!(group.configuration.epoch, Epoch(3));
+    assert!(!group.may_vote, "epoch 3 was there before the loss");
+    let token = cluster.change(2, crate::Change::Renew(vec![node(1)]));
+    cluster.run(Duration::from_secs(3));
+    assert!(cluster.state(2).changes[&token].is_ok());
+    assert!(cluster.state(1).core.status(cluster.now).groups[0].may_vote);
+}

@@ -104,6 +104,7 @@ fn of_groups(choices: &mut Unstructured<'_>) -> Result<Request> {
                 public_key: some_bytes(choices)?,
                 label: text(choices)?,
                 database: text(choices)?,
+                witness: choices.arbitrary()?,
             },
             wait_ms,
         },

@@ -103,7 +103,14 @@ fn status(choices: &mut Unstructured<'_>) -> Result<Status> {
 }
 
 fn group_status(choices: &mut Unstructured<'_>) -> Result<GroupStatus> {
-    let roles = [MemberRole::Voter, MemberRole::Learner, MemberRole::Leaving];
+    let roles = [
+        MemberRole::Voter,
+        MemberRole::Learner,
+        MemberRole::Leaving,
+        MemberRole::Witness,
+        MemberRole::NewWitness,
+        MemberRole::Away,
+    ];
     let log = LogStatus { owner: perhaps(choices, node)?, chosen: slot(choices)?, ..LogStatus::default() };
     Ok(GroupStatus {
         group: group(choices)?,

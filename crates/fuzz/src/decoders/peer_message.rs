@@ -5,7 +5,9 @@ use super::values::{
 };
 use crate::{Bound, Target};
 use arbitrary::{Result, Unstructured};
-use consensus::{Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, LogPosition, Message, NotProposed, Slot};
+use consensus::{
+    Accepted, ChosenRange, GroupMessage, Heartbeat, Impostor, LogPosition, Message, NotProposed, Room, Slot,
+};
 
 /// Lists are bounded: those of a heartbeat and of entries hold 4096 items of at most 112 bytes, twice while they grow.
 /// Only the positions of a group's logs are more, 64 thousand of 96 bytes. Entries and texts take their own bytes once, or
@@ -57,6 +59,8 @@ fn log_position(choices: &mut Unstructured<'_>) -> Result<LogPosition> {
         log: log(choices)?,
         ballot: ballot(choices)?,
         closed: slot(choices)?,
+        held: slot(choices)?,
+        room: *choices.choose(&[Room::Enough, Room::Little, Room::None])?,
     })
 }
 

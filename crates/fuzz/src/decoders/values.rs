@@ -97,6 +97,11 @@ fn member(choices: &mut Unstructured<'_>, node: NodeId, role: Role) -> Result<Me
     Ok(Member { node, address: text(choices)?, public_key: some_bytes(choices)?.to_vec(), role, label: text(choices)? })
 }
 
+/// Whether a member of this role may have voted in the configuration before.
+fn voted(role: Role) -> bool {
+    role.votes() || role.is_leaving() || role == Role::Away
+}
+
 pub(crate) fn configuration(choices: &mut Unstructured<'_>) -> Result<Configuration> {
     let first = NodeId(choices.int_in_range(1..=9)?);
     let founder = member(choices, first, Role::Voter)?;
@@ -106,14 +111,24 @@ pub(crate) fn configuration(choices: &mut Unstructured<'_>) -> Result<Configurat
     let others: BTreeSet<u128> = several(choices, 5, |choices| choices.int_in_range(10..=30))?.into_iter().collect();
     let joint: bool = choices.arbitrary()?;
     for other in others {
-        let roles: &[Role] =
-            if joint { &[Role::Voter, Role::Learner, Role::Leaving] } else { &[Role::Voter, Role::Learner] };
-        let role = *choices.choose(roles)?;
+        let settled = [Role::Voter, Role::Learner, Role::Witness, Role::NewWitness, Role::Away];
+        let leaving = [Role::Leaving, Role::LeavingWitness];
+        let role = *choices.choose(if joint && choices.arbitrary()? { &leaving[..] } else { &settled[..] })?;
         made.members.push(member(choices, NodeId(other), role)?);
     }
     if joint {
         made.old_voters =
-            Some(made.members.iter().filter(|member| member.role != Role::Learner).map(|member| member.node).collect());
+            Some(made.members.iter().filter(|member| voted(member.role)).map(|member| member.node).collect());
+    }
+    if made.check().is_err() {
+        // Too many witnesses: they hold the state after all.
+        for member in &mut made.members {
+            member.role = match member.role {
+                Role::Witness => Role::Voter,
+                Role::LeavingWitness => Role::Leaving,
+                other => other,
+            };
+        }
     }
     if choices.ratio(1, 4)? {
         made.renewed = BTreeMap::from([(made.members[0].node, made.epoch)]);

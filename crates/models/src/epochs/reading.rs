@@ -37,7 +37,7 @@ impl Epochs {
         match state.read {
             Read::NotBegun if !state.taken.is_none() => {
                 for reader in self.readers.iter() {
-                    let configuration = state.nodes[usize::from(reader)].now.configuration;
+                    let configuration = state.cluster.node(reader).now.configuration;
                     if self.voters(configuration).has(reader) {
                         let read = Read::Sent { reader, configuration, answers: [None; NODES] };
                         next.push((Step::ReadBegins { reader }, State { read, ..state.clone() }));
@@ -55,7 +55,7 @@ impl Epochs {
     fn answer_read(&self, state: &State, next: &mut Vec<(Step, State)>) {
         let Read::Sent { reader, configuration, answers } = state.read else { return };
         for node in self.voters(configuration).iter() {
-            let it = &state.nodes[usize::from(node)];
+            let it = state.cluster.node(node);
             let same_epoch = it.now.configuration == configuration || self.has(Bug::ReadsNotFenced);
             if answers[usize::from(node)].is_some() || !same_epoch {
                 continue;
@@ -70,20 +70,15 @@ impl Epochs {
 
     fn return_barrier(&self, state: &State, next: &mut Vec<(Step, State)>) {
         let Read::Sent { reader, configuration, answers } = state.read else { return };
-        let sent = (0..NODES as Node).filter(|node| answers[usize::from(*node)].is_some());
-        let sent = sent.fold(Nodes::NONE, Nodes::with);
-        let closed_here = state.nodes[usize::from(reader)].now.closed;
-        for counted in (1..=sent.0).map(Nodes).filter(|set| set.and(sent) == *set) {
-            if !self.is_quorum(configuration, counted) {
-                continue;
-            }
-            let of = |what: fn(&Answer) -> bool| {
-                let there = counted.iter().filter(|node| answers[usize::from(*node)].as_ref().is_some_and(what));
-                there.fold(Nodes::NONE, Nodes::with)
+        let answered: Nodes = (0..NODES as Node).filter(|node| answers[usize::from(*node)].is_some()).collect();
+        let closed_here = state.cluster.node(reader).now.closed;
+        for counted in answered.subsets().filter(|set| self.is_quorum(configuration, *set)) {
+            let of = |what: fn(&Answer) -> bool| -> Nodes {
+                counted.iter().filter(|node| answers[usize::from(*node)].as_ref().is_some_and(what)).collect()
             };
             let reach = of(|answer| answer.reaches);
-            let silent = Nodes(self.voters(configuration).0 & !counted.0);
-            let may_be_chosen = self.holds_barrier(configuration, Nodes(reach.0 | silent.0));
+            let silent = self.voters(configuration).without(counted);
+            let may_be_chosen = self.holds_barrier(configuration, reach.or(silent));
             let barrier = reach != Nodes::NONE && may_be_chosen;
             let known = closed_here || of(|answer| answer.closed) != Nodes::NONE;
             if barrier && !known {

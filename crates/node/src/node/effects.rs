@@ -54,6 +54,7 @@ impl Node {
                     replica.needs_state = Some(from);
                 }
             }
+            Effect::HoldMore { group, .. } => self.checkpoint_at_once(group),
             Effect::Configured { configuration } => self.configured(configuration),
             Effect::Changed { token, result } => self.changed(token, result),
             Effect::Stop { reason } => self.fail(EngineFailure::Consensus(reason.to_string())),

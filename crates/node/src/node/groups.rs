@@ -199,14 +199,15 @@ impl Node {
             return Ok(());
         }
         self.progress(to, format!("adding node {} to group \"{name}\"", member.node));
-        self.change(to, group, Change::AddLearner(wanted), wait_ms, true)
+        let add = if member.witness { Change::AddWitness } else { Change::AddLearner };
+        self.change(to, group, add(wanted), wait_ms, true)
     }
 
     pub(super) fn promote(&mut self, to: ReplyTo, group: GroupId, node: NodeId, wait_ms: u32) -> Result<(), Refusal> {
         let replica = self.replica(group)?;
         match replica.configuration.member(node) {
             None => Err(unknown_member(node)),
-            Some(member) if member.role == Role::Voter && !replica.configuration.is_joint() => {
+            Some(member) if member.role.votes() && !replica.configuration.is_joint() => {
                 self.clients.answer(to, &Response::Done);
                 Ok(())
             }

@@ -71,6 +71,15 @@ impl Node {
         );
     }
 
+    /// A witness waits for this node's state to be durable.
+    pub(super) fn checkpoint_at_once(&mut self, group: GroupId) {
+        if let Some(replica) = self.replicas.get_mut(&group) {
+            debug!("group \"{}\": a witness has little room, a checkpoint is written", replica.configuration.name);
+            replica.capture();
+        }
+        self.see_to_checkpoint(group);
+    }
+
     /// Scrub found a checkpoint that cannot be read any more: a new one is due at once.
     pub(super) fn checkpoint_damaged(&mut self, group: GroupId, slot: Slot) {
         let Some(replica) = self.replicas.get_mut(&group) else {

@@ -114,6 +114,9 @@ impl Node {
             )
             .with_hint("Join the group again."));
         }
+        if replica.configuration.is_witness(node) {
+            return Err(refusals::from_core(consensus::Refusal::Witness, None));
+        }
         Ok(replica)
     }
 

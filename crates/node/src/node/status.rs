@@ -11,11 +11,16 @@ impl Node {
         let mut groups = Vec::new();
         let node = self.node;
         for replica in self.replicas.values_mut() {
-            let held = replica.held();
             let configuration = std::sync::Arc::clone(&replica.configuration);
+            let is_witness = configuration.is_witness(node);
             let description = group_description(&configuration);
             let of_core = core.groups.iter().find(|group| group.group == configuration.group);
             let log = of_core.and_then(|group| group.logs.iter().find(|log| log.log == LogId::MAIN));
+            // A witness delivers nothing; what it still keeps begins after what every voter holds.
+            let (delivered, held) = match log.filter(|_| is_witness) {
+                Some(log) => (log.delivered, log.held),
+                None => (replica.delivered(), replica.held()),
+            };
             let member = |member: &consensus::Member| {
                 let own = member.node == node;
                 let shown = member_description(member);
@@ -45,13 +50,13 @@ impl Node {
                 changing: configuration.is_joint(),
                 role: own.map(|own| own.role),
                 needs_state: if replica.awaits_state { Some(Slot(1)) } else { replica.needs_state },
-                stopped: replica.stopped(),
+                stopped: replica.stopped().or_else(|| log.and_then(|log| log.damaged).map(waits_for)),
                 log: LogStatus {
                     // This node's own ballot of before a restart makes no owner of it.
                     owner: log.and_then(|log| log.owner.filter(|owner| *owner != node || log.is_owner)),
                     round: log.map_or(0, |log| log.ballot.round),
                     chosen: log.map_or(Slot::ZERO, |log| log.closed),
-                    delivered: replica.delivered(),
+                    delivered,
                     held,
                     trimmed: log.map_or(Slot::ZERO, |log| log.trimmed),
                 },
@@ -80,4 +85,12 @@ impl Node {
             ..self.metrics
         }
     }
+}
+
+/// Why nothing comes after this slot.
+fn waits_for(damaged: Slot) -> String {
+    format!(
+        "slot {damaged} of the log is damaged on this node's disk, and no member has given it yet: \
+         what comes after it waits for a member with an intact copy"
+    )
 }

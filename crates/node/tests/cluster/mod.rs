@@ -206,6 +206,7 @@ impl Member {
             public_key: engine.public_key.clone(),
             label: format!("port={}", self.port),
             database: "test".into(),
+            witness: false,
         }
     }
 

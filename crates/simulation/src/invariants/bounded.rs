@@ -1,14 +1,55 @@
 //! Rule 11: everything is bounded. What a core holds for its users is what they wait for and no more; what it has in
-//! flight, sends and remembers keeps the bounds of the core.
+//! flight, sends and remembers keeps the bounds of the core, and the smaller sizes of its world.
 
-use consensus::{bounds, GroupMessage, Message};
+use std::collections::BTreeMap;
+
+use consensus::{bounds, GroupMessage, LogQueues, Message, NodeId, Windows};
 
 use super::{ensure, Invariant};
 use crate::observation::Observation;
+use crate::plan::Plan;
 
-/// Needs no memory of its own.
-#[derive(Debug, Default)]
-pub struct Bounded;
+/// What users of a node wait for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    proposals: usize,
+    readers: usize,
+}
+
+/// Counts what users wait for along with them, so that a look costs no more than the look.
+#[derive(Debug)]
+pub struct Bounded {
+    windows: Windows,
+    id_window: usize,
+    open: BTreeMap<NodeId, Open>,
+}
+
+impl Bounded {
+    /// With the sizes of this plan.
+    pub fn new(plan: &Plan) -> Bounded {
+        Bounded { windows: plan.windows, id_window: plan.id_window, open: BTreeMap::new() }
+    }
+
+    fn check_queues(&self, node: NodeId, queues: &LogQueues) -> Result<(), String> {
+        let open = self.open.get(&node).copied().unwrap_or_default();
+        let LogQueues { pending, in_flight, queued, readers, healing, closed, delivered, held, .. } = *queues;
+        ensure!(pending == open.proposals, "{node} holds {pending} operations, its users wait for {}", open.proposals);
+        // A node reads for itself, too, once per round, to have open slots finished.
+        let own = bounds::READ_ROUNDS_MAX + 1;
+        ensure!(
+            (open.readers..=open.readers + own).contains(&readers),
+            "{node} holds {readers} readers, its users wait for {}",
+            open.readers
+        );
+        // What an owner carries over was accepted by somebody.
+        let most = usize::try_from(self.windows.accept_slots()).expect("it is small");
+        ensure!(in_flight <= most, "{node} has {in_flight} slots in flight, {most} at most");
+        ensure!(queued <= bounds::PENDING_ENTRIES_MAX, "{node} has {queued} entries to propose");
+        ensure!(healing <= bounds::HEALING_SLOTS_MAX, "{node} heals {healing} slots");
+        ensure!(delivered <= closed || held >= delivered, "{node} delivered past {queues:?}");
+        Ok(())
+    }
+}
 
 impl Invariant for Bounded {
     fn name(&self) -> &'static str {
@@ -16,20 +57,17 @@ impl Invariant for Bounded {
     }
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
+        let mut count = |node: &NodeId, change: fn(&mut Open)| change(self.open.entry(*node).or_default());
         match observation {
-            Observation::Rested { node, status, open, ids } => {
-                for log in status.groups.iter().flat_map(|group| &group.logs) {
-                    ensure!(log.pending == *open, "{node} holds {} operations, its users wait for {open}", log.pending);
-                    ensure!(
-                        log.in_flight <= bounds::IN_FLIGHT_SLOTS_MAX,
-                        "{node} has {} slots in flight",
-                        log.in_flight
-                    );
-                    ensure!(log.delivered <= log.closed || log.held >= log.delivered, "{node} delivered past {log:?}");
-                }
-                for (remembered, most) in *ids {
-                    ensure!(remembered <= most, "{node} remembers {remembered} ids of {most}");
-                }
+            Observation::Proposing { node, .. } => count(node, |open| open.proposals += 1),
+            Observation::Proposed { node, .. } => count(node, |open| open.proposals = open.proposals.saturating_sub(1)),
+            Observation::Reading { node, .. } => count(node, |open| open.readers += 1),
+            Observation::Barrier { node, .. } => count(node, |open| open.readers = open.readers.saturating_sub(1)),
+            Observation::Crashed { node } => count(node, |open| *open = Open::default()),
+            Observation::Rested { node, queues, remembered } => {
+                self.check_queues(*node, queues)?;
+                let most = self.id_window;
+                ensure!(*remembered <= most, "{node} remembers {remembered} ids of {most}");
             }
             Observation::Sent { from, message: Message::Group { body, .. }, .. } => {
                 let count = match body {
@@ -41,7 +79,8 @@ impl Invariant for Bounded {
                     }
                     _ => 0,
                 };
-                ensure!(count <= bounds::BATCH_ENTRIES_MAX, "{from} sends {count} entries at once");
+                let most = self.windows.batch_entries;
+                ensure!(count <= most, "{from} sends {count} entries at once, {most} at most");
             }
             _ => {}
         }

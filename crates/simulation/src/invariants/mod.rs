@@ -2,23 +2,28 @@
 
 mod agreement;
 mod answered_once;
+mod ballots_of_the_epoch;
 mod bounded;
 mod chosen_by_quorum;
+mod closed_is_chosen;
 mod contiguous_delivery;
 mod definite_failure;
 mod durable_before_reply;
 mod epochs_fenced;
 mod exactly_once;
 mod linearizable_reads;
+mod lost_promises_bar;
 mod no_acknowledged_loss;
 mod one_configuration_per_epoch;
 mod one_value_per_ballot;
 mod promises_monotone;
 mod states_alike;
+mod witnesses_keep;
 
 use std::fmt;
 
 use crate::observation::Observation;
+use crate::plan::Plan;
 
 /// A promise that is being watched.
 pub trait Invariant: fmt::Debug {
@@ -48,12 +53,16 @@ impl fmt::Display for Violation {
 #[derive(Debug)]
 pub struct Invariants(Vec<Box<dyn Invariant>>);
 
-impl Default for Invariants {
-    fn default() -> Self {
+impl Invariants {
+    /// As they hold in a world of this plan.
+    pub fn new(plan: &Plan) -> Invariants {
         Invariants(vec![
             Box::new(promises_monotone::PromisesMonotone::default()),
             Box::new(durable_before_reply::DurableBeforeReply::default()),
             Box::new(epochs_fenced::EpochsFenced::default()),
+            Box::new(lost_promises_bar::LostPromisesBar::default()),
+            Box::new(ballots_of_the_epoch::BallotsOfTheEpoch),
+            Box::new(closed_is_chosen::ClosedIsChosen::default()),
             Box::new(one_value_per_ballot::OneValuePerBallot::default()),
             Box::new(one_configuration_per_epoch::OneConfigurationPerEpoch::default()),
             Box::new(chosen_by_quorum::ChosenByQuorum::default()),
@@ -65,12 +74,11 @@ impl Default for Invariants {
             Box::new(linearizable_reads::LinearizableReads::default()),
             Box::new(answered_once::AnsweredOnce::default()),
             Box::new(states_alike::StatesAlike::default()),
-            Box::new(bounded::Bounded),
+            Box::new(witnesses_keep::WitnessesKeep::default()),
+            Box::new(bounded::Bounded::new(plan)),
         ])
     }
-}
 
-impl Invariants {
     /// Shows the observation to each; the first that objects.
     pub fn observe(&mut self, observation: &Observation<'_>) -> Option<Violation> {
         self.0.iter_mut().find_map(|invariant| {

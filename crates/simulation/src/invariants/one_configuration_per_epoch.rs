@@ -21,6 +21,7 @@ impl OneConfigurationPerEpoch {
         ensure!(known == configuration, "{node} has {configuration:?}, another has {known:?}");
         if let Some(before) = self.seen.get(&(configuration.group, Epoch(configuration.epoch.0 - 1))) {
             ensure!(follows(before, configuration), "{node} has {configuration:?} after {before:?}");
+            ensure!(same_kinds(before, configuration), "{node} has {configuration:?} after {before:?}");
         }
         Ok(())
     }
@@ -35,6 +36,12 @@ fn follows(before: &Configuration, after: &Configuration) -> bool {
         (Some(old), None) => voters(after) == voters(before) || voters(after) == *old,
         (Some(_), Some(_)) => false,
     }
+}
+
+/// Who stays a member keeps its state, or stays without one.
+fn same_kinds(before: &Configuration, after: &Configuration) -> bool {
+    let same = |node: NodeId| before.index(node).is_none() || before.is_witness(node) == after.is_witness(node);
+    after.members.iter().all(|member| same(member.node))
 }
 
 impl Invariant for OneConfigurationPerEpoch {

@@ -1,0 +1,218 @@
+//! Members that vote and hold no state (design, sections 1 and 4).
+
+use crate::cluster::{configuration, member, node, Cluster, GROUP};
+use crate::{Change, CoreOptions, Input, LogId, ProposalOutcome, Refusal, Role, Token};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Voters from 1 on, then witnesses.
+fn group(voters: u128, witnesses: u128, set: impl Fn(&mut CoreOptions)) -> Cluster {
+    let mut all = configuration(1, &(1..=voters + witnesses).collect::<Vec<_>>());
+    all.members.iter_mut().skip(voters as usize).for_each(|member| member.role = Role::Witness);
+    all.check().expect("a legal group");
+    Cluster::with_configuration(&Arc::new(all), set)
+}
+
+fn two_and_a_witness() -> Cluster {
+    group(2, 1, |_| {})
+}
+
+/// The face of a node has made durable what it was given.
+fn holds_all(cluster: &mut Cluster, number: u128) {
+    let slot = cluster.main_status(number).delivered;
+    cluster.nodes.get_mut(&node(number)).expect("it exists").applied = slot;
+    cluster.input(node(number), Input::Held { group: GROUP, log: LogId::MAIN, slot });
+    cluster.run(Duration::from_millis(300));
+}
+
+fn write(cluster: &mut Cluster, number: u128, body: &str) -> ProposalOutcome {
+    let id = cluster.propose(number, body);
+    cluster.run(Duration::from_secs(2));
+    cluster.state(number).outcomes[&id].clone()
+}
+
+fn write_many(cluster: &mut Cluster, number: u128, count: u32) {
+    for round in 0..count {
+        cluster.propose(number, &format!("w{round}"));
+        cluster.run(Duration::from_millis(20));
+    }
+    cluster.run(Duration::from_millis(500));
+}
+
+fn role(cluster: &Cluster, at: u128, number: u128) -> Role {
+    let status = cluster.state(at).core.status(cluster.now);
+    status.groups[0].configuration.member(node(number)).expect("a member").role
+}
+
+#[test]
+fn with_a_witness_either_of_two_voters_can_be_lost() {
+    for lost in 1..=2 {
+        let mut cluster = two_and_a_witness();
+        assert!(matches!(write(&mut cluster, 1, "both"), ProposalOutcome::Chosen(_)));
+        cluster.kill(lost);
+        let left = 3 - lost;
+        assert!(matches!(write(&mut cluster, left, "one"), ProposalOutcome::Chosen(_)), "without {lost}");
+        let read = cluster.read(left);
+        cluster.run(Duration::from_millis(500));
+        assert!(cluster.state(left).barriers[&read].is_ok());
+        assert_eq!(cluster.owners(), [node(left)], "never the witness");
+        cluster.restart(lost);
+        cluster.run(Duration::from_secs(1));
+        assert_eq!(cluster.bodies(lost), ["both", "one"]);
+        assert!(cluster.state(3).delivered.is_empty(), "nothing is delivered at a witness");
+    }
+}
+
+#[test]
+fn a_witness_is_not_asked_for_anything() {
+    let mut cluster = two_and_a_witness();
+    let id = cluster.propose(3, "at the witness");
+    let read = cluster.read(3);
+    cluster.run(Duration::from_millis(500));
+    assert_eq!(cluster.state(3).outcomes[&id], ProposalOutcome::Failed(Refusal::Witness));
+    assert_eq!(cluster.state(3).barriers[&read], Err(Refusal::Witness));
+}
+
+#[test]
+fn what_a_voter_lacks_is_at_the_witness_when_the_other_one_is_lost() {
+    let mut cluster = two_and_a_witness();
+    write(&mut cluster, 1, "all");
+    holds_all(&mut cluster, 1);
+    holds_all(&mut cluster, 2);
+    assert_eq!(cluster.main_status(3).trimmed, cluster.main_status(1).closed, "every voter has it");
+
+    cluster.kill(2);
+    write_many(&mut cluster, 1, 5);
+    holds_all(&mut cluster, 1);
+    assert!(cluster.main_status(3).trimmed < cluster.main_status(3).closed, "2 lacks it");
+
+    // 1 is lost, with its state; 2 and the witness have everything.
+    cluster.kill(1);
+    cluster.restart(2);
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.bodies(2).len(), 1 + 5);
+    assert!(matches!(write(&mut cluster, 2, "on"), ProposalOutcome::Chosen(_)));
+    assert_eq!(cluster.bodies(2).last().map(String::as_str), Some("on"));
+
+    // After a restart the witness still knows what it keeps.
+    holds_all(&mut cluster, 2);
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(1));
+    let status = cluster.main_status(3);
+    assert!(status.closed == cluster.main_status(2).closed && status.trimmed < status.closed);
+}
+
+#[test]
+fn at_a_witness_bound_the_absent_voter_is_set_aside_until_it_has_caught_up() {
+    let mut cluster = group(2, 1, |options| options.witness_keep_entries = 20);
+    cluster.kill(2);
+    write_many(&mut cluster, 1, 30);
+    assert_eq!(role(&cluster, 1, 2), Role::Voter, "1 holds no more than 2 does: nothing is won");
+    holds_all(&mut cluster, 1);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(role(&cluster, 1, 2), Role::Away);
+    assert_eq!(cluster.main_status(3).trimmed, cluster.main_status(1).held, "nobody needs it");
+    assert!(matches!(write(&mut cluster, 1, "on"), ProposalOutcome::Chosen(_)));
+
+    cluster.restart(2);
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(role(&cluster, 2, 2), Role::Away, "its state does not hold it yet");
+    holds_all(&mut cluster, 2);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!((role(&cluster, 1, 2), role(&cluster, 3, 2)), (Role::Voter, Role::Voter));
+    cluster.kill(1);
+    assert!(matches!(write(&mut cluster, 2, "back"), ProposalOutcome::Chosen(_)));
+}
+
+#[test]
+fn a_group_that_cannot_set_a_voter_aside_admits_nothing_new_at_the_bound() {
+    let mut cluster = group(2, 2, |options| options.witness_keep_entries = 10);
+    cluster.kill(2);
+    write_many(&mut cluster, 1, 30);
+    holds_all(&mut cluster, 1);
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(role(&cluster, 1, 2), Role::Voter, "the witnesses would be a quorum by themselves");
+    assert!(matches!(write(&mut cluster, 1, "more"), ProposalOutcome::Failed(Refusal::Full(_))));
+
+    cluster.restart(2);
+    cluster.run(Duration::from_secs(2));
+    holds_all(&mut cluster, 2);
+    cluster.run(Duration::from_secs(2));
+    assert!(matches!(write(&mut cluster, 1, "room again"), ProposalOutcome::Chosen(_)));
+}
+
+#[test]
+fn a_witness_is_admitted_to_a_group_whose_logs_are_trimmed() {
+    let mut cluster = Cluster::with_options(2, |options| options.log_keep_entries = 0);
+    write_many(&mut cluster, 1, 10);
+    holds_all(&mut cluster, 1);
+    holds_all(&mut cluster, 2);
+    cluster.add(3, Vec::new());
+    let token = cluster.change(1, Change::AddWitness(member(3, Role::Witness)));
+    cluster.run(Duration::from_millis(500));
+    let configuration = cluster.state(1).changes[&token].clone().expect("added");
+    cluster.input(node(3), Input::LearnGroup { token: Token(9001), configuration });
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(role(&cluster, 1, 3), Role::NewWitness);
+    assert!(cluster.state(3).needs_state.is_none(), "a witness never asks for a state");
+    let token = cluster.change(1, Change::Promote(node(3)));
+    cluster.run(Duration::from_secs(3));
+    cluster.state(1).changes[&token].clone().unwrap_or_else(|why| panic!("{why}\n{}", cluster.transcript));
+    cluster.kill(1);
+    assert!(matches!(write(&mut cluster, 2, "with the witness"), ProposalOutcome::Chosen(_)));
+}
+
+#[test]
+fn a_witness_that_was_away_needs_nothing_that_every_voter_holds() {
+    let mut cluster = group(2, 1, |options| options.log_keep_entries = 0);
+    cluster.kill(3);
+    write_many(&mut cluster, 1, 10);
+    holds_all(&mut cluster, 1);
+    holds_all(&mut cluster, 2);
+    cluster.restart(3);
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.main_status(3).closed, cluster.main_status(1).closed);
+    cluster.kill(2);
+    assert!(matches!(write(&mut cluster, 1, "on"), ProposalOutcome::Chosen(_)));
+}
+
+#[test]
+fn a_witness_that_lacks_what_an_absent_voter_may_lack_has_it_set_aside() {
+    let mut cluster = group(2, 1, |options| options.log_keep_entries = 0);
+    cluster.isolate(3);
+    write_many(&mut cluster, 1, 10);
+    holds_all(&mut cluster, 1);
+    // 2 has accepted everything, and its state holds none of it; 1 has trimmed.
+    cluster.kill(2);
+    cluster.heal();
+    cluster.run(Duration::from_secs(10));
+    assert_eq!(role(&cluster, 1, 2), Role::Away);
+    assert_eq!(cluster.main_status(3).closed, cluster.main_status(1).closed);
+    assert!(matches!(write(&mut cluster, 1, "on"), ProposalOutcome::Chosen(_)));
+}
+
+#[test]
+fn witnesses_are_never_a_quorum_by_themselves() {
+    let mut cluster = two_and_a_witness();
+    cluster.add(4, Vec::new());
+    let token = cluster.change(1, Change::Remove(node(2)));
+    cluster.run(Duration::from_secs(2));
+    assert!(cluster.state(1).changes[&token].is_ok(), "one of each is legal");
+    let token = cluster.change(1, Change::Remove(node(1)));
+    cluster.run(Duration::from_secs(2));
+    assert!(matches!(cluster.state(1).changes[&token], Err(Refusal::Unfit(_))));
+    let token = cluster.change(1, Change::AddWitness(member(4, Role::Witness)));
+    cluster.run(Duration::from_secs(2));
+    let configuration = cluster.state(1).changes[&token].clone().expect("added");
+    cluster.input(node(4), Input::LearnGroup { token: Token(9001), configuration });
+    cluster.run(Duration::from_secs(1));
+    let token = cluster.change(1, Change::Promote(node(4)));
+    cluster.run(Duration::from_secs(2));
+    assert!(matches!(cluster.state(1).changes[&token], Err(Refusal::Unfit(_))), "{:?}", cluster.state(1).changes);
+    let token = cluster.change(1, Change::AddLearner(member(3, Role::Learner)));
+    cluster.run(Duration::from_secs(2));
+    assert!(matches!(cluster.state(1).changes[&token], Err(Refusal::Unfit(_))), "a witness stays one");
+    let token = cluster.change(1, Change::Remove(node(3)));
+    cluster.run(Duration::from_secs(2));
+    assert!(cluster.state(1).changes[&token].is_ok(), "a witness can leave");
+}
