@@ -97,7 +97,9 @@ fn a_member_that_is_away_for_too_long_is_set_aside_and_comes_back() {
         cluster.members[1].status().groups[0].needs_state.is_some()
     });
     cluster.copy_state(1, 0);
-    wait_until(Instant::now() + PATIENCE, "it votes again", || role(&cluster, 0, 1) == Some(MemberRole::Voter));
+    wait_until(Instant::now() + PATIENCE, "it votes again", || {
+        role(&cluster, 1, 1) == Some(MemberRole::Voter) && !cluster.members[1].status().groups[0].changing
+    });
     cluster.members[0].stop();
     cluster.propose(1, "the other one may go now").unwrap();
 }
