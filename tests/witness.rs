@@ -84,7 +84,7 @@ fn a_witness_keeps_no_more_than_the_servers_may_lack() -> anyhow::Result<()> {
             ),
         )?;
     }
-    let written = transactions * 12 << 20;
+    let written = (transactions * 12) << 20;
     let kept = witness.bytes_on_disk()?;
     step(format!("of {} MB the witness keeps {} MB", written >> 20, kept >> 20));
     ensure!(kept < 256 << 20, "the witness keeps {kept} bytes");

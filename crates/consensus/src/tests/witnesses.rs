@@ -232,7 +232,7 @@ fn new_witness_beside_a_trimmed_log(reaches_both: bool) -> Cluster {
         cluster.cut(1, 3);
     }
     cluster.input(node(3), Input::LearnGroup { token: Token(9001), configuration });
-    cluster.run(Duration::from_millis(900));
+    cluster.run(Duration::from_secs(3));
     cluster.heal();
     cluster.run(Duration::from_secs(10));
     cluster
