@@ -160,6 +160,10 @@ impl Log {
         if useful.is_empty() {
             // Whoever could not read it may be able to next time.
             self.catch_up.empty_at.clear();
+            if first > self.learner.delivered && !self.catch_up.lost.contains_key(&first) {
+                // The disk did not say that it is damaged, only that it could not be read: it is tried again.
+                self.catch_up.healing.remove(&first);
+            }
             if self.witness {
                 // Whoever said that it is gone has answered.
                 self.catch_up.unanswered = 0;

@@ -219,3 +219,18 @@ fn a_damaged_open_entry_is_written_again_as_it_was_accepted() {
     assert_eq!(written_again(&cluster, 1, before), [2]);
     assert!(matches!(cluster.state(1).disk.last(), Some((_, Record::Accepted { .. }))));
 }
+
+#[test]
+fn what_the_disk_could_not_read_is_read_again_where_nobody_else_has_it() {
+    let mut cluster = Cluster::of(1);
+    cluster.propose(1, "one");
+    cluster.run(Duration::from_millis(500));
+    cluster.kill(1);
+    cluster.nodes.get_mut(&node(1)).expect("it exists").damaged.insert(Slot(1));
+    cluster.restart(1);
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.bodies(1).is_empty(), "the disk does not answer");
+    cluster.nodes.get_mut(&node(1)).expect("it exists").damaged.clear();
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.bodies(1), ["one"]);
+}
