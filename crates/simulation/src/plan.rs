@@ -278,7 +278,7 @@ impl Plan {
     /// they are.
     fn add_witnesses(&mut self) {
         let r = &mut Random::new(self.seed ^ 0x7769_746e);
-        if !r.chance(0.25) {
+        if self.nodes == 1 || !r.chance(0.25) {
             return;
         }
         self.witnesses = r.between(1, 2).min(self.nodes as u64 / 2) as usize;
