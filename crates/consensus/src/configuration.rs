@@ -19,6 +19,16 @@ pub enum Role {
     Leaving,
 }
 
+/// What a group's data logs are (design, section 1). Declared when the group is made, for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Discipline {
+    /// Every entry matters; many slots in flight. One log, always in memory.
+    #[default]
+    Sequences,
+    /// The newest chosen value replaces older ones; one slot in flight. Many logs, loaded when they are used.
+    Values,
+}
+
 /// One node's part in a group.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Member {
@@ -45,6 +55,8 @@ pub struct Configuration {
     pub kind: String,
     /// Free text of the face, fixed at creation (for tables: the database).
     pub detail: String,
+    /// What its data logs are.
+    pub discipline: Discipline,
     /// Number of this configuration; also its slot in the control log.
     pub epoch: Epoch,
     /// Members in the order of their ids.
@@ -100,11 +112,19 @@ impl Configuration {
             name: name.to_owned(),
             kind: kind.to_owned(),
             detail: detail.to_owned(),
+            discipline: Discipline::Sequences,
             epoch: Epoch(1),
             members: vec![member],
             old_voters: None,
             renewed: BTreeMap::new(),
         }
+    }
+
+    /// The same, with other logs. For the first configuration of a group only.
+    #[must_use]
+    pub fn with_discipline(mut self, discipline: Discipline) -> Configuration {
+        self.discipline = discipline;
+        self
     }
 
     /// The member with this id.

@@ -1,7 +1,7 @@
 //! The whole of a node's consensus: inputs in, effects out, nothing else.
 
 use crate::bounds;
-use crate::configuration::{Configuration, Member};
+use crate::configuration::{Configuration, Discipline, Member};
 use crate::context::Context;
 use crate::effect::{Effect, ProposalOutcome, Refusal, StopReason};
 use crate::entry::Entry;
@@ -13,6 +13,7 @@ use crate::options::CoreOptions;
 use crate::peers::Heard;
 use crate::record::Record;
 use crate::recovered::{Recovered, RecoveredGroup};
+use crate::residence::Work;
 use crate::status::{NodeStatus, PeerStatus};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -138,28 +139,34 @@ impl Core {
             Input::Propose { group, log, entry, deadline } => self.propose(group, log, entry, deadline),
             Input::Withdraw { group, log, id } => {
                 if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
-                    log.withdraw(context, scope, id);
+                    group.withdraw(context, log, id);
                 }
             }
             Input::Read { group, log, token, deadline } => self.read(group, log, token, deadline),
             Input::EntriesRead { token, entries, damaged } => {
                 let Some((group, log)) = context.read_was_for(token) else { return };
-                if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
+                if let Some((log, scope)) = self.groups.get_mut(&group).and_then(|group| group.log_in_memory(log)) {
                     log.entries_read(context, scope, token, entries, damaged);
+                }
+            }
+            Input::LogLoaded { group, log, loaded, held } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.log_loaded(context, log, loaded, held);
+                }
+            }
+            Input::LogsListed { token, logs, last } => {
+                let Some((group, _)) = context.read_was_for(token) else { return };
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.logs_listed(context, token, logs, last);
                 }
             }
             Input::Damaged { group, log, slot } => match self.groups.get_mut(&group) {
                 Some(group) if log == LogId::CONTROL => group.control_damaged(context, slot),
-                Some(group) => {
-                    let (log, scope) = group.log(log);
-                    log.damaged(context, scope, slot);
-                }
+                Some(group) => group.work(context, log, Work::Damaged(slot)),
                 None => {}
             },
-            Input::CreateGroup { token, group, name, kind, detail, member } => {
-                self.create(token, group, [&name, &kind, &detail], member)
+            Input::CreateGroup { token, group, name, kind, detail, discipline, member } => {
+                self.create(token, group, [&name, &kind, &detail], discipline, member)
             }
             Input::LearnGroup { token, configuration } => self.learn_group(token, &configuration),
             Input::Change { token, group, change, deadline } => match self.groups.get_mut(&group) {
@@ -167,21 +174,18 @@ impl Core {
                 None => context.effect(Effect::Changed { token, result: Err(Refusal::UnknownGroup) }),
             },
             Input::Installed { group, log, slot } => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
+                if let Some((log, scope)) = self.groups.get_mut(&group).and_then(|group| group.log_of_sequence(log)) {
                     log.installed(context, scope, slot);
                 }
             }
             Input::Held { group, log, slot } => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
+                if let Some((log, scope)) = self.groups.get_mut(&group).and_then(|group| group.log_of_sequence(log)) {
                     log.face_holds(context, scope, slot);
                 }
             }
             Input::HandOver { group, log, to } => {
                 if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
-                    log.hand_over(context, scope, to);
+                    group.work(context, log, Work::HandOver { to });
                 }
             }
             Input::Forget { group } => {
@@ -240,8 +244,9 @@ impl Core {
         while let Some((group, log)) = self.context.dirty.pop_first() {
             let Some(group) = self.groups.get_mut(&group) else { continue };
             let Group { logs, scope, .. } = group;
-            if let Some(log) = logs.get_mut(&log) {
-                log.flush(&mut self.context, scope);
+            if let Some(one) = logs.get_mut(&log) {
+                one.flush(&mut self.context, scope);
+                group.flushed(&mut self.context, log);
             }
             self.settle();
             if self.context.stopped {
@@ -267,7 +272,7 @@ impl Core {
             }
         }
         for (id, group) in &self.groups {
-            if group.change_deadline() <= now {
+            if group.due_at() <= now {
                 self.context.dirty_groups.insert(*id);
             }
             for (log_id, log) in &group.logs {
@@ -370,11 +375,7 @@ impl Core {
         let refusal = match self.groups.get_mut(&group) {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
-            Some(group) => {
-                let (log, scope) = group.log(log);
-                log.propose(context, scope, entry, deadline);
-                return;
-            }
+            Some(group) => return group.work(context, log, Work::Propose { entry, deadline }),
         };
         context.effect(Effect::Proposed { group, log, id: entry.id(), outcome: ProposalOutcome::Failed(refusal) });
     }
@@ -384,17 +385,21 @@ impl Core {
         let refusal = match self.groups.get_mut(&group) {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
-            Some(group) => {
-                let (log, scope) = group.log(log);
-                log.read(context, scope, token, deadline);
-                return;
-            }
+            Some(group) => return group.work(context, log, Work::Read { token, deadline }),
         };
         context.effect(Effect::Barrier { token, result: Err(refusal) });
     }
 
-    fn create(&mut self, token: Token, id: GroupId, [name, kind, detail]: [&str; 3], member: Member) {
-        let configuration = Arc::new(Configuration::first(id, name, kind, detail, member));
+    fn create(
+        &mut self,
+        token: Token,
+        id: GroupId,
+        [name, kind, detail]: [&str; 3],
+        discipline: Discipline,
+        member: Member,
+    ) {
+        let first = Configuration::first(id, name, kind, detail, member).with_discipline(discipline);
+        let configuration = Arc::new(first);
         self.begin(token, &configuration, RecoveredGroup::default(), "a new group's first member is this node");
     }
 

@@ -16,6 +16,8 @@ pub struct CoreOptions {
     /// Bytes of records that the log may hold and not have synced before further ones take turns, group by group. Default
     /// [`bounds::LOG_AHEAD_BYTES`].
     pub log_ahead_bytes: u64,
+    /// Logs of values of one group that new work may have in memory. Default [`bounds::RESIDENT_LOGS_MAX`].
+    pub resident_logs_max: usize,
 }
 
 impl Default for CoreOptions {
@@ -25,6 +27,7 @@ impl Default for CoreOptions {
             log_keep_bytes: 256 << 20,
             log_keep_entries: 1_000_000,
             log_ahead_bytes: bounds::LOG_AHEAD_BYTES,
+            resident_logs_max: bounds::RESIDENT_LOGS_MAX,
         }
     }
 }

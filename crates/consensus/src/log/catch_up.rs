@@ -35,7 +35,7 @@ pub(super) struct CatchUp {
     healed_last: bool,
     /// The fetch under way: from whom, its first slot, since when.
     asked: Option<(NodeId, Slot, Time)>,
-    not_before: Time,
+    pub(super) not_before: Time,
     attempts: usize,
     /// Requests since entries last came: each waits longer than the one before, as the link may be slow.
     unanswered: u32,
@@ -108,6 +108,52 @@ impl CatchUp {
         self.trimmed_at.clear();
         self.empty_at.clear();
         self.said_need_state = None;
+    }
+
+    pub(super) fn target(&self) -> Slot {
+        self.target
+    }
+
+    /// In a log of values: whether the newest value is to be fetched.
+    pub(super) fn wants_newest(&mut self, is_lost: bool, closed: Slot) -> bool {
+        self.wanting = is_lost || self.target > closed;
+        if !self.wanting {
+            self.asked = None;
+            self.unanswered = 0;
+        }
+        self.wanting
+    }
+
+    /// In a log of values the newest is here: nothing before it is missed.
+    pub(super) fn healed_value(&mut self) {
+        self.healing.clear();
+        self.lost.clear();
+    }
+
+    /// Whom to ask next for the newest value: those that know of it, in turn, or else anybody; each request waits longer for
+    /// its answer than the one before.
+    pub(super) fn next_source(
+        &mut self,
+        now: Time,
+        pause: std::time::Duration,
+        knowing: Vec<NodeId>,
+        heard: Vec<NodeId>,
+    ) -> Option<NodeId> {
+        self.not_before = now + pause * (1 << self.unanswered.min(PATIENCE_DOUBLINGS_MAX));
+        // Who knows of it may be unable to give it.
+        let among = if knowing.is_empty() || self.unanswered as usize > knowing.len() { heard } else { knowing };
+        let source = *among.get(self.attempts % among.len().max(1))?;
+        self.attempts += 1;
+        self.unanswered += 1;
+        Some(source)
+    }
+
+    /// The answer of a member that was asked for the newest value.
+    pub(super) fn answered(&mut self, now: Time, with_it: bool) {
+        if with_it {
+            self.unanswered = 0;
+            self.not_before = now;
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Time {
@@ -228,11 +274,14 @@ impl Log {
         match self.acceptor.held(slot).cloned() {
             Some(Held { ballot, entry: Some(entry) }) if slot <= self.learner.closed => {
                 let entries = [(ballot, entry)].into();
-                context.persist(Record::Learnt { group: scope.group, log: self.id, first: slot, entries });
+                self.persist(context, Record::Learnt { group: scope.group, log: self.id, first: slot, entries });
             }
             Some(Held { ballot, entry: Some(entry) }) => {
                 let entries = [entry].into();
-                context.persist(Record::Accepted { group: scope.group, log: self.id, ballot, first: slot, entries });
+                self.persist(
+                    context,
+                    Record::Accepted { group: scope.group, log: self.id, ballot, first: slot, entries },
+                );
             }
             _ if slot <= self.learner.closed => {
                 self.catch_up.heal(slot);
@@ -382,6 +431,10 @@ impl Log {
             let Some(entry) = found.entry.clone().filter(|_| lost.is_some_and(|lost| found.ballot >= *lost)) else {
                 continue;
             };
+            if scope.is_of_values() {
+                self.learn_newest(context, scope, found.slot, found.ballot, &entry);
+                continue;
+            }
             self.heal_from(context, scope, found.slot, &vec![(found.ballot, entry)].into());
             self.wake(context, scope);
         }
@@ -401,7 +454,7 @@ impl Log {
             .collect();
         for run in numbered.chunk_by(|(left, _), (right, _)| left.next() == *right) {
             let entries = run.iter().map(|(_, entry)| (*entry).clone()).collect();
-            context.persist(Record::Learnt { group: scope.group, log: self.id, first: run[0].0, entries });
+            self.persist(context, Record::Learnt { group: scope.group, log: self.id, first: run[0].0, entries });
         }
         for (slot, (ballot, entry)) in numbered {
             self.catch_up.healing.remove(&slot);
@@ -436,12 +489,8 @@ impl Log {
             }
         }
         if !known {
-            context.persist(Record::Learnt {
-                group: scope.group,
-                log: self.id,
-                first: closed.next(),
-                entries: fresh.into(),
-            });
+            let (group, log, first, entries) = (scope.group, self.id, closed.next(), fresh.into());
+            self.persist(context, Record::Learnt { group, log, first, entries });
             for (slot, (ballot, entry)) in (closed.next().0..).map(Slot).zip(fresh) {
                 self.acceptor.put(slot, *ballot, entry.clone());
             }

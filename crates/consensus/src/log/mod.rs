@@ -1,4 +1,5 @@
-//! One sequence log of one group, as one member sees it. A file for each concern of the protocol.
+//! One log of one group, as one member sees it. A file for each concern of the protocol; what is different in a log of
+//! values stands in `values.rs`.
 
 mod acceptor;
 mod admission;
@@ -8,6 +9,7 @@ mod origins;
 mod ownership;
 mod proposer;
 mod reader;
+mod values;
 
 use crate::ballot::Ballot;
 use crate::context::Context;
@@ -15,9 +17,11 @@ use crate::entry::Entry;
 use crate::group::Scope;
 use crate::ids::{LogId, NodeId, Slot, Token};
 use crate::message::{ChosenRange, GroupMessage, LogPosition};
+use crate::record::Record;
 use crate::recovered::RecoveredLog;
 use crate::status::LogStatus;
 use crate::time::Time;
+use crate::turns::Queued;
 use std::collections::BTreeMap;
 
 use acceptor::Acceptor;
@@ -45,6 +49,8 @@ pub(crate) struct Log {
     member_closed: BTreeMap<NodeId, Slot>,
     /// When something last happened here: busy logs travel with heartbeats, idle ones cost nothing.
     busy_at: Option<Time>,
+    /// The last record of it that must be synced.
+    last_record: Option<Queued>,
 }
 
 impl Log {
@@ -67,6 +73,7 @@ impl Log {
             reader: Reader::default(),
             member_closed: BTreeMap::new(),
             busy_at: None,
+            last_record: None,
         }
     }
 
@@ -88,8 +95,13 @@ impl Log {
                 self.on_refused(context, scope, from, ballot, promised, closed)
             }
             GroupMessage::Accept { ballot, first, entries, chosen, answer_to, .. } => {
+                // A log of values takes nothing above a slot that it does not know chosen.
+                let before = chosen.filter(|_| scope.is_of_values());
+                if let Some(range) = before {
+                    self.on_chosen(context, scope, from, range);
+                }
                 self.on_accept(context, scope, ballot, first, &entries, answer_to);
-                if let Some(range) = chosen {
+                if let Some(range) = chosen.filter(|_| before.is_none()) {
                     self.on_chosen(context, scope, from, range);
                 }
             }
@@ -111,9 +123,15 @@ impl Log {
                 self.saw_closed(from, closed);
                 self.on_read_answer(context, scope, from, round, reader::Answer { closed, highest, promised });
             }
+            GroupMessage::Fetch { from: first, .. } if scope.is_of_values() => {
+                self.on_fetch_newest(context, scope, from, first);
+            }
             GroupMessage::Fetch { from: first, up_to, .. } => self.on_fetch(context, scope, from, first, up_to),
             GroupMessage::Fetched { first, entries, closed, trimmed, .. } => {
                 self.saw_closed(from, closed);
+                if scope.is_of_values() {
+                    return self.on_fetched_newest(context, scope, first, &entries, closed);
+                }
                 self.on_fetched(context, scope, from, first, &entries, closed, trimmed);
             }
             GroupMessage::AskAccepted { from: first, up_to, .. } => {
@@ -127,10 +145,19 @@ impl Log {
             GroupMessage::AskConfiguration
             | GroupMessage::Configured { .. }
             | GroupMessage::Fenced
-            | GroupMessage::SyncAsk
+            | GroupMessage::SyncAsk { .. }
             | GroupMessage::SyncAnswer { .. }
+            | GroupMessage::CompareAsk { .. }
+            | GroupMessage::Compare { .. }
             | GroupMessage::Positions { .. } => unreachable!("handled by the group"),
         }
+    }
+
+    /// Queues a record that must be synced.
+    fn persist(&mut self, context: &mut Context, record: Record) -> Queued {
+        let queued = context.persist(record);
+        self.last_record = Some(queued);
+        queued
     }
 
     /// Marks the log for the next flush, and as busy.
@@ -187,6 +214,9 @@ impl Log {
 
     /// Does everything that is due: once per poll for logs that something happened to, and whenever a timer runs out.
     pub(crate) fn flush(&mut self, context: &mut Context, scope: &Scope) {
+        if scope.is_of_values() {
+            return self.flush_values(context, scope);
+        }
         self.expire(context, scope);
         self.route_pending(context, scope);
         self.seek_ownership(context, scope);

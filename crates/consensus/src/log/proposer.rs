@@ -110,6 +110,10 @@ enum Findings {
 }
 
 impl Owning {
+    pub(super) fn has_nothing_in_flight(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// What arrives while this node's disk writes the batch before travels together, unless the others chose that already: it
     /// could not be written here sooner, and fewer, larger batches cost every member less. A slow disk holds up nothing for long.
     fn gathers_until(&self, scope: &Scope, context: &Context) -> Option<Time> {
@@ -366,6 +370,7 @@ impl Log {
     fn become_owner(&mut self, context: &mut Context, scope: &Scope, values: Vec<(Slot, Entry)>) {
         let Stage::Preparing(preparing) = &self.proposer.stage else { unreachable!("only phase 1 leads to ownership") };
         let ballot = preparing.ballot;
+        assert!(!scope.is_of_values() || values.len() <= 1, "a log of values has one open slot");
         let base = self.learner.closed.next();
         self.proposer.stage = Stage::Owning(Owning {
             ballot,
@@ -448,7 +453,7 @@ impl Log {
         self.send_notice(context, scope);
     }
 
-    fn send_batch(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>) {
+    pub(super) fn send_batch(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>) {
         self.mark_proposed(&entries);
         let chosen_base = {
             let Stage::Owning(owning) = &self.proposer.stage else { unreachable!("only an owner proposes") };
@@ -552,7 +557,7 @@ impl Log {
         }
     }
 
-    fn send_notice(&mut self, context: &mut Context, scope: &Scope) {
+    pub(super) fn send_notice(&mut self, context: &mut Context, scope: &Scope) {
         if !std::mem::take(&mut self.proposer.notice_due) {
             return;
         }
@@ -562,8 +567,25 @@ impl Log {
         context.send(scope, to, GroupMessage::Chosen { log: self.id, range });
     }
 
+    /// What is in flight and unanswered by this member goes to it again now: it can accept it only since this moment.
+    pub(super) fn send_in_flight_to(&mut self, context: &mut Context, scope: &Scope, to: NodeId) {
+        let Stage::Owning(owning) = &self.proposer.stage else { return };
+        let Some(index) = scope.configuration.index(to) else { return };
+        for batch in owning.batches.iter().filter(|batch| !batch.acks.contains(index)) {
+            let body = GroupMessage::Accept {
+                log: self.id,
+                ballot: owning.ballot,
+                first: batch.first,
+                entries: batch.entries.clone(),
+                chosen: None,
+                answer_to: context.node,
+            };
+            context.send(scope, [to], body);
+        }
+    }
+
     /// What a live member has not answered for a while goes to it again, oldest first, within one message's bytes.
-    fn send_again(&mut self, context: &mut Context, scope: &Scope) {
+    pub(super) fn send_again(&mut self, context: &mut Context, scope: &Scope) {
         let audience = self.audience(context, scope);
         let id = self.id;
         let Stage::Owning(owning) = &mut self.proposer.stage else { return };

@@ -23,7 +23,6 @@ pub(super) struct Reader {
     /// Readers that join the next round. Without a token: this node itself, to have open slots finished.
     waiting: VecDeque<Waiting>,
     rounds: BTreeMap<u64, Round>,
-    last_round: u64,
     finish: Finish,
     /// No reader's deadline is before this.
     earliest: Option<Time>,
@@ -69,6 +68,15 @@ impl Reader {
         let rounds = self.rounds.values().map(|round| round.again_at);
         let finish = self.finish.again_at.filter(|_| !self.rounds.is_empty());
         rounds.chain(finish).chain(self.earliest).min().unwrap_or(Time::NEVER)
+    }
+
+    /// Whether anybody on this node waits for a barrier.
+    pub(super) fn has_readers(&self) -> bool {
+        self.readers().any(|reader| reader.token.is_some())
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.rounds.is_empty()
     }
 
     fn add(&mut self, reader: Waiting) {
@@ -131,14 +139,11 @@ impl Log {
         self.finish_late_barriers(context, scope);
     }
 
-    fn begin_round(&mut self, context: &Context) {
+    fn begin_round(&mut self, context: &mut Context) {
         if self.reader.waiting.is_empty() || self.reader.rounds.len() >= bounds::READ_ROUNDS_MAX {
             return;
         }
-        // An answer to a round of an earlier start must not count in one of this: it may tell of older times.
-        let first = if is_planted(SeededBug::ReadRoundsBeginAgain) { 0 } else { context.start.0 << 32 };
-        self.reader.last_round = self.reader.last_round.max(first) + 1;
-        let number = self.reader.last_round;
+        let number = context.next_read_round();
         let round = Round {
             readers: self.reader.waiting.drain(..).collect(),
             answers: BTreeMap::new(),
@@ -260,7 +265,7 @@ impl Log {
         for token in self.reader.readers().filter_map(|reader| reader.token).collect::<Vec<_>>() {
             context.effect(Effect::Barrier { token, result: Err(why.clone()) });
         }
-        self.reader = Reader { last_round: self.reader.last_round, ..Reader::default() };
+        self.reader = Reader::default();
     }
 
     /// The epoch moved: answers of the old one count no more; the readers ask again.
