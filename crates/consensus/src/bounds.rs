@@ -174,3 +174,6 @@ pub const COMPARISON_AHEAD: usize = 16;
 
 /// Lists of logs that the disk is asked for at a time, for a group: two for each member; more are dropped and asked for again.
 pub const LISTS_MAX: usize = 2 * MEMBERS_MAX;
+
+/// Logs that left memory unfinished and are remembered for it: what is beyond waits for the next comparison or use.
+pub const UNFINISHED_LOGS_MAX: usize = 1 << 16;

@@ -58,6 +58,16 @@ impl Group {
         }
     }
 
+    /// A member went out of contact: what it alone would have told, the others may tell.
+    pub(crate) fn compare_without(&mut self, context: &mut Context, lost: NodeId) {
+        let configuration = self.scope.configuration.clone();
+        for node in configuration.members.iter().map(|member| member.node).filter(|node| *node != lost) {
+            if context.peers.is_live(node, context.now) {
+                self.compare_with(context, node);
+            }
+        }
+    }
+
     /// Members that this node was in contact with before it knew that they are members.
     pub(crate) fn compare_with_new_members(&mut self, context: &mut Context, before: &[NodeId]) {
         let configuration = self.scope.configuration.clone();
@@ -149,7 +159,7 @@ impl Group {
             }
             for id in comparison.open.iter().copied().take(bounds::COMPARISON_AHEAD) {
                 if self.has_room_to_look(context) {
-                    self.work(context, id, Work::Settle);
+                    self.work(context, id, Work::Look);
                 }
             }
         }

@@ -259,8 +259,10 @@ impl Group {
         if self.scope.configuration.index(node).is_none() || !self.scope.is_member() {
             return;
         }
-        if live {
+        if live || restarted {
             self.compare_with(context, node);
+        } else {
+            self.compare_without(context, node);
         }
         if live && !self.scope.is_of_values() {
             let logs = self.logs.values().map(|log| log.position(&self.scope)).collect();

@@ -136,6 +136,7 @@ impl Group {
         self.expire_changes(context);
         self.expire_waiting(context);
         self.go_on_comparing(context);
+        self.look_at_unfinished(context);
         self.control_ask(context);
         self.resume_if_due(context);
         self.finish_if_due(context);

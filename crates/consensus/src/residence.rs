@@ -16,7 +16,7 @@ use crate::message::{GroupMessage, LogPosition};
 use crate::recovered::RecoveredLog;
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Something that concerns one log.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub(crate) enum Work {
     SeeTo(Slot),
     /// Its content there was found damaged.
     Damaged(Slot),
-    /// It has an open slot that is to be settled.
-    Settle,
+    /// It was not settled when it left memory, or before: this node finds out where it stands.
+    Look,
     /// A caller's proposal.
     Propose { entry: Entry, deadline: Time },
     /// A caller's read.
@@ -94,6 +94,9 @@ pub(crate) struct Residence {
     earliest: Option<Time>,
     /// Closed-up-to of logs unloaded lately: what a peer says of them need not load them again.
     unloaded: BTreeMap<LogId, Slot>,
+    /// Logs that had to leave memory with something unfinished that nobody waits for: looked at again, one by one.
+    unfinished: BTreeSet<LogId>,
+    look_at: Option<Time>,
 }
 
 impl Residence {
@@ -161,7 +164,7 @@ impl Residence {
     }
 
     pub(crate) fn next_deadline(&self) -> Time {
-        self.earliest.unwrap_or(Time::NEVER)
+        self.earliest.unwrap_or(Time::NEVER).min(self.look_at.unwrap_or(Time::NEVER))
     }
 }
 
@@ -209,6 +212,7 @@ impl Group {
         self.logs.insert(id, log);
         self.residence.touch(id);
         self.residence.unloaded.remove(&id);
+        self.residence.unfinished.remove(&id);
         for work in waiting {
             match work {
                 // The epoch may be another one by now.
@@ -232,7 +236,7 @@ impl Group {
             Work::Position { from, position } => log.saw_position(context, scope, from, &position),
             Work::SeeTo(slot) => log.see_to(context, scope, slot),
             Work::Damaged(slot) => log.damaged(context, scope, slot),
-            Work::Settle => log.wake(context, scope),
+            Work::Look => log.look(context, scope),
             Work::Propose { entry, deadline } => log.propose(context, scope, entry, deadline),
             Work::Read { token, deadline } => log.read(context, scope, token, deadline),
             Work::HandOver { to } => log.hand_over(context, scope, to),
@@ -283,6 +287,22 @@ impl Group {
         }
     }
 
+    /// One of the logs that left memory unfinished is loaded again, if there is room.
+    pub(crate) fn look_at_unfinished(&mut self, context: &mut Context) {
+        if self.residence.look_at.is_none_or(|at| context.now < at) {
+            return;
+        }
+        self.residence.look_at = None;
+        if self.has_room_to_look(context) {
+            if let Some(id) = self.residence.unfinished.pop_first() {
+                self.work(context, id, Work::Look);
+            }
+        }
+        if !self.residence.unfinished.is_empty() {
+            self.residence.look_at = Some(context.now + context.options.retry_interval());
+        }
+    }
+
     /// This node is no member any more.
     pub(crate) fn refuse_all_waiting(&mut self, context: &mut Context) {
         let has_caller = |work: &Work| work.deadline().is_some();
@@ -323,6 +343,11 @@ impl Group {
             let Some(id) = self.least_needed(context) else { return };
             let log = self.logs.remove(&id).expect("it was in memory");
             self.residence.remove(id, log.closed());
+            if !log.is_idle() && self.residence.unfinished.len() < bounds::UNFINISHED_LOGS_MAX {
+                self.residence.unfinished.insert(id);
+                let pause = context.options.retry_interval();
+                self.residence.look_at.get_or_insert(context.now + pause);
+            }
             context.effect(Effect::Unloaded { group: self.scope.group, log: id });
         }
     }

@@ -104,7 +104,9 @@ impl Cluster {
 
     /// Shows now and then what a core holds in its queues.
     fn look_at_bounds(&mut self, id: NodeId) {
-        if !self.report.events.is_multiple_of(BOUNDS_EVERY) || self.nodes[&id].faces.is_empty() {
+        if !self.report.events.is_multiple_of(BOUNDS_EVERY)
+            || (self.nodes[&id].faces.is_empty() && self.plan.values == 0)
+        {
             return;
         }
         let node = &self.nodes[&id];
@@ -113,7 +115,10 @@ impl Cluster {
         let ids = node.faces.values().map(|face| (face.remembered_ids(), self.plan.id_window)).collect::<Vec<_>>();
         let open =
             self.workload.proposals.range((id, OperationId::NONE)..).take_while(|((at, _), _)| *at == id).count();
-        self.watch.see(self.now, &Observation::Rested { node: id, status: &status, open, ids: &ids });
+        self.watch.see(
+            self.now,
+            &Observation::Rested { node: id, status: &status, open, ids: &ids, resident: self.plan.resident_logs_max },
+        );
     }
 
     pub(crate) fn plan_wake(&mut self, id: NodeId) {
@@ -136,7 +141,7 @@ impl Cluster {
             }
             Effect::Send { to, message } => self.send(id, &to, &message),
             Effect::Deliver { group, log, slot, entry } => self.deliver(id, (group, log), slot, &entry),
-            Effect::Proposed { id: operation, outcome, .. } => self.proposed(id, operation, &outcome),
+            Effect::Proposed { log, id: operation, outcome, .. } => self.proposed(id, log, operation, &outcome),
             Effect::Barrier { token, result } => {
                 self.watch.see(now, &Observation::Barrier { node: id, token, result: &result });
                 self.workload.reads.remove(&(id, token));
@@ -145,12 +150,25 @@ impl Cluster {
                     Err(_) => self.workload.refused += 1,
                 }
                 self.probe_read(id, token, result.is_ok());
+                self.value_read(id, token, result.ok());
             }
             Effect::ReadEntries { token, group, log, from, up_to, bytes_max } => {
                 let life = self.life(id);
                 let wait = self.disk_time(id);
                 let event = Event::EntriesRead { node: id, life, token, place: (group, log), from, up_to, bytes_max };
                 self.schedule.at(now + wait, event);
+            }
+            Effect::LoadLog { log, .. } => {
+                let (life, wait) = (self.life(id), self.disk_time(id));
+                self.schedule.at(now + wait, Event::LogLoaded { node: id, life, log });
+            }
+            Effect::ListLogs { token, after, count_max, .. } => {
+                let (life, wait) = (self.life(id), self.disk_time(id));
+                self.schedule.at(now + wait, Event::LogsListed { node: id, life, token, after, count_max });
+            }
+            Effect::Unloaded { group, log } => {
+                self.watch.see(now, &Observation::Unloaded { node: id, group, log });
+                self.values.unloaded(id, log);
             }
             Effect::NeedState { group, log, from, donors } => {
                 self.tell(format_args!("{id} needs a state of {log} from slot {from}, donors {donors:?}"));
@@ -199,6 +217,9 @@ impl Cluster {
         if self.watch.violation.is_some() {
             return;
         }
+        if self.plan.values > 0 {
+            return self.value_delivered(id, log, slot, entry);
+        }
         let options = self.face_options();
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         let face = node.faces.entry(place).or_insert_with(|| Face::new(options));
@@ -209,11 +230,14 @@ impl Cluster {
         self.watch.see(self.now, &Observation::Applied { node: id, group, log, slot, passed });
     }
 
-    pub(crate) fn proposed(&mut self, node: NodeId, id: OperationId, outcome: &ProposalOutcome) {
-        self.watch.see(self.now, &Observation::Proposed { node, id, outcome });
+    pub(crate) fn proposed(&mut self, node: NodeId, log: LogId, id: OperationId, outcome: &ProposalOutcome) {
+        self.watch.see(self.now, &Observation::Proposed { node, log, id, outcome });
         let Some(entry) = self.workload.proposals.remove(&(node, id)) else { return };
         match outcome {
-            ProposalOutcome::Chosen(_) => self.workload.chosen += 1,
+            ProposalOutcome::Chosen(_) => {
+                self.workload.chosen += 1;
+                self.value_was_chosen(node);
+            }
             ProposalOutcome::Failed(_) => self.workload.failed += 1,
             ProposalOutcome::Unknown => {
                 self.workload.unknown += 1;

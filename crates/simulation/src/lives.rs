@@ -57,6 +57,7 @@ impl Cluster {
             failure_timeout: Duration::from_micros(self.plan.failure_timeout),
             log_keep_entries: self.plan.log_keep_entries,
             log_ahead_bytes: self.plan.log_ahead_bytes,
+            resident_logs_max: self.plan.resident_logs_max,
             ..CoreOptions::default()
         };
         let seed = self.random.number();
@@ -110,6 +111,7 @@ impl Cluster {
             self.became_unknown(entry);
         }
         self.member_crashed(id);
+        self.values.crashed(id);
         let wait = self.random.waiting_time(self.plan.down_for);
         self.schedule.at(now + wait, Event::Restart { node: id });
     }

@@ -2,7 +2,7 @@
 
 use consensus::{
     Configuration, Entry, GroupId, LogId, Message, NodeId, NodeStatus, OperationId, ProposalOutcome, Record, Recovered,
-    Refusal, Sequence, Slot, Start, Token,
+    RecoveredLog, Refusal, Sequence, Slot, Start, Token,
 };
 
 use crate::face::Passed;
@@ -64,6 +64,26 @@ pub enum Observation<'a> {
         /// The entry.
         entry: &'a Entry,
     },
+    /// A log of values is taken into memory.
+    Loaded {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// What the disk says of it.
+        loaded: &'a RecoveredLog,
+    },
+    /// A log of values left memory.
+    Unloaded {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+    },
     /// A face passed a slot, with or without effect.
     Applied {
         /// Where.
@@ -100,6 +120,8 @@ pub enum Observation<'a> {
         open: usize,
         /// Of each face: ids remembered, and how many it may.
         ids: &'a [(usize, usize)],
+        /// Logs of values that may be in memory.
+        resident: usize,
     },
     /// A face's state was replaced by a copy.
     Installed {
@@ -141,6 +163,8 @@ pub enum Observation<'a> {
     Proposed {
         /// Where.
         node: NodeId,
+        /// The log.
+        log: LogId,
         /// The operation.
         id: OperationId,
         /// The answer.
@@ -150,6 +174,8 @@ pub enum Observation<'a> {
     Reading {
         /// Where.
         node: NodeId,
+        /// The log.
+        log: LogId,
         /// The reader.
         token: Token,
     },
@@ -181,6 +207,8 @@ impl Observation<'_> {
             | Observation::Queued { node, .. }
             | Observation::Durable { node, .. }
             | Observation::Delivered { node, .. }
+            | Observation::Loaded { node, .. }
+            | Observation::Unloaded { node, .. }
             | Observation::Applied { node, .. }
             | Observation::Checkpointed { node, .. }
             | Observation::Rested { node, .. }

@@ -73,6 +73,8 @@ pub(super) struct Owning {
     bytes: usize,
     /// When what is unanswered goes out again.
     pub(super) again_at: Time,
+    /// In a log of values: the newest value, for members that have not accepted it yet. Nobody else would tell them of it.
+    untold: Option<Batch>,
     /// Handing over: nothing new is proposed until then.
     pub(super) yielding_until: Option<Time>,
 }
@@ -110,6 +112,11 @@ enum Findings {
 }
 
 impl Owning {
+    /// Whether every member that is heard has what is chosen.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.untold.is_none()
+    }
+
     pub(super) fn has_nothing_in_flight(&self) -> bool {
         self.batches.is_empty()
     }
@@ -152,7 +159,8 @@ impl Proposer {
             Stage::Idle => Time::NEVER,
             Stage::Preparing(preparing) => preparing.asked_at,
             Stage::Owning(owning) => {
-                let again = if owning.batches.is_empty() { Time::NEVER } else { owning.again_at };
+                let nothing = owning.batches.is_empty() && owning.untold.is_none();
+                let again = if nothing { Time::NEVER } else { owning.again_at };
                 let gathering = self.gathering_until.unwrap_or(Time::NEVER);
                 again.min(owning.yielding_until.unwrap_or(Time::NEVER)).min(gathering)
             }
@@ -379,6 +387,7 @@ impl Log {
             batches: VecDeque::new(),
             slots: 0,
             bytes: 0,
+            untold: None,
             again_at: Time::NEVER,
             yielding_until: None,
         });
@@ -514,6 +523,9 @@ impl Log {
             batch.acks.insert(index);
             batch.chosen = batch.chosen || is_quorum(scope, batch.acks);
         }
+        if let Some(untold) = owning.untold.as_mut().filter(|untold| untold.first == first) {
+            untold.acks.insert(index);
+        }
         let mut closed = self.learner.closed;
         for batch in owning.batches.iter().take_while(|batch| batch.chosen) {
             closed = closed.max(batch.last);
@@ -536,6 +548,7 @@ impl Log {
                         self.origins.count(context.now, entry.id());
                     }
                     *notice_due = true;
+                    owning.untold = Some(batch).filter(|_| scope.is_of_values());
                 }
                 // Others may have finished a part of a batch. Who restarted since would refuse that part, and with it the rest.
                 if let Some(batch) = owning.batches.front_mut().filter(|batch| batch.first <= closed) {
@@ -571,7 +584,7 @@ impl Log {
     pub(super) fn send_in_flight_to(&mut self, context: &mut Context, scope: &Scope, to: NodeId) {
         let Stage::Owning(owning) = &self.proposer.stage else { return };
         let Some(index) = scope.configuration.index(to) else { return };
-        for batch in owning.batches.iter().filter(|batch| !batch.acks.contains(index)) {
+        for batch in owning.untold.iter().chain(&owning.batches).filter(|batch| !batch.acks.contains(index)) {
             let body = GroupMessage::Accept {
                 log: self.id,
                 ballot: owning.ballot,
@@ -589,16 +602,24 @@ impl Log {
         let audience = self.audience(context, scope);
         let id = self.id;
         let Stage::Owning(owning) = &mut self.proposer.stage else { return };
-        if owning.batches.is_empty() || context.now < owning.again_at {
+        let untold = |batch: &Batch| {
+            let has_it =
+                |node: &NodeId| scope.configuration.index(*node).is_none_or(|index| batch.acks.contains(index));
+            batch.last == self.learner.closed && !audience.iter().all(has_it)
+        };
+        owning.untold = owning.untold.take().filter(untold);
+        if (owning.batches.is_empty() && owning.untold.is_none()) || context.now < owning.again_at {
             return;
         }
         let pause = context.options.retry_interval();
         owning.again_at = context.now + pause;
         let mut budget = bounds::BATCH_BYTES_MAX * 4;
         let mut ahead = 0;
-        for batch in &mut owning.batches {
+        for batch in owning.untold.iter_mut().chain(&mut owning.batches) {
             ahead += batch.bytes;
-            if batch.chosen || context.now - batch.sent_at < pause + context.options.transfer_time(ahead) {
+            if (batch.chosen && batch.last > self.learner.closed)
+                || context.now - batch.sent_at < pause + context.options.transfer_time(ahead)
+            {
                 continue;
             }
             let missing =

@@ -126,10 +126,19 @@ impl Log {
         }
         self.acceptor.open_since = Some(context.now);
         self.acceptor.settle_at = context.now + timeout * 2;
-        if self.reader.waiting.iter().all(|reader| reader.token.is_some()) {
-            self.reader.add(Waiting { token: None, deadline: context.now + timeout * 2 });
+        if self.read_for_itself(context) {
             self.wake(context, scope);
         }
+    }
+
+    /// A read of this node's own: it learns where the log stands, and has open slots finished.
+    pub(super) fn read_for_itself(&mut self, context: &Context) -> bool {
+        let is_first = self.reader.waiting.iter().all(|reader| reader.token.is_some());
+        if is_first {
+            let deadline = context.now + context.options.failure_timeout * 2;
+            self.reader.add(Waiting { token: None, deadline });
+        }
+        is_first
     }
 
     pub(super) fn flush_reads(&mut self, context: &mut Context, scope: &Scope) {
@@ -198,6 +207,7 @@ impl Log {
         if answer.closed > self.learner.closed {
             self.catch_up.aim(answer.closed);
         }
+        self.tell_if_behind(context, scope, from, answer.closed, answer.highest);
         self.saw_ballot(context, scope, answer.promised);
         if let Some(round) = self.reader.rounds.get_mut(&round) {
             if scope.configuration.votes(from) {

@@ -290,13 +290,39 @@ impl Log {
     /// Whether nothing at all is going on.
     pub(crate) fn is_idle(&self) -> bool {
         let closed = self.learner.closed;
-        matches!(self.proposer.stage, Stage::Idle | Stage::Owning(_))
+        let rests = match &self.proposer.stage {
+            Stage::Idle => true,
+            Stage::Preparing(_) => false,
+            Stage::Owning(owning) => owning.has_told_all(),
+        };
+        rests
             && !self.ownership.must_try
             && !self.reader.is_busy()
             && self.learner.recorded == closed
             && self.learner.delivered >= closed
             && self.acceptor.highest() <= closed
             && self.catch_up.target() <= closed
+    }
+
+    /// Finds out where the other members stand, who may be ahead or behind.
+    pub(crate) fn look(&mut self, context: &mut Context, scope: &Scope) {
+        self.read_for_itself(context);
+        self.wake(context, scope);
+    }
+
+    /// A member that lacks the newest value answered a question: it is told.
+    pub(super) fn tell_if_behind(
+        &self,
+        context: &mut Context,
+        scope: &Scope,
+        node: NodeId,
+        closed: Slot,
+        highest: Slot,
+    ) {
+        if scope.is_of_values() && closed.max(highest) < self.learner.closed {
+            let logs = vec![self.position(scope)];
+            context.send(scope, [node], GroupMessage::Positions { logs });
+        }
     }
 
     /// Bytes of values in memory.

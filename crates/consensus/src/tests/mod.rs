@@ -12,3 +12,4 @@ mod replication;
 mod safety;
 mod speed;
 mod turns;
+mod values;

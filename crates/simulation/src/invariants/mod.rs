@@ -10,11 +10,13 @@ mod durable_before_reply;
 mod epochs_fenced;
 mod exactly_once;
 mod linearizable_reads;
+mod newest_value_kept;
 mod no_acknowledged_loss;
 mod one_configuration_per_epoch;
 mod one_value_per_ballot;
 mod promises_monotone;
 mod states_alike;
+mod values_follow;
 
 use std::fmt;
 
@@ -66,6 +68,8 @@ impl Default for Invariants {
             Box::new(answered_once::AnsweredOnce::default()),
             Box::new(states_alike::StatesAlike::default()),
             Box::new(bounded::Bounded),
+            Box::new(newest_value_kept::NewestValueKept::default()),
+            Box::new(values_follow::ValuesFollow::default()),
         ])
     }
 }
