@@ -167,7 +167,8 @@ impl Group {
         false
     }
 
-    fn known_closed_of(&self, id: LogId) -> Slot {
+    /// Closed-up-to of a log that is or was in memory not long ago.
+    pub(crate) fn known_closed_of(&self, id: LogId) -> Slot {
         let loaded = self.logs.get(&id).map(crate::log::Log::closed);
         loaded.or(self.residence.closed_when_unloaded(id)).unwrap_or_default()
     }

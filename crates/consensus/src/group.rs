@@ -7,6 +7,7 @@ use crate::effect::{Effect, Refusal};
 use crate::ids::{Epoch, GroupId, LogId, NodeId};
 use crate::log::Log;
 use crate::message::{GroupMessage, LogPosition};
+use crate::news::News;
 use crate::pages::{Lists, Page};
 use crate::record::Record;
 use crate::recovered::{RecoveredGroup, RecoveredLog};
@@ -91,6 +92,7 @@ pub(crate) struct Group {
     pub(crate) residence: Residence,
     pub(crate) lists: Lists,
     pub(crate) comparisons: Comparisons,
+    pub(crate) news: News,
 }
 
 impl Group {
@@ -122,6 +124,7 @@ impl Group {
             residence: Residence::default(),
             lists: Lists::default(),
             comparisons: Comparisons::default(),
+            news: News::default(),
         }
     }
 
@@ -185,6 +188,8 @@ impl Group {
             GroupMessage::Compare { after, logs, last } => {
                 self.on_compare(context, from, after, Page::new(logs, last));
             }
+            GroupMessage::Newer { number, logs } => self.on_newer(context, from, number, logs),
+            GroupMessage::UpToDate { number } => self.on_up_to_date(context, from, number),
             body => match log_of(&body) {
                 LogId::CONTROL => self.receive_control(context, from, body),
                 id => self.work(context, id, Work::Message { from, epoch, body }),
@@ -288,7 +293,10 @@ impl Group {
 
     /// When the group itself has something to do.
     pub(crate) fn due_at(&self) -> Time {
-        self.change_deadline().min(self.residence.next_deadline()).min(self.comparisons.next_deadline())
+        self.change_deadline()
+            .min(self.residence.next_deadline())
+            .min(self.comparisons.next_deadline())
+            .min(self.news.next_deadline())
     }
 
     pub(crate) fn status(&self, context: &Context) -> GroupStatus {
@@ -349,6 +357,8 @@ fn log_of(body: &GroupMessage) -> LogId {
         | GroupMessage::SyncAnswer { .. }
         | GroupMessage::CompareAsk { .. }
         | GroupMessage::Compare { .. }
+        | GroupMessage::Newer { .. }
+        | GroupMessage::UpToDate { .. }
         | GroupMessage::Positions { .. } => LogId::CONTROL,
     }
 }

@@ -28,6 +28,7 @@ mod input;
 mod log;
 mod membership;
 mod message;
+mod news;
 mod options;
 mod pages;
 mod peers;

@@ -137,6 +137,7 @@ impl Group {
         self.expire_waiting(context);
         self.go_on_comparing(context);
         self.look_at_unfinished(context);
+        self.go_on_with_news(context);
         self.control_ask(context);
         self.resume_if_due(context);
         self.finish_if_due(context);

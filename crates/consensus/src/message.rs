@@ -327,6 +327,19 @@ pub enum GroupMessage {
         /// Whether no more follow.
         last: bool,
     },
+    /// The sender has the values of these slots chosen, and the receiver may not: fetch them, then say so. (Logs of values only.)
+    Newer {
+        /// Names the list.
+        number: u64,
+        /// Logs and slots.
+        #[serde(deserialize_with = "at_most::<GROUP_LOGS_MAX, _, _, _>")]
+        logs: Vec<(LogId, Slot)>,
+    },
+    /// The sender has everything of that list.
+    UpToDate {
+        /// Names the list.
+        number: u64,
+    },
     /// Where the sender's logs of this group stand.
     Positions {
         /// Each log.
@@ -487,7 +500,9 @@ impl Message {
             | GroupMessage::AskConfiguration
             | GroupMessage::Fenced
             | GroupMessage::SyncAsk { .. }
-            | GroupMessage::CompareAsk { .. } => true,
+            | GroupMessage::CompareAsk { .. }
+            | GroupMessage::UpToDate { .. } => true,
+            GroupMessage::Newer { logs, .. } => logs.iter().all(|(_, slot)| slots_ok(&[*slot])),
         };
         if ok {
             Ok(())

@@ -209,10 +209,12 @@ impl Group {
             log.distrust_damage();
         }
         log.touch(context, &self.scope);
+        if self.residence.unfinished.remove(&id) {
+            log.look(context, &self.scope);
+        }
         self.logs.insert(id, log);
         self.residence.touch(id);
         self.residence.unloaded.remove(&id);
-        self.residence.unfinished.remove(&id);
         for work in waiting {
             match work {
                 // The epoch may be another one by now.
@@ -313,14 +315,16 @@ impl Group {
     /// much again: two full nodes that wait for each other's answers still get them.
     fn make_room(&mut self, context: &mut Context, is_new_work: bool) -> bool {
         let most = context.options.resident_logs_max;
-        self.unload_down_to(context, most.saturating_sub(1));
+        self.unload_down_to(context, most.saturating_sub(1), false);
         let limit = if is_new_work { most } else { 2 * most };
         self.residence.count() < limit
     }
 
-    /// Whether a log may be loaded in the background, without pushing out what is in use.
+    /// Whether a log may be loaded in the background: only what is idle gives way.
     pub(crate) fn has_room_to_look(&mut self, context: &mut Context) -> bool {
-        self.make_room(context, true)
+        let most = context.options.resident_logs_max;
+        self.unload_down_to(context, most.saturating_sub(1), true);
+        self.residence.count() < most
     }
 
     /// A log has done what was due: it may have grown, or be one too many that is idle now.
@@ -334,16 +338,19 @@ impl Group {
         if self.residence.bytes > bounds::RESIDENT_BYTES_MAX
             || self.residence.count() > context.options.resident_logs_max
         {
-            self.unload_down_to(context, context.options.resident_logs_max);
+            self.unload_down_to(context, context.options.resident_logs_max, false);
         }
     }
 
-    fn unload_down_to(&mut self, context: &mut Context, count: usize) {
+    fn unload_down_to(&mut self, context: &mut Context, count: usize, only_idle: bool) {
         while self.residence.count() > count || self.residence.bytes > bounds::RESIDENT_BYTES_MAX {
-            let Some(id) = self.least_needed(context) else { return };
+            let Some(id) = self.least_needed(context, only_idle) else { return };
             let log = self.logs.remove(&id).expect("it was in memory");
             self.residence.remove(id, log.closed());
-            if !log.is_idle() && self.residence.unfinished.len() < bounds::UNFINISHED_LOGS_MAX {
+            for node in log.untold(context, &self.scope) {
+                self.news.owe(node, id, log.closed(), context.now);
+            }
+            if !log.is_settled() && self.residence.unfinished.len() < bounds::UNFINISHED_LOGS_MAX {
                 self.residence.unfinished.insert(id);
                 let pause = context.options.retry_interval();
                 self.residence.look_at.get_or_insert(context.now + pause);
@@ -353,14 +360,15 @@ impl Group {
     }
 
     /// Of those that were used least recently: the first that is idle, or else the first that may go at all.
-    fn least_needed(&mut self, context: &Context) -> Option<LogId> {
+    fn least_needed(&mut self, context: &Context, only_idle: bool) -> Option<LogId> {
         let looked: Vec<LogId> = self.residence.by_use.values().copied().take(bounds::UNLOAD_LOOKS_MAX).collect();
         let may_go: Vec<LogId> =
             looked.iter().copied().filter(|id| self.logs[id].may_unload(context, &self.scope)).collect();
-        if may_go.is_empty() {
+        let idle = may_go.iter().find(|id| self.logs[id].is_idle()).copied();
+        let found = if only_idle { idle } else { idle.or(may_go.first().copied()) };
+        if found.is_none() {
             looked.into_iter().for_each(|id| self.residence.touch(id));
-            return None;
         }
-        may_go.iter().find(|id| self.logs[id].is_idle()).or(may_go.first()).copied()
+        found
     }
 }

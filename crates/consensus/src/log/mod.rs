@@ -51,6 +51,8 @@ pub(crate) struct Log {
     busy_at: Option<Time>,
     /// The last record of it that must be synced.
     last_record: Option<Queued>,
+    /// In a log of values: what stands open up to here was not chosen when this node last asked a quorum.
+    void_above: Slot,
 }
 
 impl Log {
@@ -74,6 +76,7 @@ impl Log {
             member_closed: BTreeMap::new(),
             busy_at: None,
             last_record: None,
+            void_above: Slot::ZERO,
         }
     }
 
@@ -149,6 +152,8 @@ impl Log {
             | GroupMessage::SyncAnswer { .. }
             | GroupMessage::CompareAsk { .. }
             | GroupMessage::Compare { .. }
+            | GroupMessage::Newer { .. }
+            | GroupMessage::UpToDate { .. }
             | GroupMessage::Positions { .. } => unreachable!("handled by the group"),
         }
     }

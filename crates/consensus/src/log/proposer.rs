@@ -117,6 +117,11 @@ impl Owning {
         self.untold.is_none()
     }
 
+    pub(super) fn has_told(&self, scope: &Scope, node: NodeId) -> bool {
+        let index = scope.configuration.index(node);
+        self.untold.as_ref().is_none_or(|batch| index.is_none_or(|index| batch.acks.contains(index)))
+    }
+
     pub(super) fn has_nothing_in_flight(&self) -> bool {
         self.batches.is_empty()
     }
@@ -499,7 +504,7 @@ impl Log {
     }
 
     /// Members worth sending to: this node and all that are heard. Others fetch when they come back.
-    fn audience(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
+    pub(super) fn audience(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
         let heard = |node: &NodeId| context.peers.hears(*node, context.now);
         scope.configuration.members.iter().map(|member| member.node).filter(heard).collect()
     }

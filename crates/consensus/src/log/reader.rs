@@ -131,7 +131,7 @@ impl Log {
         }
     }
 
-    /// A read of this node's own: it learns where the log stands, and has open slots finished.
+    /// A read of this node's own, if none waits: it learns where the log stands, and has open slots finished.
     pub(super) fn read_for_itself(&mut self, context: &Context) -> bool {
         let is_first = self.reader.waiting.iter().all(|reader| reader.token.is_some());
         if is_first {
@@ -207,7 +207,6 @@ impl Log {
         if answer.closed > self.learner.closed {
             self.catch_up.aim(answer.closed);
         }
-        self.tell_if_behind(context, scope, from, answer.closed, answer.highest);
         self.saw_ballot(context, scope, answer.promised);
         if let Some(round) = self.reader.rounds.get_mut(&round) {
             if scope.configuration.votes(from) {
@@ -232,6 +231,9 @@ impl Log {
         for (number, barrier) in done {
             let round = self.reader.rounds.remove(&number).expect("it was there");
             self.catch_up.aim(barrier);
+            if barrier <= self.learner.closed {
+                self.void_above = self.acceptor.highest();
+            }
             for token in round.readers.into_iter().filter_map(|reader| reader.token) {
                 context.effect(Effect::Barrier { token, result: Ok(barrier) });
             }

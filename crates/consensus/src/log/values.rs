@@ -289,40 +289,34 @@ impl Log {
 
     /// Whether nothing at all is going on.
     pub(crate) fn is_idle(&self) -> bool {
-        let closed = self.learner.closed;
         let rests = match &self.proposer.stage {
             Stage::Idle => true,
             Stage::Preparing(_) => false,
             Stage::Owning(owning) => owning.has_told_all(),
         };
-        rests
-            && !self.ownership.must_try
-            && !self.reader.is_busy()
-            && self.learner.recorded == closed
+        rests && !self.ownership.must_try && !self.reader.is_busy() && self.is_settled()
+    }
+
+    /// Whether this node has all of it that it knows of, and nothing in it is open.
+    pub(crate) fn is_settled(&self) -> bool {
+        let closed = self.learner.closed;
+        self.learner.recorded == closed
             && self.learner.delivered >= closed
-            && self.acceptor.highest() <= closed
+            && self.acceptor.highest() <= closed.max(self.void_above)
             && self.catch_up.target() <= closed
     }
 
-    /// Finds out where the other members stand, who may be ahead or behind.
+    /// Finds out at once where the other members stand, and has an open slot finished that was chosen.
     pub(crate) fn look(&mut self, context: &mut Context, scope: &Scope) {
         self.read_for_itself(context);
         self.wake(context, scope);
     }
 
-    /// A member that lacks the newest value answered a question: it is told.
-    pub(super) fn tell_if_behind(
-        &self,
-        context: &mut Context,
-        scope: &Scope,
-        node: NodeId,
-        closed: Slot,
-        highest: Slot,
-    ) {
-        if scope.is_of_values() && closed.max(highest) < self.learner.closed {
-            let logs = vec![self.position(scope)];
-            context.send(scope, [node], GroupMessage::Positions { logs });
-        }
+    /// Members in contact that have not accepted the newest value, as far as its proposer knows.
+    pub(crate) fn untold(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
+        let Stage::Owning(owning) = &self.proposer.stage else { return Vec::new() };
+        let heard = self.audience(context, scope).into_iter();
+        heard.filter(|node| !owning.has_told(scope, *node)).collect()
     }
 
     /// Bytes of values in memory.
