@@ -53,6 +53,8 @@ pub(crate) struct Log {
     last_record: Option<Queued>,
     /// In a log of values: what stands open up to here was not chosen when this node last asked a quorum.
     void_above: Slot,
+    /// In a log of values: the highest slot that each member said it has, accepted or chosen, since the log is in memory.
+    said_to_have: BTreeMap<NodeId, Slot>,
 }
 
 impl Log {
@@ -77,6 +79,7 @@ impl Log {
             busy_at: None,
             last_record: None,
             void_above: Slot::ZERO,
+            said_to_have: BTreeMap::new(),
         }
     }
 
@@ -111,6 +114,7 @@ impl Log {
             GroupMessage::Accepted { ballot, first, last, closed, start, position, .. } => {
                 context.peers.saw_position(from, start, position);
                 self.saw_closed(from, closed);
+                self.says_to_have(scope, from, last);
                 self.on_accepted(context, scope, from, ballot, first, last);
                 self.on_finish_accepted(context, scope, from, ballot, first, last);
             }
@@ -123,6 +127,7 @@ impl Log {
             }
             GroupMessage::ReadAsk { round, .. } => self.on_read_ask(context, scope, from, round),
             GroupMessage::ReadAnswer { round, closed, highest, promised, .. } => {
+                self.says_to_have(scope, from, closed.max(highest));
                 self.saw_closed(from, closed);
                 self.on_read_answer(context, scope, from, round, reader::Answer { closed, highest, promised });
             }

@@ -312,11 +312,24 @@ impl Log {
         self.wake(context, scope);
     }
 
-    /// Members in contact that have not accepted the newest value, as far as its proposer knows.
+    pub(super) fn says_to_have(&mut self, scope: &Scope, node: NodeId, slot: Slot) {
+        if scope.is_of_values() {
+            let known = self.said_to_have.entry(node).or_default();
+            *known = (*known).max(slot);
+        }
+    }
+
+    /// Members in contact that have not accepted the newest value, as far as its proposer or their own answers say.
     pub(crate) fn untold(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
-        let Stage::Owning(owning) = &self.proposer.stage else { return Vec::new() };
-        let heard = self.audience(context, scope).into_iter();
-        heard.filter(|node| !owning.has_told(scope, *node)).collect()
+        let proposed = match &self.proposer.stage {
+            Stage::Owning(owning) => Some(owning),
+            _ => None,
+        };
+        let lacks = |node: &NodeId| {
+            let said = self.said_to_have.get(node).is_some_and(|slot| *slot < self.learner.closed);
+            *node != context.node && (said || proposed.is_some_and(|owning| !owning.has_told(scope, *node)))
+        };
+        self.audience(context, scope).into_iter().filter(lacks).collect()
     }
 
     /// Bytes of values in memory.
