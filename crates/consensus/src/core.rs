@@ -123,10 +123,7 @@ impl Core {
             Input::Message { from, message } => self.receive(from, message),
             Input::Persisted { sequence } => {
                 context.persisted(sequence);
-                for group in self.groups.values_mut() {
-                    let Group { logs, scope, .. } = group;
-                    logs.values_mut().for_each(|log| log.note_durable(context, scope));
-                }
+                self.groups.values_mut().for_each(|group| group.note_durable(context));
             }
             Input::Connected { node } => self.send_heartbeat(vec![node]),
             Input::Disconnected { node } => {
@@ -275,11 +272,7 @@ impl Core {
             if group.due_at() <= now {
                 self.context.dirty_groups.insert(*id);
             }
-            for (log_id, log) in &group.logs {
-                if log.next_deadline(now) <= now {
-                    self.context.dirty.insert((*id, *log_id));
-                }
-            }
+            self.context.dirty.extend(group.logs_due(now).into_iter().map(|log| (*id, log)));
         }
     }
 

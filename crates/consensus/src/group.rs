@@ -287,8 +287,27 @@ impl Group {
     }
 
     pub(crate) fn next_deadline(&self, now: Time) -> Time {
+        if self.scope.is_of_values() {
+            return self.residence.first_due().min(self.due_at());
+        }
         let logs = self.logs.values().map(|log| log.next_deadline(now)).min().unwrap_or(Time::NEVER);
         logs.min(self.due_at())
+    }
+
+    /// Logs whose time has come.
+    pub(crate) fn logs_due(&self, now: Time) -> Vec<LogId> {
+        if self.scope.is_of_values() {
+            return self.residence.due_by(now).collect();
+        }
+        self.logs.iter().filter(|(_, log)| log.next_deadline(now) <= now).map(|(id, _)| *id).collect()
+    }
+
+    /// Records of the group became durable.
+    pub(crate) fn note_durable(&mut self, context: &Context) {
+        // A log of values looks when it is asked: there may be thousands.
+        if !self.scope.is_of_values() {
+            self.logs.values_mut().for_each(|log| log.note_durable(context, &self.scope));
+        }
     }
 
     /// When the group itself has something to do.

@@ -81,9 +81,11 @@ impl Work {
 /// The bookkeeping of a group's logs of values; empty in a group of sequences.
 #[derive(Debug, Default)]
 pub(crate) struct Residence {
-    /// Logs in memory, by their last use, and the other way round with their bytes.
+    /// Logs in memory, and by their last use.
+    used: BTreeMap<LogId, Use>,
     by_use: BTreeMap<u64, LogId>,
-    used: BTreeMap<LogId, (u64, usize)>,
+    /// Those that have something to do without being asked, by when: nobody looks at the others, however many there are.
+    due: BTreeSet<(Time, LogId)>,
     uses: u64,
     bytes: usize,
     /// Logs asked from the disk, with what waits for them.
@@ -99,31 +101,49 @@ pub(crate) struct Residence {
     look_at: Option<Time>,
 }
 
+/// A log in memory.
+#[derive(Debug)]
+struct Use {
+    /// Counts uses.
+    at: u64,
+    bytes: usize,
+    due: Time,
+}
+
 impl Residence {
     fn touch(&mut self, log: LogId) {
         self.uses += 1;
-        let bytes = match self.used.get(&log) {
-            Some((at, bytes)) => {
-                self.by_use.remove(at);
-                *bytes
-            }
-            None => 0,
-        };
-        self.used.insert(log, (self.uses, bytes));
+        let known = self.used.entry(log).or_insert(Use { at: 0, bytes: 0, due: Time::NEVER });
+        self.by_use.remove(&known.at);
+        known.at = self.uses;
         self.by_use.insert(self.uses, log);
     }
 
-    fn weigh(&mut self, log: LogId, bytes: usize) {
-        if let Some((_, known)) = self.used.get_mut(&log) {
-            self.bytes = self.bytes - *known + bytes;
-            *known = bytes;
+    fn note(&mut self, log: LogId, bytes: usize, due: Time) {
+        let Some(known) = self.used.get_mut(&log) else { return };
+        self.bytes = self.bytes - known.bytes + bytes;
+        known.bytes = bytes;
+        if known.due != due {
+            self.due.remove(&(known.due, log));
+            self.due.extend((due != Time::NEVER).then_some((due, log)));
+            known.due = due;
         }
     }
 
+    /// Logs whose time has come.
+    pub(crate) fn due_by(&self, now: Time) -> impl Iterator<Item = LogId> + '_ {
+        self.due.iter().take_while(move |(at, _)| *at <= now).map(|(_, log)| *log)
+    }
+
+    pub(crate) fn first_due(&self) -> Time {
+        self.due.first().map_or(Time::NEVER, |(at, _)| *at)
+    }
+
     fn remove(&mut self, log: LogId, closed: Slot) {
-        if let Some((at, bytes)) = self.used.remove(&log) {
-            self.by_use.remove(&at);
-            self.bytes -= bytes;
+        if let Some(known) = self.used.remove(&log) {
+            self.by_use.remove(&known.at);
+            self.due.remove(&(known.due, log));
+            self.bytes -= known.bytes;
         }
         if self.unloaded.len() >= 4 * bounds::RESIDENT_LOGS_MAX {
             self.unloaded.clear();
@@ -228,10 +248,12 @@ impl Group {
     }
 
     fn work_now(&mut self, context: &mut Context, id: LogId, work: Work) {
+        let log = self.logs.get_mut(&id).expect("it is in memory");
         if self.scope.is_of_values() {
             self.residence.touch(id);
+            // When it is due is noted when it is flushed.
+            log.wake(context, &self.scope);
         }
-        let log = self.logs.get_mut(&id).expect("it is in memory");
         let scope = &self.scope;
         match work {
             Work::Message { from, body, .. } => log.receive(context, scope, from, body),
@@ -333,7 +355,7 @@ impl Group {
             return;
         }
         if let Some(log) = self.logs.get(&id) {
-            self.residence.weigh(id, log.bytes());
+            self.residence.note(id, log.bytes(), log.next_deadline(context.now));
         }
         if self.residence.bytes > bounds::RESIDENT_BYTES_MAX
             || self.residence.count() > context.options.resident_logs_max
