@@ -321,9 +321,12 @@ impl Core {
         }
         let now = self.context.now;
         let within = self.context.options.failure_timeout * 3;
-        let logs: Vec<LogPosition> = self
-            .groups
-            .values()
+        // Thousands of logs of values must not push a sequence out, whose members rely on it.
+        let (of_values, of_sequences): (Vec<&Group>, Vec<&Group>) =
+            self.groups.values().partition(|group| group.scope.is_of_values());
+        let logs: Vec<LogPosition> = of_sequences
+            .into_iter()
+            .chain(of_values)
             .flat_map(|group| {
                 group.logs.values().filter(|log| log.is_busy(now, within)).map(|log| log.position(&group.scope))
             })

@@ -20,8 +20,11 @@ pub(super) struct ManyLogs {
     /// Readers whose barrier is not known yet.
     asking: BTreeMap<Token, (Reader, LogId, Time)>,
     /// Readers whose barrier is known, and not reached here.
-    waiting: BTreeMap<(GroupId, LogId), Vec<(Slot, Reader, Time)>>,
+    waiting: BTreeMap<(GroupId, LogId), Vec<Waiting>>,
 }
+
+/// A reader, its barrier and its deadline.
+type Waiting = (Slot, Reader, Time);
 
 impl ManyLogs {
     pub(super) fn in_memory(&self) -> usize {
