@@ -589,7 +589,14 @@ impl Log {
     pub(super) fn send_in_flight_to(&mut self, context: &mut Context, scope: &Scope, to: NodeId) {
         let Stage::Owning(owning) = &self.proposer.stage else { return };
         let Some(index) = scope.configuration.index(to) else { return };
-        for batch in owning.untold.iter().chain(&owning.batches).filter(|batch| !batch.acks.contains(index)) {
+        // With nothing in flight its acceptance of the newest value says that it has it.
+        for batch in owning
+            .untold
+            .iter()
+            .filter(|_| owning.batches.is_empty())
+            .chain(&owning.batches)
+            .filter(|batch| !batch.acks.contains(index))
+        {
             let body = GroupMessage::Accept {
                 log: self.id,
                 ballot: owning.ballot,
