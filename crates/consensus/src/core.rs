@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::effect::{Effect, ProposalOutcome, Refusal, StopReason};
 use crate::entry::Entry;
 use crate::group::Group;
-use crate::ids::{GroupId, LogId, NodeId, Sequence, Start, Token};
+use crate::ids::{GroupId, LogId, NodeId, Sequence, Slot, Start, Token};
 use crate::input::Input;
 use crate::message::{Heartbeat, Impostor, LogPosition, Message};
 use crate::options::CoreOptions;
@@ -157,11 +157,7 @@ impl Core {
                     group.logs_listed(context, token, logs, last);
                 }
             }
-            Input::Damaged { group, log, slot } => match self.groups.get_mut(&group) {
-                Some(group) if log == LogId::CONTROL => group.control_damaged(context, slot),
-                Some(group) => group.work(context, log, Work::Damaged(slot)),
-                None => {}
-            },
+            Input::Damaged { group, log, slot } => self.damaged(group, log, slot),
             Input::CreateGroup { token, group, name, kind, detail, discipline, member } => {
                 self.create(token, group, [&name, &kind, &detail], discipline, member)
             }
@@ -190,6 +186,14 @@ impl Core {
                     context.persist(Record::Forgotten { group });
                 }
             }
+        }
+    }
+
+    fn damaged(&mut self, group: GroupId, log: LogId, slot: Slot) {
+        match self.groups.get_mut(&group) {
+            Some(group) if log == LogId::CONTROL => group.control_damaged(&mut self.context, slot),
+            Some(group) => group.work(&mut self.context, log, Work::Damaged(slot)),
+            None => {}
         }
     }
 

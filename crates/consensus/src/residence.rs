@@ -48,6 +48,12 @@ impl Work {
         }
     }
 
+    /// What somebody wants done, as opposed to what somebody asks: it may keep a log in memory for as long as it takes.
+    fn is_new(&self) -> bool {
+        let is_forward = |body: &GroupMessage| matches!(body, GroupMessage::Forward { .. });
+        self.deadline().is_some() || matches!(self, Work::Message { body, .. } if is_forward(body))
+    }
+
     fn bytes(&self) -> usize {
         let entries = |entries: &[Entry]| entries.iter().map(Entry::len).sum();
         match self {
@@ -209,7 +215,7 @@ impl Group {
             return;
         }
         if !self.residence.loading.contains_key(&id) {
-            if !self.make_room(context, work.deadline().is_some()) {
+            if !self.make_room(context, work.is_new()) {
                 work.refuse(context, &self.scope, id, Refusal::Full("logs in memory"));
                 return;
             }

@@ -102,14 +102,10 @@ impl Log {
             }
             GroupMessage::Accept { ballot, first, entries, chosen, answer_to, .. } => {
                 // A log of values takes nothing above a slot that it does not know chosen.
-                let before = chosen.filter(|_| scope.is_of_values());
-                if let Some(range) = before {
-                    self.on_chosen(context, scope, from, range);
-                }
+                let (before, after) = if scope.is_of_values() { (chosen, None) } else { (None, chosen) };
+                before.into_iter().for_each(|range| self.on_chosen(context, scope, from, range));
                 self.on_accept(context, scope, ballot, first, &entries, answer_to);
-                if let Some(range) = chosen.filter(|_| before.is_none()) {
-                    self.on_chosen(context, scope, from, range);
-                }
+                after.into_iter().for_each(|range| self.on_chosen(context, scope, from, range));
             }
             GroupMessage::Accepted { ballot, first, last, closed, start, position, .. } => {
                 context.peers.saw_position(from, start, position);
