@@ -4,7 +4,8 @@ use crate::frame::{self, Decoder, CHECKPOINT_PIECE_BYTES};
 use crate::request::{Answer, Origin, Request, RequestNumber};
 use crate::response::{Engine, Outcome, Response, Settled};
 use crate::{
-    DecidedBatch, Error, GroupDescription, GroupId, OperationId, Refusal, RefusalReason, Slot, Status, PROTOCOL_VERSION,
+    DecidedBatch, Error, GroupDescription, GroupId, LogId, OperationId, Refusal, RefusalReason, Slot, Status,
+    PROTOCOL_VERSION,
 };
 use bytes::Bytes;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
@@ -259,6 +260,31 @@ impl Connection {
         let request = Request::Propose { group, id, body, origin, answer: Answer::Always, wait_ms: milliseconds(wait) };
         match self.call(&request, wait)? {
             Response::Outcome(outcome) => Ok(outcome),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Puts a value into a log of values, in place of the one at slot `follows`; the slot at which it stands.
+    pub fn put_value(
+        &mut self,
+        (group, log): (GroupId, LogId),
+        id: OperationId,
+        follows: Slot,
+        value: Bytes,
+        wait: Duration,
+    ) -> Result<Slot, Error> {
+        let request = Request::PutValue { group, log, id, follows, value, wait_ms: milliseconds(wait) };
+        match self.call(&request, wait)? {
+            Response::Outcome(outcome) => Ok(outcome.slot),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The newest value of a log of values, with its slot; at slot zero there is none.
+    pub fn value(&mut self, group: GroupId, log: LogId, wait: Duration) -> Result<(Slot, Bytes), Error> {
+        let request = Request::Value { group, log, wait_ms: milliseconds(wait) };
+        match self.call(&request, wait)? {
+            Response::Value { slot, value } => Ok((slot, value)),
             other => Err(unexpected(&other)),
         }
     }

@@ -32,7 +32,7 @@ pub use response::{Engine, Outcome, Progress, Response, Settled};
 pub use shown::shown;
 pub use status::{GroupStatus, LogStatus, MemberStatus, Metrics, Status};
 
-pub use consensus::{GroupId, NodeId, OperationId, Slot, Start};
+pub use consensus::{GroupId, LogId, NodeId, OperationId, Slot, Start};
 
 /// The version of this protocol. A client that speaks another one is refused at its hello, with both versions named.
 pub const PROTOCOL_VERSION: u32 = 3;

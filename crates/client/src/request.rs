@@ -1,6 +1,6 @@
 //! What a client may ask of the engine.
 
-use crate::{GroupDescription, GroupId, NewMember, NodeId, OperationId, Slot};
+use crate::{GroupDescription, GroupId, LogId, NewMember, NodeId, OperationId, Slot};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +125,32 @@ pub enum Request {
         /// The group.
         group: GroupId,
         /// How long to wait for a quorum, in milliseconds.
+        wait_ms: u32,
+    },
+    /// Puts a value in place of another one of a log of values. Answered by [`crate::Response::Outcome`], or by a refusal: a
+    /// definite one of reason *conflict* if something else was chosen in that place.
+    PutValue {
+        /// The group; one of values.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// The operation's id, of this start of this node.
+        id: OperationId,
+        /// The slot of the value that this one was made from; zero if there is none.
+        follows: Slot,
+        /// The value, at most [`consensus::bounds::PIECE_BYTES`].
+        value: Bytes,
+        /// As in [`Request::Propose`].
+        wait_ms: u32,
+    },
+    /// The newest value of a log of values, as new as everything completed anywhere before this request. Answered by
+    /// [`crate::Response::Value`].
+    Value {
+        /// The group; one of values.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// How long to wait, in milliseconds.
         wait_ms: u32,
     },
     /// What this node knows to have become of an operation; changes nothing. Answered by

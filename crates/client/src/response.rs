@@ -78,6 +78,13 @@ pub enum Response {
         /// Wait until this slot is applied before reading.
         slot: Slot,
     },
+    /// To [`crate::Request::Value`].
+    Value {
+        /// The value's slot; zero if there is none yet.
+        slot: Slot,
+        /// The value.
+        value: Bytes,
+    },
     /// To [`crate::Request::OutcomeOf`] and [`crate::Request::LookUp`].
     Settled(Settled),
     /// To [`crate::Request::LookUp`]: as far as this node has applied the log, it does not hold the operation.

@@ -133,6 +133,10 @@ pub struct Metrics {
     pub loop_turns: u64,
     /// The longest turn of the engine's loop, in microseconds: while it runs nobody is answered.
     pub loop_turn_us_max: u64,
+    /// Logs of values in memory now.
+    pub values_in_memory: u64,
+    /// Logs of values that left memory.
+    pub values_unloaded: u64,
     /// Connections of local clients now.
     pub clients: u64,
 }

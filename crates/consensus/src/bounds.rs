@@ -152,3 +152,36 @@ pub const WAITING_BYTES_MAX: u64 = 1 << 30;
 
 /// Damaged slots of one log that are being fetched again; more are told again when storage looks the next time.
 pub const HEALING_SLOTS_MAX: usize = 4096;
+
+/// Logs of values of one group in memory, beyond which the least recently used idle ones are unloaded. New work is refused when
+/// all of them are in use; what peers ask has as much room again, so that two full nodes do not wait for each other. One takes
+/// about two kilobytes and its value.
+pub const RESIDENT_LOGS_MAX: usize = 4096;
+
+/// Bytes of values of one group in memory, likewise.
+pub const RESIDENT_BYTES_MAX: usize = 256 << 20;
+
+/// Logs looked at, from the least recently used on, to find one to unload: the others are in use, and take their place behind.
+pub const UNLOAD_LOOKS_MAX: usize = 32;
+
+/// Messages and requests that wait for logs of one group to be loaded: at a millisecond a load a quarter second of 64,000 a
+/// second. What peers sent beyond that is dropped, and sent again by them; new work is refused.
+pub const LOADING_WORK_MAX: usize = 16_384;
+
+/// Those of one log: one from each member for each thing that it may ask, several times over.
+pub const LOADING_WORK_PER_LOG_MAX: usize = 1024;
+
+/// Bytes of entries among them.
+pub const LOADING_BYTES_MAX: usize = 64 << 20;
+
+/// Logs in one page of a list of logs: 40 bytes each, so 40 kB, and no more of them are brought up to date at a time.
+pub const PAGE_LOGS: usize = 1024;
+
+/// Logs that a comparison with another member has under way at a time.
+pub const COMPARISON_AHEAD: usize = 16;
+
+/// Lists of logs that the disk is asked for at a time, for a group: two for each member; more are dropped and asked for again.
+pub const LISTS_MAX: usize = 2 * MEMBERS_MAX;
+
+/// Logs that left memory unfinished and are remembered for it: what is beyond waits for the next comparison or use.
+pub const UNFINISHED_LOGS_MAX: usize = 1 << 16;

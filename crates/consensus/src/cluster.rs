@@ -1,9 +1,9 @@
 //! A few cores with a network and disks that tests hold in their hands. Everything stands still until a test moves it.
 
 use crate::{
-    Ballot, Change, Configuration, Core, CoreOptions, Effect, Entry, GroupId, GroupMessage, Input, LogId, Member,
-    Message, NodeId, OperationId, ProposalOutcome, Record, Recovered, Refusal, Role, Sequence, Slot, Start, StopReason,
-    Time, Token,
+    Ballot, Change, Configuration, Core, CoreOptions, Discipline, Effect, Entry, GroupId, GroupMessage, Input, LogId,
+    Member, Message, NodeId, OperationId, ProposalOutcome, Record, Recovered, RecoveredEntry, RecoveredLog, Refusal,
+    Role, Sequence, Slot, Start, StopReason, Time, Token,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write;
@@ -32,6 +32,12 @@ pub(crate) struct TestNode {
     pub(crate) asked_to_hold: bool,
     pub(crate) stopped: Option<StopReason>,
     pub(crate) up: bool,
+    /// Newest value of each log of values in memory.
+    pub(crate) values: BTreeMap<LogId, (Slot, Entry)>,
+    /// Logs that the core wants loaded, while loads are held.
+    pub(crate) loads: VecDeque<LogId>,
+    pub(crate) hold_loads: bool,
+    pub(crate) unloaded: usize,
 }
 
 pub(crate) struct Cluster {
@@ -68,6 +74,16 @@ impl Cluster {
     pub(crate) fn of(count: u128) -> Cluster {
         let voters: Vec<u128> = (1..=count).collect();
         Cluster::with(&Arc::new(configuration(1, &voters)), count)
+    }
+
+    /// A group of logs of values, of which each node has so many in memory.
+    pub(crate) fn of_values(count: u128, in_memory: usize) -> Cluster {
+        let mut cluster = Cluster::empty();
+        cluster.options.resident_logs_max = in_memory;
+        let voters: Vec<u128> = (1..=count).collect();
+        let configuration = configuration(1, &voters).with_discipline(Discipline::Values);
+        cluster.fill(&Arc::new(configuration), count);
+        cluster
     }
 
     /// The same, with other options.
@@ -162,6 +178,10 @@ impl Cluster {
                         self.in_flight.push_back((id, to, message.clone()));
                     }
                 }
+                Effect::Deliver { log, slot, entry, .. } if log != LogId::MAIN => {
+                    let known = state.values.insert(log, (slot, entry));
+                    assert!(known.is_none_or(|(before, _)| before < slot), "{id} delivers in order");
+                }
                 Effect::Deliver { slot, entry, .. } => {
                     let expected =
                         state.delivered.last().map_or(state.applied, |(slot, _)| (*slot).max(state.applied)).next();
@@ -178,6 +198,20 @@ impl Cluster {
                     let entries = state.read(from, up_to);
                     state.core.handle(now, Input::EntriesRead { token, entries, damaged: None });
                 }
+                Effect::LoadLog { log, .. } => {
+                    state.loads.push_back(log);
+                    if !state.hold_loads {
+                        self.load(id.0);
+                    }
+                }
+                Effect::ListLogs { token, after, count_max, .. } => {
+                    let (logs, last) = state.list(after, count_max);
+                    state.core.handle(now, Input::LogsListed { token, logs, last });
+                }
+                Effect::Unloaded { log, .. } => {
+                    assert!(state.values.remove(&log).is_some() || !state.disk.is_empty());
+                    state.unloaded += 1;
+                }
                 Effect::NeedState { from, .. } => state.needs_state = Some(from),
                 Effect::Configured { .. } => {}
                 Effect::HoldMore { .. } => state.asked_to_hold = true,
@@ -188,6 +222,15 @@ impl Cluster {
             }
         }
         any
+    }
+
+    /// The disk of a node loads the log that was asked for first.
+    pub(crate) fn load(&mut self, number: u128) {
+        let now = self.now;
+        let state = self.nodes.get_mut(&node(number)).expect("it exists");
+        let Some(log) = state.loads.pop_front() else { return };
+        let loaded = state.stored(log);
+        state.core.handle(now, Input::LogLoaded { group: GROUP, log, loaded, held: Slot::ZERO });
     }
 
     /// The disk of a node syncs what was written to it.
@@ -273,6 +316,43 @@ impl Cluster {
         let deadline = self.now + Duration::from_secs(5);
         self.input(node(number), Input::Propose { group: GROUP, log: LogId::MAIN, entry, deadline });
         id
+    }
+
+    /// A value for a log, made from the newest that the node has seen.
+    pub(crate) fn put(&mut self, number: u128, log: u128, value: &str) -> OperationId {
+        let follows = self.state(number).values.get(&LogId(log)).map_or(Slot::ZERO, |(slot, _)| *slot);
+        self.put_after(number, log, follows.0, value)
+    }
+
+    /// A value made from that of this slot.
+    pub(crate) fn put_after(&mut self, number: u128, log: u128, follows: u64, value: &str) -> OperationId {
+        self.next += 1;
+        let id = OperationId { node: node(number), start: Start(self.nodes[&node(number)].start), sequence: self.next };
+        let entry = Entry::value(id, Slot(follows), value.as_bytes());
+        let deadline = self.now + Duration::from_secs(5);
+        self.input(node(number), Input::Propose { group: GROUP, log: LogId(log), entry, deadline });
+        id
+    }
+
+    /// Asks for a barrier of a log of values.
+    pub(crate) fn read_log(&mut self, number: u128, log: u128) -> Token {
+        self.next += 1;
+        let token = Token(self.next);
+        let deadline = self.now + Duration::from_secs(5);
+        self.input(node(number), Input::Read { group: GROUP, log: LogId(log), token, deadline });
+        token
+    }
+
+    /// The newest value of a log that a node has in memory.
+    pub(crate) fn value(&self, number: u128, log: u128) -> Option<(u64, String)> {
+        let (slot, entry) = self.state(number).values.get(&LogId(log))?;
+        let value = entry.to_value().expect("only values stand there");
+        Some((slot.0, String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    /// The logs that a node has in memory.
+    pub(crate) fn loaded(&self, number: u128) -> Vec<u128> {
+        self.state(number).core.status(self.now).groups[0].logs.iter().map(|log| log.log.0).collect()
     }
 
     pub(crate) fn read(&mut self, number: u128) -> Token {
@@ -411,7 +491,42 @@ impl TestNode {
             asked_to_hold: false,
             stopped: None,
             up: true,
+            values: BTreeMap::new(),
+            loads: VecDeque::new(),
+            hold_loads: false,
+            unloaded: 0,
         }
+    }
+
+    /// A log of values as storage would load it.
+    pub(crate) fn stored(&self, log: LogId) -> RecoveredLog {
+        let mut recovered = Recovered::default();
+        let mut kept: BTreeMap<Slot, RecoveredEntry> = BTreeMap::new();
+        for (sequence, record) in &self.disk {
+            recovered.apply(*sequence, record);
+            let Some(group) = recovered.groups.get_mut(&GROUP) else { continue };
+            kept.extend(group.log(log).accepted.clone());
+        }
+        let mut found = recovered.groups.remove(&GROUP).unwrap_or_default().logs.remove(&log).unwrap_or_default();
+        kept.retain(|slot, _| *slot > found.trimmed);
+        kept.extend(std::mem::take(&mut found.accepted));
+        found.accepted = kept;
+        found
+    }
+
+    fn list(&self, after: Option<LogId>, count_max: usize) -> (Vec<(LogId, Slot, Slot)>, bool) {
+        let mut recovered = Recovered::default();
+        self.disk.iter().for_each(|(sequence, record)| recovered.apply(*sequence, record));
+        let logs = recovered.groups.remove(&GROUP).unwrap_or_default().logs;
+        let mut logs: Vec<LogId> = logs.into_keys().filter(|id| *id != LogId::CONTROL && Some(*id) > after).collect();
+        let last = logs.len() <= count_max;
+        logs.truncate(count_max);
+        let one = |id: LogId| {
+            let log = self.stored(id);
+            let highest = log.accepted.last_key_value().map_or(Slot::ZERO, |(slot, _)| *slot);
+            (id, log.closed, highest.max(log.closed))
+        };
+        (logs.into_iter().map(one).collect(), last)
     }
 
     /// Chosen entries as storage would find them: the newest record of each slot.
@@ -488,8 +603,13 @@ fn show(message: &Message) -> String {
         GroupMessage::AskConfiguration => "configuration?".to_owned(),
         GroupMessage::Configured { configuration } => format!("configuration {configuration:?}"),
         GroupMessage::Fenced => "fenced".to_owned(),
-        GroupMessage::SyncAsk => "sync?".to_owned(),
-        GroupMessage::SyncAnswer { logs, votes } => format!(
+        GroupMessage::SyncAsk { after: None } => "sync?".to_owned(),
+        GroupMessage::SyncAsk { after: Some(log) } => format!("sync after {log}?"),
+        GroupMessage::CompareAsk { after } => format!("compare after {after:?}?"),
+        GroupMessage::Newer { logs, .. } => format!("newer {logs:?}"),
+        GroupMessage::UpToDate { .. } => "up to date".to_owned(),
+        GroupMessage::Compare { logs, .. } => format!("has {logs:?}"),
+        GroupMessage::SyncAnswer { logs, votes, .. } => format!(
             "sync {:?}{}",
             logs.iter().map(|(_, closed, highest)| (closed, highest)).collect::<Vec<_>>(),
             if *votes { "" } else { " barred" }

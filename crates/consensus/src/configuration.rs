@@ -48,6 +48,16 @@ impl Role {
     }
 }
 
+/// What a group's data logs are (design, section 1). Declared when the group is made, for good.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Discipline {
+    /// Every entry matters; many slots in flight. One log, always in memory.
+    #[default]
+    Sequences,
+    /// The newest chosen value replaces older ones; one slot in flight. Many logs, loaded when they are used.
+    Values,
+}
+
 /// One node's part in a group.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Member {
@@ -74,6 +84,8 @@ pub struct Configuration {
     pub kind: String,
     /// Free text of the face, fixed at creation (for tables: the database).
     pub detail: String,
+    /// What its data logs are.
+    pub discipline: Discipline,
     /// Number of this configuration; also its slot in the control log.
     pub epoch: Epoch,
     /// Members in the order of their ids.
@@ -129,11 +141,19 @@ impl Configuration {
             name: name.to_owned(),
             kind: kind.to_owned(),
             detail: detail.to_owned(),
+            discipline: Discipline::Sequences,
             epoch: Epoch(1),
             members: vec![member],
             old_voters: None,
             renewed: BTreeMap::new(),
         }
+    }
+
+    /// The same, with other logs. For the first configuration of a group only.
+    #[must_use]
+    pub fn with_discipline(mut self, discipline: Discipline) -> Configuration {
+        self.discipline = discipline;
+        self
     }
 
     /// The member with this id.
@@ -273,6 +293,9 @@ impl Configuration {
         }
         if self.old_voters.is_none() && self.members.iter().any(|member| member.role.is_leaving()) {
             return wrong("a member is leaving outside a joint epoch");
+        }
+        if self.discipline == Discipline::Values && self.has_witnesses() {
+            return wrong("a group of values has no witnesses: what they would keep is its state");
         }
         let old: Vec<NodeId> = self.old_voters.iter().flatten().copied().collect();
         if !self.has_few_witnesses(&self.voters().collect::<Vec<_>>()) || !self.has_few_witnesses(&old) {

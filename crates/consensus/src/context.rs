@@ -58,6 +58,7 @@ pub(crate) struct Context {
     owed_since: Option<Time>,
     held_back: VecDeque<(Sequence, HeldBack)>,
     next_token: u64,
+    last_read_round: u64,
     reads: BTreeMap<Token, (GroupId, LogId)>,
 }
 
@@ -91,6 +92,7 @@ impl Context {
             owed_since: None,
             held_back: VecDeque::new(),
             next_token: 0,
+            last_read_round: if is_planted(SeededBug::ReadRoundsBeginAgain) { 0 } else { start.0 << 32 },
             reads: BTreeMap::new(),
         }
     }
@@ -159,6 +161,13 @@ impl Context {
 
     pub(crate) fn next_to_self(&mut self) -> Option<ToSelf> {
         self.to_self.pop_front()
+    }
+
+    /// A number for a round of questions. An answer to a round of an earlier start, or of a log before it was unloaded, must not
+    /// count in a later one: it may tell of older times.
+    pub(crate) fn next_read_round(&mut self) -> u64 {
+        self.last_read_round += 1;
+        self.last_read_round
     }
 
     /// A name for a read from the disk on behalf of this log.

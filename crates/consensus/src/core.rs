@@ -1,18 +1,19 @@
 //! The whole of a node's consensus: inputs in, effects out, nothing else.
 
 use crate::bounds;
-use crate::configuration::{Configuration, Member};
+use crate::configuration::{Configuration, Discipline, Member};
 use crate::context::Context;
 use crate::effect::{Effect, ProposalOutcome, Refusal, StopReason};
 use crate::entry::Entry;
 use crate::group::Group;
-use crate::ids::{GroupId, LogId, NodeId, Sequence, Start, Token};
+use crate::ids::{GroupId, LogId, NodeId, Sequence, Slot, Start, Token};
 use crate::input::Input;
 use crate::message::{Heartbeat, Impostor, LogPosition, Message};
 use crate::options::CoreOptions;
 use crate::peers::Heard;
 use crate::record::Record;
 use crate::recovered::{Recovered, RecoveredGroup};
+use crate::residence::Work;
 use crate::status::{LogQueues, NodeStatus, PeerStatus};
 use crate::time::Time;
 use std::collections::{BTreeMap, BTreeSet};
@@ -128,10 +129,7 @@ impl Core {
             Input::Message { from, message } => self.receive(from, message),
             Input::Persisted { sequence } => {
                 context.persisted(sequence);
-                for group in self.groups.values_mut() {
-                    let Group { logs, scope, .. } = group;
-                    logs.values_mut().for_each(|log| log.note_durable(context, scope));
-                }
+                self.groups.values_mut().for_each(|group| group.note_durable(context));
             }
             Input::Connected { node } => self.send_heartbeat(vec![node]),
             Input::Disconnected { node } => {
@@ -144,28 +142,30 @@ impl Core {
             Input::Propose { group, log, entry, deadline } => self.propose(group, log, entry, deadline),
             Input::Withdraw { group, log, id } => {
                 if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
-                    log.withdraw(context, scope, id);
+                    group.withdraw(context, log, id);
                 }
             }
             Input::Read { group, log, token, deadline } => self.read(group, log, token, deadline),
             Input::EntriesRead { token, entries, damaged } => {
                 let Some((group, log)) = context.read_was_for(token) else { return };
-                if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
+                if let Some((log, scope)) = self.groups.get_mut(&group).and_then(|group| group.log_in_memory(log)) {
                     log.entries_read(context, scope, token, entries, damaged);
                 }
             }
-            Input::Damaged { group, log, slot } => match self.groups.get_mut(&group) {
-                Some(group) if log == LogId::CONTROL => group.control_damaged(context, slot),
-                Some(group) => {
-                    let (log, scope) = group.log(log);
-                    log.damaged(context, scope, slot);
+            Input::LogLoaded { group, log, loaded, held } => {
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.log_loaded(context, log, loaded, held);
                 }
-                None => {}
-            },
-            Input::CreateGroup { token, group, name, kind, detail, member } => {
-                self.create(token, group, [&name, &kind, &detail], member)
+            }
+            Input::LogsListed { token, logs, last } => {
+                let Some((group, _)) = context.read_was_for(token) else { return };
+                if let Some(group) = self.groups.get_mut(&group) {
+                    group.logs_listed(context, token, logs, last);
+                }
+            }
+            Input::Damaged { group, log, slot } => self.damaged(group, log, slot),
+            Input::CreateGroup { token, group, name, kind, detail, discipline, member } => {
+                self.create(token, group, [&name, &kind, &detail], discipline, member)
             }
             Input::LearnGroup { token, configuration } => self.learn_group(token, &configuration),
             Input::Change { token, group, change, deadline } => match self.groups.get_mut(&group) {
@@ -173,21 +173,18 @@ impl Core {
                 None => context.effect(Effect::Changed { token, result: Err(Refusal::UnknownGroup) }),
             },
             Input::Installed { group, log, slot } => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
+                if let Some((log, scope)) = self.groups.get_mut(&group).and_then(|group| group.log_of_sequence(log)) {
                     log.installed(context, scope, slot);
                 }
             }
             Input::Held { group, log, slot } => {
-                if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
+                if let Some((log, scope)) = self.groups.get_mut(&group).and_then(|group| group.log_of_sequence(log)) {
                     log.face_holds(context, scope, slot);
                 }
             }
             Input::HandOver { group, log, to } => {
                 if let Some(group) = self.groups.get_mut(&group) {
-                    let (log, scope) = group.log(log);
-                    log.hand_over(context, scope, to);
+                    group.work(context, log, Work::HandOver { to });
                 }
             }
             Input::Forget { group } => {
@@ -195,6 +192,14 @@ impl Core {
                     context.persist(Record::Forgotten { group });
                 }
             }
+        }
+    }
+
+    fn damaged(&mut self, group: GroupId, log: LogId, slot: Slot) {
+        match self.groups.get_mut(&group) {
+            Some(group) if log == LogId::CONTROL => group.control_damaged(&mut self.context, slot),
+            Some(group) => group.work(&mut self.context, log, Work::Damaged(slot)),
+            None => {}
         }
     }
 
@@ -246,8 +251,9 @@ impl Core {
         while let Some((group, log)) = self.context.dirty.pop_first() {
             let Some(group) = self.groups.get_mut(&group) else { continue };
             let Group { logs, scope, .. } = group;
-            if let Some(log) = logs.get_mut(&log) {
-                log.flush(&mut self.context, scope);
+            if let Some(one) = logs.get_mut(&log) {
+                one.flush(&mut self.context, scope);
+                group.flushed(&mut self.context, log);
             }
             self.settle();
             if self.context.stopped {
@@ -273,14 +279,10 @@ impl Core {
             }
         }
         for (id, group) in &self.groups {
-            if group.change_deadline() <= now {
+            if group.due_at() <= now {
                 self.context.dirty_groups.insert(*id);
             }
-            for (log_id, log) in &group.logs {
-                if log.next_deadline(now) <= now {
-                    self.context.dirty.insert((*id, *log_id));
-                }
-            }
+            self.context.dirty.extend(group.logs_due(now).into_iter().map(|log| (*id, log)));
         }
     }
 
@@ -329,9 +331,12 @@ impl Core {
         }
         let now = self.context.now;
         let within = self.context.options.failure_timeout * 3;
-        let logs: Vec<LogPosition> = self
-            .groups
-            .values()
+        // Thousands of logs of values must not push a sequence out, whose members rely on it.
+        let (of_values, of_sequences): (Vec<&Group>, Vec<&Group>) =
+            self.groups.values().partition(|group| group.scope.is_of_values());
+        let logs: Vec<LogPosition> = of_sequences
+            .into_iter()
+            .chain(of_values)
             .flat_map(|group| {
                 group
                     .logs
@@ -381,11 +386,7 @@ impl Core {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
             Some(group) if group.scope.is_witness() => Refusal::Witness,
-            Some(group) => {
-                let (log, scope) = group.log(log);
-                log.propose(context, scope, entry, deadline);
-                return;
-            }
+            Some(group) => return group.work(context, log, Work::Propose { entry, deadline }),
         };
         context.effect(Effect::Proposed { group, log, id: entry.id(), outcome: ProposalOutcome::Failed(refusal) });
     }
@@ -396,17 +397,21 @@ impl Core {
             None => Refusal::UnknownGroup,
             Some(group) if !group.scope.is_member() => Refusal::Removed(group.scope.epoch()),
             Some(group) if group.scope.is_witness() => Refusal::Witness,
-            Some(group) => {
-                let (log, scope) = group.log(log);
-                log.read(context, scope, token, deadline);
-                return;
-            }
+            Some(group) => return group.work(context, log, Work::Read { token, deadline }),
         };
         context.effect(Effect::Barrier { token, result: Err(refusal) });
     }
 
-    fn create(&mut self, token: Token, id: GroupId, [name, kind, detail]: [&str; 3], member: Member) {
-        let configuration = Arc::new(Configuration::first(id, name, kind, detail, member));
+    fn create(
+        &mut self,
+        token: Token,
+        id: GroupId,
+        [name, kind, detail]: [&str; 3],
+        discipline: Discipline,
+        member: Member,
+    ) {
+        let first = Configuration::first(id, name, kind, detail, member).with_discipline(discipline);
+        let configuration = Arc::new(first);
         self.begin(token, &configuration, RecoveredGroup::default(), "a new group's first member is this node");
     }
 

@@ -27,7 +27,8 @@ pub enum Effect {
         /// The message; encode it once for all.
         message: Arc<Message>,
     },
-    /// The next entry of the log is chosen. Slots come in order, without gaps, each once per life of the core.
+    /// The next entry of the log is chosen. Slots come in order, without gaps, each once per life of the core. Of a log of values
+    /// the newest one is delivered: slots come in order, with gaps, and again after the log was unloaded.
     Deliver {
         /// The group.
         group: GroupId,
@@ -70,6 +71,32 @@ pub enum Effect {
         up_to: Slot,
         /// Stop after this many bytes; one entry at least.
         bytes_max: usize,
+    },
+    /// Load a log of values; answer with [`crate::Input::LogLoaded`]. Messages about it wait meanwhile.
+    LoadLog {
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+    },
+    /// The log left memory; it is loaded again when it is used. A face may forget what it was delivered of it: the newest value
+    /// is delivered again then.
+    Unloaded {
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+    },
+    /// List data logs of the group that come after this one, as the disk has them now; answer with [`crate::Input::LogsListed`].
+    ListLogs {
+        /// To be handed back.
+        token: Token,
+        /// The group.
+        group: GroupId,
+        /// The log before the first; none to begin.
+        after: Option<LogId>,
+        /// Stop after this many.
+        count_max: usize,
     },
     /// No member's log reaches back to this slot any more: the face must copy a state from another member, then say
     /// [`crate::Input::Installed`]. Said again from time to time as long as it is so.
@@ -163,6 +190,9 @@ pub enum Refusal {
     /// The member concerned does not answer now.
     #[error("the member {0} is not in contact")]
     NotInContact(NodeId),
+    /// A value was made from another one than the newest: something else was chosen in its slot.
+    #[error("another value was chosen meanwhile: the log is at slot {0}")]
+    Superseded(Slot),
     /// The node is still copying or catching up.
     #[error("the member has not caught up: it holds slot {held}, the group is at {closed}")]
     Behind {

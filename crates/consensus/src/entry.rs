@@ -4,7 +4,7 @@
 
 use crate::bounds;
 use crate::configuration::Configuration;
-use crate::ids::{NodeId, OperationId, Start};
+use crate::ids::{NodeId, OperationId, Slot, Start};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -29,6 +29,9 @@ pub enum EntryKind {
     Part = 5,
     /// The end of such an operation, under the operation's id: it takes effect here, if its parts were chosen before.
     LastPart = 6,
+    /// A value in a log of values: all that is to be known at its slot. It names the slot before its own, whose value it
+    /// was made from, so that it can stand at no other.
+    Value = 7,
 }
 
 /// Bytes before the body: kind, then the id's node, start and sequence, big-endian.
@@ -39,6 +42,9 @@ const ID: usize = 16 + 8 + 8;
 
 /// Bytes before the piece in the body of a part: the operation's id, the part's number.
 const PART_HEADER: usize = ID + 4;
+
+/// Bytes before the face's own in the body of a value: the slot that it follows.
+const VALUE_HEADER: usize = 8;
 
 /// Bytes before the piece in the body of a last part: how many parts are before it, the length of the whole.
 const LAST_PART_HEADER: usize = 4 + 4;
@@ -127,6 +133,15 @@ impl Entry {
         Entry::new(EntryKind::LastPart, id, &body)
     }
 
+    /// A value for the slot after `follows` of a log of values.
+    #[must_use]
+    pub fn value(id: OperationId, follows: Slot, value: &[u8]) -> Entry {
+        let mut body = BytesMut::with_capacity(VALUE_HEADER + value.len());
+        body.put_u64(follows.0);
+        body.put_slice(value);
+        Entry::new(EntryKind::Value, id, &body)
+    }
+
     /// A configuration for the control log.
     #[must_use]
     pub fn configuration(configuration: &Configuration) -> Entry {
@@ -150,6 +165,7 @@ impl Entry {
             EntryKind::Close => bytes.len() == HEADER + ID,
             EntryKind::Part => bytes.len() >= HEADER + PART_HEADER,
             EntryKind::LastPart => bytes.len() >= HEADER + LAST_PART_HEADER,
+            EntryKind::Value => bytes.len() >= HEADER + VALUE_HEADER,
             _ => true,
         };
         if !fits {
@@ -208,6 +224,18 @@ impl Entry {
         })
     }
 
+    /// The slot that a [`EntryKind::Value`] entry follows: it stands at the one after it or nowhere.
+    #[must_use]
+    pub fn follows(&self) -> Option<Slot> {
+        (self.kind() == EntryKind::Value).then(|| Slot(u64_at(self.body())))
+    }
+
+    /// The face's own bytes of a [`EntryKind::Value`] entry.
+    #[must_use]
+    pub fn to_value(&self) -> Option<Bytes> {
+        (self.kind() == EntryKind::Value).then(|| self.bytes.slice(HEADER + VALUE_HEADER..))
+    }
+
     /// The configuration that a [`EntryKind::Configuration`] entry carries, if it is a valid one.
     #[must_use]
     pub fn to_configuration(&self) -> Option<Configuration> {
@@ -241,6 +269,7 @@ fn kind_of(byte: u8) -> Option<EntryKind> {
         4 => EntryKind::SnapshotMark,
         5 => EntryKind::Part,
         6 => EntryKind::LastPart,
+        7 => EntryKind::Value,
         _ => return None,
     })
 }
@@ -253,6 +282,10 @@ fn put_id(bytes: &mut BytesMut, id: OperationId) {
 
 fn u32_at(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes[..4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes[..8].try_into().expect("eight bytes"))
 }
 
 fn id_at(bytes: &[u8]) -> OperationId {
@@ -308,6 +341,11 @@ impl fmt::Debug for Entry {
             EntryKind::SnapshotMark => write!(out, "snapshot mark {}", self.id()),
             EntryKind::Part => write!(out, "part {} of {}", u32_at(&self.body()[ID..]), id_at(self.body())),
             EntryKind::LastPart => write!(out, "{} behind {} parts", self.id(), u32_at(self.body())),
+            EntryKind::Value => {
+                let value = &self.body()[VALUE_HEADER..];
+                let text = String::from_utf8_lossy(&value[..value.len().min(16)]);
+                write!(out, "{}={text:?} after {}", self.id(), u64_at(self.body()))
+            }
         }
     }
 }
@@ -353,6 +391,25 @@ mod tests {
                 assert_eq!(Entry::from_bytes(bytes).is_ok(), cut >= header, "cut at {cut}");
             }
         }
+    }
+
+    #[test]
+    fn values_are_encoded_byte_by_byte_as_documented() {
+        let value = Entry::value(id(3), Slot(258), b"value");
+        assert_eq!(
+            hex(&value),
+            "070000000000000000000000000000000a0000000000000002000000000000000300000000000001027\
+                                 6616c7565"
+                .replace(' ', "")
+        );
+        let read = Entry::from_bytes(value.bytes().clone()).unwrap();
+        assert_eq!((read.follows(), read.to_value()), (Some(Slot(258)), Some(Bytes::from_static(b"value"))));
+        assert_eq!(format!("{value:?}"), "a.2.3=\"value\" after 258");
+        for cut in 0..value.len() {
+            let whole = cut >= HEADER + VALUE_HEADER;
+            assert_eq!(Entry::from_bytes(value.bytes().slice(..cut)).is_ok(), whole, "cut at {cut}");
+        }
+        assert_eq!(Entry::operation(id(1), b"12345678").follows(), None);
     }
 
     #[test]

@@ -1,14 +1,18 @@
 //! One group on this node: its configuration in force, its logs, and who may do what in it.
 
 use crate::ballot::Ballot;
-use crate::configuration::{Configuration, Role};
+use crate::comparison::Comparisons;
+use crate::configuration::{Configuration, Discipline, Role};
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
 use crate::ids::{Epoch, GroupId, LogId, NodeId};
 use crate::log::Log;
 use crate::message::{GroupMessage, LogPosition};
+use crate::news::News;
+use crate::pages::{Lists, Page};
 use crate::record::Record;
 use crate::recovered::{RecoveredGroup, RecoveredLog};
+use crate::residence::{Residence, Work};
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::status::{GroupStatus, LogQueues};
 use crate::time::Time;
@@ -31,6 +35,11 @@ pub(crate) struct Scope {
 impl Scope {
     pub(crate) fn epoch(&self) -> Epoch {
         self.configuration.epoch
+    }
+
+    /// Whether the data logs are logs of values.
+    pub(crate) fn is_of_values(&self) -> bool {
+        self.configuration.discipline == Discipline::Values
     }
 
     pub(crate) fn is_member(&self) -> bool {
@@ -95,19 +104,27 @@ pub(crate) struct Group {
     asked_at: Option<Time>,
     /// Nodes that said something about this group since this node's start: they know that they belong to it.
     pub(crate) heard_from: BTreeSet<NodeId>,
+    pub(crate) residence: Residence,
+    pub(crate) lists: Lists,
+    pub(crate) comparisons: Comparisons,
+    pub(crate) news: News,
 }
 
 impl Group {
     pub(crate) fn new(context: &Context, configuration: Arc<Configuration>, recovered: &RecoveredGroup) -> Group {
         let scope =
             Scope { group: configuration.group, configuration, node: context.node, barred: false, renewed_in: None };
+        // Logs of values are loaded when they are used.
         let mut logs: BTreeMap<LogId, Log> = recovered
             .logs
             .iter()
-            .filter(|(id, _)| **id != LogId::CONTROL)
+            .filter(|(id, _)| **id != LogId::CONTROL && !scope.is_of_values())
             .map(|(id, log)| (*id, Log::new(*id, log, scope.is_witness())))
             .collect();
-        logs.entry(LogId::MAIN).or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default(), scope.is_witness()));
+        if !scope.is_of_values() {
+            logs.entry(LogId::MAIN)
+                .or_insert_with(|| Log::new(LogId::MAIN, &RecoveredLog::default(), scope.is_witness()));
+        }
         let control = crate::control::Control::new(scope.epoch(), recovered.logs.get(&LogId::CONTROL));
         Group {
             scope,
@@ -116,15 +133,26 @@ impl Group {
             changes: crate::membership::Changes::default(),
             asked_at: None,
             heard_from: BTreeSet::new(),
+            residence: Residence::default(),
+            lists: Lists::default(),
+            comparisons: Comparisons::default(),
+            news: News::default(),
         }
     }
 
-    /// The log and the scope it works in. Logs come into being with their first use.
-    pub(crate) fn log(&mut self, id: LogId) -> (&mut Log, &Scope) {
-        assert!(id != LogId::CONTROL, "the control log is the group's own");
+    /// A log that is in memory, and the scope it works in.
+    pub(crate) fn log_in_memory(&mut self, id: LogId) -> Option<(&mut Log, &Scope)> {
+        self.logs.get_mut(&id).map(|log| (log, &self.scope))
+    }
+
+    /// A log of a face that holds its state beside it, copies it and says what it needs no more: not a log of values.
+    pub(crate) fn log_of_sequence(&mut self, id: LogId) -> Option<(&mut Log, &Scope)> {
+        if self.scope.is_of_values() || id == LogId::CONTROL {
+            return None;
+        }
         let witness = self.scope.is_witness();
         let log = self.logs.entry(id).or_insert_with(|| Log::new(id, &RecoveredLog::default(), witness));
-        (log, &self.scope)
+        Some((log, &self.scope))
     }
 
     pub(crate) fn receive(&mut self, context: &mut Context, from: NodeId, epoch: Epoch, body: GroupMessage) {
@@ -165,14 +193,19 @@ impl Group {
                 }
             }
             GroupMessage::Fenced => self.on_fenced(context, from, epoch),
-            GroupMessage::SyncAsk => self.on_sync_ask(context, from),
-            GroupMessage::SyncAnswer { logs, votes } => self.on_sync_answer(context, from, logs, votes),
+            GroupMessage::SyncAsk { after } => self.on_sync_ask(context, from, after),
+            GroupMessage::SyncAnswer { after, logs, last, votes } => {
+                self.on_sync_answer(context, from, after, Page::new(logs, last), votes);
+            }
+            GroupMessage::CompareAsk { after } => self.on_compare_ask(context, from, after),
+            GroupMessage::Compare { after, logs, last } => {
+                self.on_compare(context, from, after, Page::new(logs, last));
+            }
+            GroupMessage::Newer { number, logs } => self.on_newer(context, from, number, logs),
+            GroupMessage::UpToDate { number } => self.on_up_to_date(context, from, number),
             body => match log_of(&body) {
                 LogId::CONTROL => self.receive_control(context, from, body),
-                id => {
-                    let (log, scope) = self.log(id);
-                    log.receive(context, scope, from, body);
-                }
+                id => self.work(context, id, Work::Message { from, epoch, body }),
             },
         }
     }
@@ -190,8 +223,7 @@ impl Group {
         {
             return;
         }
-        let (log, scope) = self.log(position.log);
-        log.saw_position(context, scope, from, position);
+        self.work(context, position.log, Work::Position { from, position: *position });
         if self.scope.configuration.has_witnesses() {
             context.dirty_groups.insert(self.scope.group);
         }
@@ -202,8 +234,7 @@ impl Group {
         if position.log == LogId::CONTROL || position.group != self.scope.group {
             return;
         }
-        let (log, scope) = self.log(position.log);
-        if position.closed < log.closed() {
+        if let Some((log, scope)) = self.log_in_memory(position.log).filter(|(log, _)| position.closed < log.closed()) {
             log.touch(context, scope);
         }
     }
@@ -214,6 +245,7 @@ impl Group {
             return;
         }
         context.persist(Record::Configured { configuration: configuration.clone() });
+        let before: Vec<NodeId> = self.scope.configuration.members.iter().map(|member| member.node).collect();
         self.scope.configuration = configuration.clone();
         // One that left and comes again must say again that it knows.
         self.heard_from.retain(|node| configuration.index(*node).is_some());
@@ -223,6 +255,10 @@ impl Group {
         for log in self.logs.values_mut() {
             log.epoch_changed(context, &self.scope);
         }
+        if !self.scope.is_member() {
+            self.refuse_all_waiting(context);
+        }
+        self.compare_with_new_members(context, &before);
         self.changes_epoch_changed(context);
     }
 
@@ -244,7 +280,12 @@ impl Group {
         if self.scope.configuration.index(node).is_none() || !self.scope.is_member() {
             return;
         }
-        if live {
+        if live || restarted {
+            self.compare_with(context, node);
+        } else {
+            self.compare_without(context, node);
+        }
+        if live && !self.scope.is_of_values() {
             let logs = self.logs.values().map(|log| log.position(context, &self.scope)).collect();
             context.send(&self.scope, [node], GroupMessage::Positions { logs });
         }
@@ -262,8 +303,35 @@ impl Group {
     }
 
     pub(crate) fn next_deadline(&self, now: Time) -> Time {
+        if self.scope.is_of_values() {
+            return self.residence.first_due().min(self.due_at());
+        }
         let logs = self.logs.values().map(|log| log.next_deadline(now)).min().unwrap_or(Time::NEVER);
-        logs.min(self.change_deadline())
+        logs.min(self.due_at())
+    }
+
+    /// Logs whose time has come.
+    pub(crate) fn logs_due(&self, now: Time) -> Vec<LogId> {
+        if self.scope.is_of_values() {
+            return self.residence.due_by(now).collect();
+        }
+        self.logs.iter().filter(|(_, log)| log.next_deadline(now) <= now).map(|(id, _)| *id).collect()
+    }
+
+    /// Records of the group became durable.
+    pub(crate) fn note_durable(&mut self, context: &Context) {
+        // A log of values looks when it is asked: there may be thousands.
+        if !self.scope.is_of_values() {
+            self.logs.values_mut().for_each(|log| log.note_durable(context, &self.scope));
+        }
+    }
+
+    /// When the group itself has something to do.
+    pub(crate) fn due_at(&self) -> Time {
+        self.change_deadline()
+            .min(self.residence.next_deadline())
+            .min(self.comparisons.next_deadline())
+            .min(self.news.next_deadline())
     }
 
     pub(crate) fn queues(&self) -> impl Iterator<Item = LogQueues> + '_ {
@@ -294,7 +362,7 @@ fn is_fenced(body: &GroupMessage) -> bool {
             | GroupMessage::Accepted { .. }
             | GroupMessage::ReadAsk { .. }
             | GroupMessage::ReadAnswer { .. }
-            | GroupMessage::SyncAsk
+            | GroupMessage::SyncAsk { .. }
             | GroupMessage::SyncAnswer { .. }
             | GroupMessage::Fenced
     )
@@ -324,8 +392,12 @@ fn log_of(body: &GroupMessage) -> LogId {
         GroupMessage::AskConfiguration
         | GroupMessage::Configured { .. }
         | GroupMessage::Fenced
-        | GroupMessage::SyncAsk
+        | GroupMessage::SyncAsk { .. }
         | GroupMessage::SyncAnswer { .. }
+        | GroupMessage::CompareAsk { .. }
+        | GroupMessage::Compare { .. }
+        | GroupMessage::Newer { .. }
+        | GroupMessage::UpToDate { .. }
         | GroupMessage::Positions { .. } => LogId::CONTROL,
     }
 }

@@ -1,10 +1,11 @@
 //! Everything that can happen to a core.
 
 use crate::ballot::Ballot;
-use crate::configuration::{Configuration, Member};
+use crate::configuration::{Configuration, Discipline, Member};
 use crate::entry::Entry;
 use crate::ids::{GroupId, LogId, NodeId, OperationId, Sequence, Slot, Token};
 use crate::message::Message;
+use crate::recovered::RecoveredLog;
 use crate::time::Time;
 use std::sync::Arc;
 
@@ -77,6 +78,28 @@ pub enum Input {
         /// If the first one is damaged: the ballot that its identity still names.
         damaged: Option<Ballot>,
     },
+    /// The answer to [`crate::Effect::LoadLog`]: what the disk says of the log, everything kept in it included. A read that failed
+    /// is an I/O error: the node stops.
+    LogLoaded {
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// What storage holds of it.
+        loaded: RecoveredLog,
+        /// Up to where the face's own durable state reaches, if it has one: values up to there are not delivered again.
+        held: Slot,
+    },
+    /// The answer to [`crate::Effect::ListLogs`]: data logs in the order of their ids, with closed-up-to and the highest accepted
+    /// slot of each, as the disk has them.
+    LogsListed {
+        /// The effect's token.
+        token: Token,
+        /// The logs.
+        logs: Vec<(LogId, Slot, Slot)>,
+        /// Whether no more follow.
+        last: bool,
+    },
     /// Storage found the content of this entry damaged, although nobody asked for it. What memory holds is written again; what is
     /// chosen and not in memory is fetched from a member and written again; anything else waits for phase 1 (rule 9).
     Damaged {
@@ -99,6 +122,8 @@ pub enum Input {
         kind: String,
         /// The face's own text.
         detail: String,
+        /// What its data logs are.
+        discipline: Discipline,
         /// This node.
         member: Member,
     },

@@ -10,9 +10,11 @@ use crate::effect::{Effect, Refusal};
 use crate::group::Group;
 use crate::ids::{Epoch, LogId, NodeId, Slot, Token};
 use crate::input::Change;
-use crate::message::GroupMessage;
+use crate::message::{GroupMessage, LogPosition};
+use crate::pages::{nearer, Page};
 use crate::record::Record;
 use crate::recovered::RecoveredGroup;
+use crate::residence::Work;
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::{BTreeMap, VecDeque};
@@ -49,15 +51,60 @@ struct Request {
 #[derive(Debug, Default)]
 struct Pass {
     fenced: MemberSet,
-    /// Where each member's logs stand, answered after its fence: closed-up-to and highest accepted.
-    answers: BTreeMap<NodeId, BTreeMap<LogId, (Slot, Slot)>>,
-    /// Per log the highest slot found in a quorum of the old configuration: what a quorum of the new one must hold.
+    /// The logs up to here are done; the page after it is under way.
+    after: Option<LogId>,
+    /// Where each member's logs of this page stand, answered after its fence: closed-up-to and highest accepted.
+    answers: BTreeMap<NodeId, Page>,
+    /// Per log of the page the highest slot found in a quorum of the old configuration: what a quorum of the new one must hold.
     goal: Option<BTreeMap<LogId, Slot>>,
+    /// The last log of the page; none if it is the last page.
+    end: Option<LogId>,
     /// When members were last asked, and whether it was for more than the fence.
     asked: Option<(bool, Time)>,
 }
 
 impl Pass {
+    /// What a quorum of the old configuration had in this page. Set once, or else it would run ahead of who is to reach it.
+    fn set_goal(&mut self, configuration: &Configuration) -> bool {
+        let end = self.answers.values().fold(None, |end, page| nearer(end, page.end));
+        if let Some(goal) = &mut self.goal {
+            // New logs may push others out of a member's page: those belong to the next one then.
+            self.end = nearer(self.end, end);
+            let end = self.end;
+            goal.retain(|log, _| end.is_none_or(|end| *log <= end));
+            return true;
+        }
+        let answered = configuration.set_of(self.answers.keys().copied());
+        let one = is_planted(SeededBug::SyncPassFromOne) && answered != MemberSet::EMPTY;
+        if !configuration.is_old_quorum(answered) && !one {
+            return false;
+        }
+        let mut goal: BTreeMap<LogId, Slot> = BTreeMap::new();
+        let within = |log: &LogId| end.is_none_or(|end| *log <= end);
+        let found = self.answers.values().flat_map(|page| &page.logs).filter(|(log, _)| within(log));
+        for (log, (closed, highest)) in found {
+            let known = goal.entry(*log).or_default();
+            *known = (*known).max(*closed).max(*highest);
+        }
+        (self.goal, self.end) = (Some(goal), end);
+        true
+    }
+
+    /// Who has answered to know this log closed up to there.
+    fn holders(&self, log: LogId, slot: Slot) -> impl Iterator<Item = NodeId> + '_ {
+        let closed = move |page: &Page| page.logs.get(&log).map(|(closed, _)| *closed).unwrap_or_default();
+        self.answers.iter().filter(move |(_, page)| closed(page) >= slot).map(|(node, _)| *node)
+    }
+
+    /// Logs of the page that no quorum of the new configuration holds.
+    fn missing(&self, configuration: &Configuration) -> Vec<(LogId, Slot)> {
+        let goal = self.goal.iter().flatten().map(|(log, slot)| (*log, *slot));
+        let is_held = |log: LogId, slot: Slot| {
+            slot == Slot::ZERO || configuration.is_new_quorum(configuration.set_of(self.holders(log, slot)))
+        };
+        goal.filter(|(log, slot)| !is_held(*log, *slot)).collect()
+    }
+
     /// Whether to ask now; each of the two questions once per pause.
     fn ask(&mut self, fenced: bool, now: Time, pause: std::time::Duration) -> bool {
         let due = self.asked.is_none_or(|(before, at)| before != fenced || now - at >= pause);
@@ -91,6 +138,10 @@ impl Group {
     /// Does what is due for requests, the joint epoch, and the control log's attempt.
     pub(crate) fn go_on(&mut self, context: &mut Context) {
         self.expire_changes(context);
+        self.expire_waiting(context);
+        self.go_on_comparing(context);
+        self.look_at_unfinished(context);
+        self.go_on_with_news(context);
         self.control_ask(context);
         self.resume_if_due(context);
         self.finish_if_due(context);
@@ -241,7 +292,8 @@ impl Group {
         if !context.peers.is_live(node, context.now) || !self.heard_from.contains(&node) {
             return Err(Refusal::NotInContact(node));
         }
-        for log in self.logs.values() {
+        // One log of many that is behind catches up when it is written; a member as a whole is never all up to date.
+        for log in self.logs.values().filter(|_| !self.scope.is_of_values()) {
             let (held, closed) = (log.known_closed(node), log.closed());
             if held.plus(context.options.windows.promotion_lag()) < closed {
                 return Err(Refusal::Behind { held, closed });
@@ -316,9 +368,10 @@ impl Group {
             return;
         }
         let ask = pass.ask(true, context.now, pause);
-        if !self.pass_is_complete(context) {
-            if ask {
-                context.send(&self.scope, configuration.all_voters(), GroupMessage::SyncAsk);
+        if !self.pass_is_complete(context, ask) {
+            if let Some(pass) = self.changes.pass.as_ref().filter(|_| ask) {
+                let after = pass.after;
+                context.send(&self.scope, configuration.all_voters(), GroupMessage::SyncAsk { after });
             }
             return;
         }
@@ -329,38 +382,64 @@ impl Group {
         self.propose_configuration(context, &next);
     }
 
-    /// Whether a quorum of the new configuration holds all that a quorum of the old one had; sees to what is missing.
-    fn pass_is_complete(&mut self, context: &mut Context) -> bool {
+    /// Whether a quorum of the new configuration holds all that a quorum of the old one had, page by page of the logs; sees to
+    /// what is missing, now and then.
+    fn pass_is_complete(&mut self, context: &mut Context, is_due: bool) -> bool {
         let configuration = self.scope.configuration.clone();
         let Some(pass) = &mut self.changes.pass else { return false };
         if is_planted(SeededBug::NoSyncPass) {
             return true;
         }
-        if pass.goal.is_none() {
-            let answered = configuration.set_of(pass.answers.keys().copied());
-            let one = is_planted(SeededBug::SyncPassFromOne) && answered != MemberSet::EMPTY;
-            if !configuration.is_old_quorum(answered) && !one {
-                return false;
-            }
-            let mut goal: BTreeMap<LogId, Slot> = BTreeMap::new();
-            for (log, (closed, highest)) in pass.answers.values().flatten() {
-                let known = goal.entry(*log).or_default();
-                *known = (*known).max(*closed).max(*highest);
-            }
-            pass.goal = Some(goal);
+        if !pass.set_goal(&configuration) {
+            return false;
         }
-        let goal = pass.goal.clone().expect("set just now");
-        for (id, slot) in &goal {
-            let (log, scope) = self.log(*id);
-            log.see_to(context, scope, *slot);
+        let missing = pass.missing(&configuration);
+        if missing.is_empty() {
+            let Some(end) = pass.end else { return true };
+            let fenced = pass.fenced;
+            *pass = Pass { fenced, after: Some(end), ..Pass::default() };
+            context.dirty_groups.insert(self.scope.group);
+            return false;
         }
-        let pass = self.changes.pass.as_ref().expect("it was there");
-        let holds = |answer: &BTreeMap<LogId, (Slot, Slot)>| {
-            goal.iter()
-                .all(|(log, slot)| answer.get(log).is_some_and(|(closed, _)| closed >= slot) || *slot == Slot::ZERO)
-        };
-        let holders = pass.answers.iter().filter(|(_, answer)| holds(answer)).map(|(node, _)| *node);
-        configuration.is_new_quorum(configuration.set_of(holders))
+        if !self.scope.is_of_values() {
+            missing.into_iter().for_each(|(log, slot)| self.work(context, log, Work::SeeTo(slot)));
+        } else if is_due {
+            self.see_to_values(context, missing);
+        }
+        false
+    }
+
+    /// Logs of values are mostly not in memory, here or elsewhere: who is behind is told.
+    fn see_to_values(&mut self, context: &mut Context, missing: Vec<(LogId, Slot)>) {
+        let mut told: BTreeMap<NodeId, Vec<LogPosition>> = BTreeMap::new();
+        for (id, slot) in missing.into_iter().take(bounds::PAGE_LOGS) {
+            let settled = self.logs.get(&id).and_then(|log| log.settled_at(&self.scope));
+            let pass = self.changes.pass.as_mut().expect("it is under way");
+            let mine = pass.answers.get(&context.node).and_then(|page| page.logs.get(&id)).map(|(closed, _)| *closed);
+            let closed = self.logs.get(&id).map(crate::log::Log::closed).max(mine).unwrap_or_default();
+            if let (Some(settled), Some(goal)) = (settled.filter(|at| *at < slot), &mut pass.goal) {
+                // Phase 1 of this epoch found nothing above: what was accepted there can never be chosen.
+                goal.insert(id, settled);
+                context.dirty_groups.insert(self.scope.group);
+            } else if closed >= slot {
+                let holders: Vec<NodeId> = pass.holders(id, slot).collect();
+                let position = self.position_at(id, closed);
+                let behind = self.scope.configuration.all_voters().into_iter();
+                for node in behind.filter(|node| *node != context.node && !holders.contains(node)) {
+                    told.entry(node).or_default().push(position);
+                }
+            } else {
+                let holder = pass.holders(id, slot).find(|node| *node != context.node);
+                let work = match holder {
+                    Some(from) => Work::Position { from, position: self.position_at(id, slot) },
+                    None => Work::SeeTo(slot),
+                };
+                self.work(context, id, work);
+            }
+        }
+        for (node, logs) in told {
+            context.send(&self.scope, [node], GroupMessage::Positions { logs });
+        }
     }
 
     pub(crate) fn on_fenced(&mut self, context: &mut Context, from: NodeId, epoch: Epoch) {
@@ -374,28 +453,19 @@ impl Group {
         }
     }
 
-    /// Durable state only, after the fence; a node that lost its promises says so and counts in no sync pass (rule 9).
-    pub(crate) fn on_sync_ask(&mut self, context: &mut Context, from: NodeId) {
-        let scope = &self.scope;
-        let logs =
-            self.logs.iter().map(|(id, log)| (*id, log.closed_for_sync(context, scope), log.highest())).collect();
-        let damaged = self.logs.values().any(|log| log.is_damaged());
-        let votes = self.scope.may_vote() && !damaged && self.has_enough_for_sync(context);
-        context.send_when_durable(&self.scope, from, GroupMessage::SyncAnswer { logs, votes });
-    }
-
     pub(crate) fn on_sync_answer(
         &mut self,
         context: &mut Context,
         from: NodeId,
-        logs: Vec<(LogId, Slot, Slot)>,
+        after: Option<LogId>,
+        page: Page,
         votes: bool,
     ) {
-        let Some(pass) = &mut self.changes.pass else { return };
+        let Some(pass) = self.changes.pass.as_mut().filter(|pass| pass.after == after) else { return };
         if !votes || self.scope.configuration.index(from).is_none() {
             return;
         }
-        pass.answers.insert(from, logs.into_iter().map(|(log, closed, highest)| (log, (closed, highest))).collect());
+        pass.answers.insert(from, page);
         context.dirty_groups.insert(self.scope.group);
     }
 

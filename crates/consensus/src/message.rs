@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The only version of the encoding that is spoken. The hello between peers agrees on a range of them. Since 2 an entry may be a
-/// part of an operation, and a refusal names the start under which more was seen.
-pub const MESSAGE_VERSION: u8 = 2;
+/// part of an operation, and a refusal names the start under which more was seen. Since 3 a configuration says what the group's logs
+/// are, and lists of logs come in pages.
+pub const MESSAGE_VERSION: u8 = 3;
 
 /// A message between two nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -310,15 +311,50 @@ pub enum GroupMessage {
     },
     /// The sender has made this epoch durable (the message's own epoch).
     Fenced,
-    /// For the sync pass: where do your logs stand?
-    SyncAsk,
+    /// For the sync pass: where do your logs stand that come after this one?
+    SyncAsk {
+        /// The last log of the page before; none to begin.
+        after: Option<LogId>,
+    },
     /// The answer; durable state only.
     SyncAnswer {
-        /// Each log with closed-up-to and highest accepted slot.
+        /// What was asked.
+        after: Option<LogId>,
+        /// Each log with closed-up-to and highest accepted slot, in order.
         #[serde(deserialize_with = "at_most::<GROUP_LOGS_MAX, _, _, _>")]
         logs: Vec<(LogId, Slot, Slot)>,
+        /// Whether no more follow.
+        last: bool,
         /// Whether the sender may vote (rule 9); if not, this counts for no sync pass.
         votes: bool,
+    },
+    /// Which logs have you that come after this one, and where do they stand? (Logs of values only.)
+    CompareAsk {
+        /// The last log of the page before; none to begin.
+        after: Option<LogId>,
+    },
+    /// The answer.
+    Compare {
+        /// What was asked.
+        after: Option<LogId>,
+        /// Each log with closed-up-to and highest accepted slot, in order.
+        #[serde(deserialize_with = "at_most::<GROUP_LOGS_MAX, _, _, _>")]
+        logs: Vec<(LogId, Slot, Slot)>,
+        /// Whether no more follow.
+        last: bool,
+    },
+    /// The sender has the values of these slots chosen, and the receiver may not: fetch them, then say so. (Logs of values only.)
+    Newer {
+        /// Names the list.
+        number: u64,
+        /// Logs and slots.
+        #[serde(deserialize_with = "at_most::<GROUP_LOGS_MAX, _, _, _>")]
+        logs: Vec<(LogId, Slot)>,
+    },
+    /// The sender has everything of that list.
+    UpToDate {
+        /// Names the list.
+        number: u64,
     },
     /// Where the sender's logs of this group stand.
     Positions {
@@ -466,8 +502,9 @@ impl Message {
                 slots_ok(&[*closed]) && accepted.iter().all(|a| slots_ok(&[a.slot]) && ballots_ok(&[a.ballot]))
             }
             GroupMessage::Configured { configuration } => configuration.check().is_ok(),
-            GroupMessage::SyncAnswer { logs, .. } => {
+            GroupMessage::SyncAnswer { logs, .. } | GroupMessage::Compare { logs, .. } => {
                 logs.iter().all(|(_, closed, highest)| slots_ok(&[*closed, *highest]))
+                    && logs.windows(2).all(|pair| pair[0].0 < pair[1].0)
             }
             GroupMessage::Positions { logs } => {
                 logs.iter().all(|log| slots_ok(&[log.closed, log.held]) && ballots_ok(&[log.ballot]))
@@ -477,7 +514,10 @@ impl Message {
             GroupMessage::ReadAsk { .. }
             | GroupMessage::AskConfiguration
             | GroupMessage::Fenced
-            | GroupMessage::SyncAsk => true,
+            | GroupMessage::SyncAsk { .. }
+            | GroupMessage::CompareAsk { .. }
+            | GroupMessage::UpToDate { .. } => true,
+            GroupMessage::Newer { logs, .. } => logs.iter().all(|(_, slot)| slots_ok(&[*slot])),
         };
         if ok {
             Ok(())

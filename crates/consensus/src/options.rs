@@ -24,6 +24,8 @@ pub struct CoreOptions {
     pub log_ahead_bytes: u64,
     /// Sizes of batches and windows.
     pub windows: Windows,
+    /// Logs of values of one group that new work may have in memory. Default [`bounds::RESIDENT_LOGS_MAX`].
+    pub resident_logs_max: usize,
 }
 
 impl Default for CoreOptions {
@@ -36,6 +38,7 @@ impl Default for CoreOptions {
             witness_keep_entries: bounds::WITNESS_KEEP_ENTRIES,
             log_ahead_bytes: bounds::LOG_AHEAD_BYTES,
             windows: Windows::default(),
+            resident_logs_max: bounds::RESIDENT_LOGS_MAX,
         }
     }
 }

@@ -14,6 +14,17 @@ macro_rules! seeded_bugs {
             /// All of them.
             pub const ALL: &[SeededBug] = &[$(SeededBug::$name),+];
 
+            /// Those that only a group of logs of values can show.
+            pub const OF_VALUES: &[SeededBug] = &[
+                SeededBug::ValueAcceptedAhead,
+                SeededBug::ValueFollowsAnything,
+                SeededBug::NewestNotWritten,
+                SeededBug::UnloadedIsEmpty,
+                SeededBug::UnloadedUnwritten,
+                SeededBug::SyncPassOfLoaded,
+                SeededBug::ListedBeforeFence,
+            ];
+
             /// Which rule is broken, and how.
             #[must_use]
             pub fn breaks(self) -> &'static str {
@@ -56,6 +67,13 @@ seeded_bugs! {
     RejectedIdUsedAgain: "Rule 10: a rejected operation does not use its id up.",
     WitnessTrimsByLiveMembers: "Design, section 4: a witness trims what the members in contact hold, not what every voter does.",
     CertificationFromWindow: "Design, section 4: certification is rebuilt from the last entries of the log.",
+    ValueAcceptedAhead: "Values: an acceptor takes a value whose slot is not the one after the newest that it knows.",
+    ValueFollowsAnything: "Values: a proposer puts a value behind another one than it was made from.",
+    NewestNotWritten: "Values: the newest value that another member sent is taken without being written down.",
+    UnloadedIsEmpty: "Rule 3: a log that is not in memory is taken for one that nothing was ever promised in.",
+    UnloadedUnwritten: "Rule 3: a log leaves memory before what was promised in it is durable.",
+    SyncPassOfLoaded: "Rule 6: the sync pass asks only for the logs that are in memory.",
+    ListedBeforeFence: "Rule 6: the disk is asked for its logs before what was accepted ahead of the fence is durable.",
 }
 
 #[cfg(feature = "seeded_bugs")]

@@ -78,6 +78,12 @@ pub trait FaceFactory: Send {
     /// Whether groups of this kind can be made.
     fn knows(&self, kind: &str) -> bool;
 
+    /// What the data logs of groups of this kind are. A face of a group of values is told nothing of them: the newest value of
+    /// each is asked for with [`client::Request::Value`].
+    fn discipline(&self, _kind: &str) -> consensus::Discipline {
+        consensus::Discipline::Sequences
+    }
+
     /// Makes an empty face; a checkpoint may be restored into it afterwards. Called on the engine thread when the
     /// engine starts, when a group is created and when one is learnt.
     fn make(&mut self, context: FaceContext<'_>) -> Result<Box<dyn Face>, String>;

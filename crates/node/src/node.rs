@@ -10,6 +10,7 @@ mod effects;
 mod groups;
 mod housekeeping;
 mod large;
+mod many_logs;
 mod requests;
 mod state_copy;
 mod status;
@@ -92,6 +93,7 @@ pub(crate) struct Node {
     batch: Vec<(Sequence, Record)>,
     /// Decided slots on their way to the faces.
     deliveries: VecDeque<Effect>,
+    many_logs: many_logs::ManyLogs,
     /// Members of all groups.
     peers: BTreeMap<NodeId, Peer>,
     contact: contact::Contact,
@@ -135,6 +137,7 @@ impl Node {
             finished,
             batch: Vec::new(),
             deliveries: VecDeque::new(),
+            many_logs: many_logs::ManyLogs::default(),
             peers: BTreeMap::new(),
             contact: contact::Contact::new(),
             farewells: BTreeMap::new(),
@@ -285,11 +288,11 @@ impl Node {
             return;
         }
         self.streams.forget_client(client);
-        for (id, group) in self.waiting.forget_client(client) {
+        for (id, group, log) in self.waiting.forget_client(client) {
             if self.give_up_large(id, true) {
                 continue;
             }
-            self.input(Input::Withdraw { group, log: consensus::LogId::MAIN, id });
+            self.input(Input::Withdraw { group, log, id });
         }
     }
 

@@ -47,6 +47,8 @@ pub struct Limits {
     pub checkpoint_every_bytes: u64,
     /// How fast and how often the log and the checkpoints are read to find damage that nobody else reads.
     pub scrub: storage::ScrubOptions,
+    /// Logs of values of one group that new work may have in memory.
+    pub values_in_memory: usize,
 }
 
 impl Default for Limits {
@@ -58,6 +60,7 @@ impl Default for Limits {
             // Replay reads the log at hundreds of MB/s: well under a second after a crash.
             checkpoint_every_bytes: 64 << 20,
             scrub: storage::ScrubOptions::default(),
+            values_in_memory: consensus::bounds::RESIDENT_LOGS_MAX,
         }
     }
 }

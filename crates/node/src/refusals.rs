@@ -35,6 +35,9 @@ pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Conf
         Core::ChangeUnderWay(_) => {
             Refusal::definite(RefusalReason::Change, message).with_hint("Try again when it is done.")
         }
+        Core::Superseded(_) => {
+            Refusal::definite(RefusalReason::Conflict, message).with_hint("Read the value, and try again.")
+        }
         Core::Unfit(_) => Refusal::definite(RefusalReason::Change, message),
         Core::NotInContact(_) => Refusal::definite(RefusalReason::Change, message)
             .with_hint("Start that node, and check that it and this one reach each other's engine address."),

@@ -171,6 +171,7 @@ impl Opened {
             failure_timeout: options.failure_timeout,
             log_keep_bytes: options.limits.log_keep_bytes,
             witness_keep_bytes: options.limits.witness_keep_bytes,
+            resident_logs_max: options.limits.values_in_memory,
             ..CoreOptions::default()
         };
         let core = Core::new(core_options, node, start, recovered, seed()?, Time(0));

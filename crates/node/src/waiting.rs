@@ -2,7 +2,7 @@
 
 use crate::clients::{ClientNumber, ReplyTo};
 use client::{Answer, GroupId, OperationId, Origin};
-use consensus::{Change, Time, Token};
+use consensus::{Change, LogId, Time, Token};
 use std::collections::BTreeMap;
 
 /// What a proposal of this node is.
@@ -12,6 +12,8 @@ pub(crate) enum Proposal {
     Operation { origin: Option<Origin>, answer: Answer },
     /// A client's snapshot mark.
     Mark { origin: Option<Origin> },
+    /// A client's value for a log of values.
+    Value { log: LogId },
     /// The closing of an id on behalf of a client who asked for its outcome.
     Close,
 }
@@ -25,10 +27,18 @@ pub(crate) struct ProposalWaiter {
 }
 
 impl ProposalWaiter {
+    /// The log that it was proposed in.
+    pub(crate) fn log(&self) -> LogId {
+        match self.proposal {
+            Proposal::Value { log } => log,
+            _ => LogId::MAIN,
+        }
+    }
+
     pub(crate) fn origin(&self) -> Option<Origin> {
         match self.proposal {
             Proposal::Operation { origin, .. } | Proposal::Mark { origin } => origin,
-            Proposal::Close => None,
+            Proposal::Value { .. } | Proposal::Close => None,
         }
     }
 }
@@ -77,17 +87,17 @@ impl Waiting {
     }
 
     /// Forgets what a client waited for; returns its proposals, to be withdrawn.
-    pub(crate) fn forget_client(&mut self, client: ClientNumber) -> Vec<(OperationId, GroupId)> {
+    pub(crate) fn forget_client(&mut self, client: ClientNumber) -> Vec<(OperationId, GroupId, LogId)> {
         self.readers.retain(|_, reader| reader.to.client != client);
         self.changes.retain(|_, change| change.to.client != client);
         self.again.retain(|change| change.to.client != client);
-        let gone: Vec<(OperationId, GroupId)> = self
+        let gone: Vec<(OperationId, GroupId, LogId)> = self
             .proposals
             .iter()
             .filter(|(_, waiter)| waiter.to.client == client)
-            .map(|(id, waiter)| (*id, waiter.group))
+            .map(|(id, waiter)| (*id, waiter.group, waiter.log()))
             .collect();
-        for (id, _) in &gone {
+        for (id, ..) in &gone {
             self.proposals.remove(id);
         }
         gone

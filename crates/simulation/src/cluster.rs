@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use consensus::{
-    Configuration, Entry, Epoch, GroupId, Input, LogId, Member, Message, NodeId, OperationId, Record, Role, Slot,
-    Start, Token,
+    Configuration, Discipline, Entry, Epoch, GroupId, Input, LogId, Member, Message, NodeId, OperationId, Record, Role,
+    Slot, Start, Token,
 };
 
 use crate::invariants::{Invariants, Violation};
@@ -19,6 +19,7 @@ use crate::recovery::Recovery;
 use crate::schedule::{Moment, Schedule};
 use crate::tally::{Fault, Tally};
 use crate::trace::Trace;
+use crate::values::Values;
 use crate::workload::Workload;
 
 /// The one group of the simulation.
@@ -60,6 +61,23 @@ pub(crate) enum Event {
         from: Slot,
         up_to: Slot,
         bytes_max: usize,
+    },
+    LogLoaded {
+        node: NodeId,
+        life: u64,
+        log: LogId,
+    },
+    Put {
+        node: NodeId,
+        life: u64,
+        log: LogId,
+    },
+    LogsListed {
+        node: NodeId,
+        life: u64,
+        token: Token,
+        after: Option<LogId>,
+        count_max: usize,
     },
     CopyState {
         node: NodeId,
@@ -196,6 +214,7 @@ pub struct Cluster {
     /// The node that runs on an old disk.
     pub(crate) suspect: Option<NodeId>,
     pub(crate) recovery: Option<Recovery>,
+    pub(crate) values: Values,
     pub(crate) watch: Watch,
     pub(crate) report: Report,
     /// Nodes to be polled before anything else happens.
@@ -209,6 +228,7 @@ impl Cluster {
         let ids: Vec<NodeId> = (1..=plan.nodes as u128).map(NodeId).collect();
         let configuration = Arc::new(Configuration {
             members: ids.iter().enumerate().map(|(index, id)| member(*id, role(&plan, index))).collect(),
+            discipline: if plan.values > 0 { Discipline::Values } else { Discipline::Sequences },
             ..Configuration::first(GROUP, "group", "simulation", "", member(ids[0], Role::Voter))
         });
         let mut cluster = Cluster {
@@ -226,6 +246,7 @@ impl Cluster {
             spoilt: BTreeSet::new(),
             suspect: None,
             recovery: None,
+            values: Values::default(),
             report: Report::default(),
             dirty: BTreeSet::new(),
         };
@@ -342,6 +363,11 @@ impl Cluster {
                 }
                 let damaged = self.nodes[&node].disk.damaged_ballot(place, from).filter(|_| entries.is_empty());
                 self.give(node, Input::EntriesRead { token, entries, damaged });
+            }
+            Event::LogLoaded { node, life, log } if self.is_alive(node, life) => self.log_loaded(node, log),
+            Event::Put { node, life, log } if self.is_alive(node, life) => self.put(node, log),
+            Event::LogsListed { node, life, token, after, count_max } if self.is_alive(node, life) => {
+                self.logs_listed(node, token, after, count_max);
             }
             Event::CopyState { node, life, place, donor } if self.is_alive(node, life) => {
                 self.copy_state(node, place, donor);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use consensus::{Ballot, Entry, GroupId, LogId, Record, Recovered, Sequence, Slot};
+use consensus::{Ballot, Configuration, Discipline, Entry, GroupId, LogId, Record, Recovered, Sequence, Slot};
 
 use crate::face::Face;
 use crate::random::Random;
@@ -124,6 +124,13 @@ impl Disk {
             self.fold(&mut recovered, *sequence, record);
         }
         self.tell_of_lost_promises(&mut recovered);
+        // Logs of values are loaded one by one.
+        for group in recovered.groups.values_mut() {
+            let of_values = |known: &Configuration| known.discipline == Discipline::Values;
+            if group.configuration.as_deref().is_some_and(of_values) {
+                group.logs.retain(|log, _| *log == LogId::CONTROL);
+            }
+        }
         for ((group, log), face) in &self.checkpoints {
             let group = recovered.groups.get_mut(group).filter(|group| group.configuration.is_some());
             let Some(group) = group else { continue };

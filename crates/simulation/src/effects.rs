@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use consensus::{
-    is_planted, Core, Effect, Entry, GroupId, Input, LogId, Message, NodeId, OperationId, ProposalOutcome, SeededBug,
-    Sequence, Slot,
+    is_planted, Core, Effect, Entry, GroupId, Input, LogId, LogQueues, Message, NodeId, OperationId, ProposalOutcome,
+    SeededBug, Sequence, Slot,
 };
 
 use crate::cluster::{Cluster, Event};
@@ -104,9 +104,8 @@ impl Cluster {
     fn look_at_bounds(&mut self, id: NodeId) {
         let Node { core: Some(core), faces, .. } = &self.nodes[&id] else { return };
         let remembered = faces.values().map(Face::remembered_ids).max().unwrap_or(0);
-        for queues in core.queues() {
-            self.watch.see(self.now, &Observation::Rested { node: id, queues: &queues, remembered });
-        }
+        let queues: Vec<LogQueues> = core.queues().collect();
+        self.watch.see(self.now, &Observation::Rested { node: id, queues: &queues, remembered });
     }
 
     pub(crate) fn plan_wake(&mut self, id: NodeId) {
@@ -129,7 +128,7 @@ impl Cluster {
             }
             Effect::Send { to, message } => self.send(id, &to, &message),
             Effect::Deliver { group, log, slot, entry } => self.deliver(id, (group, log), slot, &entry),
-            Effect::Proposed { id: operation, outcome, .. } => self.proposed(id, operation, &outcome),
+            Effect::Proposed { log, id: operation, outcome, .. } => self.proposed(id, log, operation, &outcome),
             Effect::Barrier { token, result } => {
                 self.watch.see(now, &Observation::Barrier { node: id, token, result: &result });
                 self.workload.reads.remove(&(id, token));
@@ -138,6 +137,7 @@ impl Cluster {
                     Err(_) => self.workload.refused += 1,
                 }
                 self.probe_read(id, token, result.is_ok());
+                self.value_read(id, token, result.ok());
             }
             Effect::ReadEntries { token, group, log, from, up_to, bytes_max } => {
                 let life = self.life(id);
@@ -147,6 +147,18 @@ impl Cluster {
             }
             Effect::NeedState { .. } if self.is_witness(id) => {
                 self.watch.violate("a witness has no state", format!("{id} asks for one"));
+            }
+            Effect::LoadLog { log, .. } => {
+                let (life, wait) = (self.life(id), self.disk_time(id));
+                self.schedule.at(now + wait, Event::LogLoaded { node: id, life, log });
+            }
+            Effect::ListLogs { token, after, count_max, .. } => {
+                let (life, wait) = (self.life(id), self.disk_time(id));
+                self.schedule.at(now + wait, Event::LogsListed { node: id, life, token, after, count_max });
+            }
+            Effect::Unloaded { group, log } => {
+                self.watch.see(now, &Observation::Unloaded { node: id, group, log });
+                self.values.unloaded(id, log);
             }
             Effect::NeedState { group, log, from, donors } => {
                 self.tell(format_args!("{id} needs a state of {log} from slot {from}, donors {donors:?}"));
@@ -199,6 +211,9 @@ impl Cluster {
         if self.watch.violation.is_some() {
             return;
         }
+        if self.plan.values > 0 {
+            return self.value_delivered(id, log, slot, entry);
+        }
         let options = self.face_options();
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         let face = node.faces.entry(place).or_insert_with(|| Face::new(options));
@@ -209,11 +224,14 @@ impl Cluster {
         self.watch.see(self.now, &Observation::Applied { node: id, group, log, slot, passed });
     }
 
-    pub(crate) fn proposed(&mut self, node: NodeId, id: OperationId, outcome: &ProposalOutcome) {
-        self.watch.see(self.now, &Observation::Proposed { node, id, outcome });
+    pub(crate) fn proposed(&mut self, node: NodeId, log: LogId, id: OperationId, outcome: &ProposalOutcome) {
+        self.watch.see(self.now, &Observation::Proposed { node, log, id, outcome });
         let Some(entry) = self.workload.proposals.remove(&(node, id)) else { return };
         match outcome {
-            ProposalOutcome::Chosen(_) => self.workload.chosen += 1,
+            ProposalOutcome::Chosen(_) => {
+                self.workload.chosen += 1;
+                self.value_was_chosen(node);
+            }
             ProposalOutcome::Failed(_) => self.workload.failed += 1,
             ProposalOutcome::Unknown => {
                 self.workload.unknown += 1;

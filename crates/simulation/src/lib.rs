@@ -33,6 +33,7 @@ pub mod schedule;
 pub mod tally;
 pub mod trace;
 mod users;
+mod values;
 pub mod workload;
 pub mod worlds;
 

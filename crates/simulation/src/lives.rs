@@ -59,6 +59,7 @@ impl Cluster {
             witness_keep_entries: self.plan.witness_keep_entries,
             log_ahead_bytes: self.plan.log_ahead_bytes,
             windows: self.plan.windows,
+            resident_logs_max: self.plan.resident_logs_max,
             ..CoreOptions::default()
         };
         let seed = self.random.number();
@@ -112,6 +113,7 @@ impl Cluster {
             self.became_unknown(entry);
         }
         self.member_crashed(id);
+        self.values.crashed(id);
         let wait = self.random.waiting_time(self.plan.down_for);
         self.schedule.at(now + wait, Event::Restart { node: id });
     }

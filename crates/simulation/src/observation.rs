@@ -2,7 +2,7 @@
 
 use consensus::{
     Configuration, Entry, GroupId, LogId, LogQueues, Message, NodeId, OperationId, ProposalOutcome, Record, Recovered,
-    Refusal, Sequence, Slot, Start, Token,
+    RecoveredLog, Refusal, Sequence, Slot, Start, Token,
 };
 
 use crate::face::Passed;
@@ -64,6 +64,26 @@ pub enum Observation<'a> {
         /// The entry.
         entry: &'a Entry,
     },
+    /// A log of values is taken into memory.
+    Loaded {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+        /// What the disk says of it.
+        loaded: &'a RecoveredLog,
+    },
+    /// A log of values left memory.
+    Unloaded {
+        /// Where.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// The log.
+        log: LogId,
+    },
     /// A face passed a slot, with or without effect.
     Applied {
         /// Where.
@@ -94,8 +114,8 @@ pub enum Observation<'a> {
     Rested {
         /// Where.
         node: NodeId,
-        /// What one of its logs holds.
-        queues: &'a LogQueues,
+        /// What each of its logs in memory holds.
+        queues: &'a [LogQueues],
         /// Ids that a face remembers.
         remembered: usize,
     },
@@ -139,6 +159,8 @@ pub enum Observation<'a> {
     Proposed {
         /// Where.
         node: NodeId,
+        /// The log.
+        log: LogId,
         /// The operation.
         id: OperationId,
         /// The answer.
@@ -148,6 +170,8 @@ pub enum Observation<'a> {
     Reading {
         /// Where.
         node: NodeId,
+        /// The log.
+        log: LogId,
         /// The reader.
         token: Token,
     },
@@ -179,6 +203,8 @@ impl Observation<'_> {
             | Observation::Queued { node, .. }
             | Observation::Durable { node, .. }
             | Observation::Delivered { node, .. }
+            | Observation::Loaded { node, .. }
+            | Observation::Unloaded { node, .. }
             | Observation::Applied { node, .. }
             | Observation::Checkpointed { node, .. }
             | Observation::Rested { node, .. }

@@ -137,6 +137,10 @@ pub struct Plan {
     pub log_ahead_bytes: u64,
     /// As in the core's options: so small in some worlds that a few entries fill them.
     pub windows: Windows,
+    /// Logs of values; 0 in a group of one sequence.
+    pub values: u64,
+    /// As in the core's options: so few that logs are loaded and unloaded all the time.
+    pub resident_logs_max: usize,
 }
 
 impl Plan {
@@ -159,6 +163,7 @@ impl Plan {
             World::Disks => plan.make_disks(r),
             World::Quiet => plan.make_quiet(r),
             World::Stale => plan.make_stale(r),
+            World::Values => plan.make_values(r),
             World::NoGoodCopy => {
                 plan.make_damage(r);
                 plan.spoilt_max = plan.nodes;
@@ -271,6 +276,8 @@ impl Plan {
             in_parts: if r.chance(0.4) { 0.3 } else { 0.0 },
             log_ahead_bytes: if r.chance(0.3) { r.between(1, 2_000) } else { bounds::LOG_AHEAD_BYTES },
             windows: windows(seed),
+            values: 0,
+            resident_logs_max: bounds::RESIDENT_LOGS_MAX,
         }
     }
 
@@ -375,6 +382,27 @@ impl Plan {
         self.burst_max = 1;
         (self.read_every, self.propose_again, self.close) = (2_000_000, 0.0, 0.0);
         (self.poll_delay_max, self.checkpoint_every) = (0, 0);
+    }
+
+    /// Logs of values, of which few are in memory; in half of the worlds members come and go, so that sync passes cover the rest.
+    fn make_values(&mut self, r: &mut Random) {
+        self.values = r.between(2, 24);
+        self.resident_logs_max = r.between(1, 6) as usize;
+        (self.damage, self.rot_every, self.renew_every) = (0.0, 0, 0);
+        (self.in_parts, self.close, self.checkpoint_every) = (0.0, 0.0, 0);
+        self.burst_max = r.between(1, 4);
+        self.propose_every = r.between(3, 40) * 1_000;
+        self.read_every = r.between(5, 60) * 1_000;
+        self.nodes = if r.chance(0.8) { 3 } else { 5 };
+        self.spoilt_max = 0;
+        self.slow_disk = None;
+        self.change_every = if r.chance(0.5) { r.between(100, 600) * 1_000 } else { 0 };
+        if r.chance(0.3) {
+            self.crash_every = r.between(100, 600) * 1_000;
+            self.crash_after_send = 0.002 * r.fraction();
+            self.down_for = r.between(10, 300) * 1_000;
+        }
+        self.fault_phase = self.fault_phase.min(4_000_000);
     }
 
     /// Links keep their order and lose nothing, as TCP does: the first that a peer hears of a start is where its log stands.

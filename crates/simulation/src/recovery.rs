@@ -15,8 +15,10 @@ pub struct Recovery {
     bound: Moment,
     writes: BTreeMap<OperationId, NodeId>,
     reads: BTreeMap<Token, NodeId>,
-    writing: BTreeSet<NodeId>,
+    pub(crate) writing: BTreeSet<NodeId>,
     reading: BTreeSet<NodeId>,
+    /// In a group of values: whether all members had the same at the last look.
+    pub(crate) alike: bool,
 }
 
 impl Recovery {
@@ -28,6 +30,7 @@ impl Recovery {
             reads: BTreeMap::new(),
             writing: BTreeSet::new(),
             reading: BTreeSet::new(),
+            alike: false,
         }
     }
 }
@@ -48,6 +51,7 @@ impl Cluster {
             return;
         }
         self.renew_the_barred();
+        self.look_at_values();
         for id in self.serving() {
             let Some(recovery) = &self.recovery else { return };
             let write = !recovery.writing.contains(&id) && !recovery.writes.values().any(|node| *node == id);
@@ -55,13 +59,16 @@ impl Cluster {
             if !self.nodes[&id].is_running() {
                 continue;
             }
-            if write {
+            if write && self.plan.values > 0 {
+                self.probe_value(id);
+            } else if write {
                 let operation = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();
                 self.recovery.as_mut().expect("recovering").writes.insert(operation, id);
                 self.propose(id, Entry::operation(operation, b"probe"));
             }
             if read {
-                let token = self.read(id);
+                let log = self.any_log();
+                let token = self.read(id, log);
                 self.recovery.as_mut().expect("recovering").reads.insert(token, id);
             }
         }
@@ -103,8 +110,9 @@ impl Cluster {
             && all_in(&recovery.reading)
             && self.workload.proposals.is_empty()
             && self.workload.reads.is_empty()
-            && members.iter().all(|id| self.applied(*id) == self.applied(members[0]))
-            && self.applied(members[0]).0 == self.report.slots
+            && (self.plan.values > 0 || members.iter().all(|id| self.applied(*id) == self.applied(members[0])))
+            && (self.plan.values > 0 || self.applied(members[0]).0 == self.report.slots)
+            && (self.plan.values == 0 || recovery.alike)
             && self.membership_is_settled()
     }
 
@@ -141,7 +149,7 @@ impl Cluster {
             .collect();
         format!(
             "{}us after the faults stopped: no write at {:?}, no read at {:?}, unanswered {} proposals and {} reads, \
-             applied {positions:?} of {}, running {running:?}, {}; {statuses:?}",
+             applied {positions:?} of {}, running {running:?}, {} {}; {statuses:?}",
             self.plan.recovery_bound,
             missing(&recovery.writing),
             missing(&recovery.reading),
@@ -149,6 +157,7 @@ impl Cluster {
             self.workload.reads.len(),
             self.report.slots,
             self.membership_is_missing(),
+            self.values_that_differ().unwrap_or_default(),
         )
     }
 }

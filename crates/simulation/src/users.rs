@@ -7,6 +7,7 @@ use consensus::{Entry, EntryKind, Input, LogId, NodeId, OperationId};
 use crate::cluster::{Cluster, Event, GROUP};
 use crate::face::write_set;
 use crate::observation::Observation;
+use crate::values::log_of;
 
 impl Cluster {
     /// Whether anybody asks this node for anything.
@@ -22,6 +23,10 @@ impl Cluster {
     /// Some new operations, at one node.
     pub(crate) fn user_proposes(&mut self) {
         let nodes = self.nodes_with_users();
+        if self.plan.values > 0 {
+            self.user_puts(&nodes);
+            return self.again(self.plan.propose_every, Event::Propose);
+        }
         // Where nearly everything comes from one node, the log is handed over to it.
         let favourite = nodes.last().copied().filter(|_| self.random.chance(self.plan.favourite));
         if let Some(id) = favourite.or_else(|| self.random.pick(&nodes)) {
@@ -54,7 +59,8 @@ impl Cluster {
         let deadline = self.nodes[&id].clock.at(self.now) + Duration::from_micros(patience);
         self.watch.see(self.now, &Observation::Proposing { node: id, entry: &entry });
         self.workload.proposals.insert((id, entry.id()), entry.clone());
-        self.give(id, Input::Propose { group: GROUP, log: LogId::MAIN, entry, deadline });
+        let log = log_of(&entry);
+        self.give(id, Input::Propose { group: GROUP, log, entry, deadline });
     }
 
     /// What may or may not have happened is tried again, or asked after, by somebody.
@@ -97,28 +103,30 @@ impl Cluster {
 
     /// The user has lost patience.
     pub(crate) fn user_withdraws(&mut self, node: NodeId, id: OperationId) {
-        if self.workload.proposals.contains_key(&(node, id)) {
+        if let Some(entry) = self.workload.proposals.get(&(node, id)) {
+            let log = log_of(entry);
             self.watch.see(self.now, &Observation::Withdrawing { node, id });
-            self.give(node, Input::Withdraw { group: GROUP, log: LogId::MAIN, id });
+            self.give(node, Input::Withdraw { group: GROUP, log, id });
         }
     }
 
     /// A strong read at some node.
     pub(crate) fn user_reads(&mut self) {
         if let Some(id) = self.random.pick(&self.nodes_with_users()) {
-            self.read(id);
+            let log = self.any_log();
+            self.read(id, log);
         }
         self.again(self.plan.read_every, Event::Read);
     }
 
     /// Asks a node's core for a barrier.
-    pub(crate) fn read(&mut self, id: NodeId) -> consensus::Token {
+    pub(crate) fn read(&mut self, id: NodeId, log: LogId) -> consensus::Token {
         let token = self.workload.next_token();
         let patience = self.random.between(1, 10) * self.plan.failure_timeout;
         let deadline = self.nodes[&id].clock.at(self.now) + Duration::from_micros(patience);
-        self.watch.see(self.now, &Observation::Reading { node: id, token });
+        self.watch.see(self.now, &Observation::Reading { node: id, log, token });
         self.workload.reads.insert((id, token));
-        self.give(id, Input::Read { group: GROUP, log: LogId::MAIN, token, deadline });
+        self.give(id, Input::Read { group: GROUP, log, token, deadline });
         token
     }
 
@@ -128,7 +136,8 @@ impl Cluster {
         if let (Some(id), Some(to)) = (self.random.pick(&running), self.random.pick(&running)) {
             if id != to {
                 self.tell(format_args!("HAND OVER from {id} to {to}"));
-                self.give(id, Input::HandOver { group: GROUP, log: LogId::MAIN, to });
+                let log = self.any_log();
+                self.give(id, Input::HandOver { group: GROUP, log, to });
             }
         }
         self.again(self.plan.hand_over_every, Event::HandOver);

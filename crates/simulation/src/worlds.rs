@@ -23,11 +23,13 @@ pub enum World {
     Stale,
     /// As in *Damage*, without the limit that leaves a good copy: here the group may stop, and nothing else.
     NoGoodCopy,
+    /// Logs of values, many more than a node may have in memory; members come and go.
+    Values,
 }
 
 impl World {
     /// All of them.
-    pub const ALL: [World; 8] = [
+    pub const ALL: [World; 9] = [
         World::Any,
         World::Crashes,
         World::Members,
@@ -36,6 +38,7 @@ impl World {
         World::Quiet,
         World::Stale,
         World::NoGoodCopy,
+        World::Values,
     ];
 
     /// What the command line calls it.
@@ -49,12 +52,13 @@ impl World {
             World::Quiet => "quiet",
             World::Stale => "stale",
             World::NoGoodCopy => "no-good-copy",
+            World::Values => "values",
         }
     }
 
-    /// The kind of world that a seed makes, if nobody says which: half of them anything.
+    /// The kind of world that a seed makes, if nobody says which: nearly half of them anything.
     pub fn of_seed(seed: u64) -> World {
-        // From 8 to 15 anything; the multiplication spreads neighbouring seeds over the kinds.
+        // From 9 to 15 anything; the multiplication spreads neighbouring seeds over the kinds.
         let number = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 60) as usize;
         World::ALL.get(number).copied().unwrap_or(World::Any)
     }

@@ -22,6 +22,7 @@ fn world(bug: SeededBug) -> World {
         | SeededBug::BallotsWithoutEpoch => World::Members,
         SeededBug::NoOpOverDamage | SeededBug::VotesFromJointEpoch => World::Damage,
         SeededBug::FsyncRetried | SeededBug::LostDiskRejoins => World::Disks,
+        bug if SeededBug::OF_VALUES.contains(&bug) => World::Values,
         _ => World::Any,
     }
 }

@@ -124,6 +124,20 @@ impl Acceptor {
         }
     }
 
+    /// Forgets what stands below a slot; what stands there is the newest value.
+    pub(super) fn drop_below(&mut self, slot: Slot) {
+        if self.slots.first_key_value().is_some_and(|(first, _)| *first < slot) {
+            self.slots = self.slots.split_off(&slot);
+            self.bytes = self.slots.values().map(size).sum();
+        }
+        self.cached_up_to = self.cached_up_to.max(slot);
+        self.cached_bytes = self.slots.range(..=self.cached_up_to).map(|(_, held)| size(held)).sum();
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Lets go of the oldest chosen entries in memory beyond the cache's bounds. Only what is durable as chosen goes: it can be
     /// read again, also to be delivered, if delivery waits for a slot that the disk has lost or for a copy of the state.
     pub(super) fn shrink(&mut self, closed: Slot, durable_closed: Slot) {
@@ -186,7 +200,7 @@ impl Log {
         if ballot > self.acceptor.promised {
             self.acceptor.promised = ballot;
             if !is_planted(SeededBug::PromiseNotWritten) {
-                context.persist(Record::Promised { group: scope.group, log: self.id, ballot });
+                self.persist(context, Record::Promised { group: scope.group, log: self.id, ballot });
             }
             self.saw_ballot(context, scope, ballot);
             self.step_down_below(context, scope, ballot);
@@ -254,6 +268,9 @@ impl Log {
             self.refuse(context, scope, answer_to, ballot);
             return;
         }
+        if scope.is_of_values() && !self.may_accept_value(context, scope, first, entries) {
+            return;
+        }
         let bytes = entries.iter().map(Entry::len).sum();
         let windows = &context.options.windows;
         let in_window = last.0 <= self.learner.closed.0 + windows.accept_slots();
@@ -285,7 +302,7 @@ impl Log {
             fresh = true;
             if last <= self.learner.closed {
                 // All of it was learnt under this ballot already: no acceptance will be written that carries the promise.
-                context.persist(Record::Promised { group: scope.group, log: self.id, ballot });
+                self.persist(context, Record::Promised { group: scope.group, log: self.id, ballot });
             }
         }
         self.saw_ballot(context, scope, ballot);
@@ -317,13 +334,11 @@ impl Log {
         };
         assert!(ballot >= self.acceptor.promise(scope), "nothing is accepted below the promise");
         assert!(first > closed, "nothing is accepted at or below closed-up-to");
-        let queued = context.persist(Record::Accepted {
-            group: scope.group,
-            log: self.id,
-            ballot,
-            first,
-            entries: entries.clone(),
-        });
+        if scope.is_of_values() {
+            self.record_newest(context, scope);
+        }
+        let accepted = Record::Accepted { group: scope.group, log: self.id, ballot, first, entries: entries.clone() };
+        let queued = self.persist(context, accepted);
         for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
             self.acceptor.put(slot, ballot, entry.clone());
         }

@@ -75,7 +75,9 @@ impl Log {
         if self.admission.pending.contains_key(&id) {
             return;
         }
-        let refusal = if entry.len() > bounds::ENTRY_BYTES_MAX {
+        let refusal = if !Log::is_of_its_kind(scope, &entry) {
+            Some(Refusal::Unfit("a log of values takes values, and no other log does"))
+        } else if entry.len() > bounds::ENTRY_BYTES_MAX {
             Some(Refusal::TooLarge(entry.len()))
         } else if self.admission.pending.len() >= bounds::PENDING_ENTRIES_MAX {
             Some(Refusal::Full("operations"))
@@ -118,6 +120,25 @@ impl Log {
 
     fn answer(&self, context: &mut Context, scope: &Scope, id: OperationId, outcome: ProposalOutcome) {
         context.effect(Effect::Proposed { group: scope.group, log: self.id, id, outcome });
+    }
+
+    /// In a log of values: this node's proposals, the slot that each follows, and whether it may have left this node.
+    pub(super) fn pending_values(&self) -> Vec<(OperationId, Slot, bool)> {
+        let value = |(id, pending): (&OperationId, &Pending)| Some((*id, pending.entry.follows()?, pending.sent));
+        self.admission.pending.iter().filter_map(value).collect()
+    }
+
+    pub(super) fn answer_pending(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        id: OperationId,
+        outcome: ProposalOutcome,
+    ) {
+        if self.admission.remove(id).is_some() {
+            self.proposer.take_back(id);
+            self.answer(context, scope, id, outcome);
+        }
     }
 
     pub(super) fn proposal_chosen(&mut self, context: &mut Context, scope: &Scope, id: OperationId, slot: Slot) {
@@ -288,6 +309,11 @@ impl Log {
         origin: NodeId,
         hops: u8,
     ) {
+        let asks_to_finish = entries.is_empty();
+        let entries = if scope.is_of_values() { self.values_in_time(context, scope, origin, entries) } else { entries };
+        if entries.is_empty() && !asks_to_finish {
+            return;
+        }
         let ids = |entries: &[Entry]| entries.iter().map(Entry::id).collect::<Vec<_>>();
         let hint = self.hint(context, scope);
         let ballot = self.ownership.highest;

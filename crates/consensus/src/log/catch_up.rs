@@ -29,7 +29,7 @@ pub(super) struct CatchUp {
     pub(super) healing: Healing,
     /// The fetch under way: from whom, its first slot, since when.
     asked: Option<(NodeId, Slot, Time)>,
-    not_before: Time,
+    pub(super) not_before: Time,
     attempts: usize,
     /// Requests since entries last came: each waits longer than the one before, as the link may be slow.
     unanswered: u32,
@@ -77,6 +77,51 @@ impl CatchUp {
         self.trimmed_at.clear();
         self.empty_at.clear();
         self.said_need_state = None;
+    }
+
+    pub(super) fn target(&self) -> Slot {
+        self.target
+    }
+
+    /// In a log of values: whether the newest value is to be fetched.
+    pub(super) fn wants_newest(&mut self, is_lost: bool, closed: Slot) -> bool {
+        self.wanting = is_lost || self.target > closed;
+        if !self.wanting {
+            self.asked = None;
+            self.unanswered = 0;
+        }
+        self.wanting
+    }
+
+    /// In a log of values the newest is here: nothing before it is missed.
+    pub(super) fn healed_value(&mut self) {
+        self.healing = Healing::default();
+    }
+
+    /// Whom to ask next for the newest value: those that know of it, in turn, or else anybody; each request waits longer for
+    /// its answer than the one before.
+    pub(super) fn next_source(
+        &mut self,
+        now: Time,
+        pause: std::time::Duration,
+        knowing: Vec<NodeId>,
+        heard: Vec<NodeId>,
+    ) -> Option<NodeId> {
+        self.not_before = now + pause * (1 << self.unanswered.min(PATIENCE_DOUBLINGS_MAX));
+        // Who knows of it may be unable to give it.
+        let among = if knowing.is_empty() || self.unanswered as usize > knowing.len() { heard } else { knowing };
+        let source = *among.get(self.attempts % among.len().max(1))?;
+        self.attempts += 1;
+        self.unanswered += 1;
+        Some(source)
+    }
+
+    /// The answer of a member that was asked for the newest value.
+    pub(super) fn answered(&mut self, now: Time, with_it: bool) {
+        if with_it {
+            self.unanswered = 0;
+            self.not_before = now;
+        }
     }
 
     pub(super) fn next_deadline(&self) -> Time {
@@ -338,12 +383,8 @@ impl Log {
             }
         }
         if !known {
-            context.persist(Record::Learnt {
-                group: scope.group,
-                log: self.id,
-                first: closed.next(),
-                entries: fresh.into(),
-            });
+            let (group, log, first, entries) = (scope.group, self.id, closed.next(), fresh.into());
+            self.persist(context, Record::Learnt { group, log, first, entries });
             for (slot, (ballot, entry)) in (closed.next().0..).map(Slot).zip(fresh) {
                 self.acceptor.put(slot, *ballot, entry.clone());
             }

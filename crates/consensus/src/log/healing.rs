@@ -114,11 +114,14 @@ impl Log {
         match self.acceptor.held(slot).cloned() {
             Some(Held { ballot, entry: Some(entry) }) if slot <= self.learner.closed => {
                 let entries = [(ballot, entry)].into();
-                context.persist(Record::Learnt { group: scope.group, log: self.id, first: slot, entries });
+                self.persist(context, Record::Learnt { group: scope.group, log: self.id, first: slot, entries });
             }
             Some(Held { ballot, entry: Some(entry) }) => {
                 let entries = [entry].into();
-                context.persist(Record::Accepted { group: scope.group, log: self.id, ballot, first: slot, entries });
+                self.persist(
+                    context,
+                    Record::Accepted { group: scope.group, log: self.id, ballot, first: slot, entries },
+                );
             }
             _ if slot <= self.learner.closed => {
                 self.catch_up.healing.want(slot);
@@ -136,6 +139,10 @@ impl Log {
         for found in accepted {
             let enough = self.catch_up.healing.heals_from(scope, found.slot).is_some_and(|from| found.ballot >= from);
             let Some(entry) = found.entry.clone().filter(|_| enough) else { continue };
+            if scope.is_of_values() {
+                self.learn_newest(context, scope, found.slot, found.ballot, &entry);
+                continue;
+            }
             self.heal_from(context, scope, found.slot, &vec![(found.ballot, entry)].into());
             self.wake(context, scope);
         }
@@ -161,7 +168,7 @@ impl Log {
             .collect();
         for run in numbered.chunk_by(|(left, _), (right, _)| left.next() == *right) {
             let entries = run.iter().map(|(_, entry)| (*entry).clone()).collect();
-            context.persist(Record::Learnt { group: scope.group, log: self.id, first: run[0].0, entries });
+            self.persist(context, Record::Learnt { group: scope.group, log: self.id, first: run[0].0, entries });
         }
         for (slot, (ballot, entry)) in numbered {
             self.catch_up.healing.is_healed(slot);

@@ -33,7 +33,7 @@ pub(super) struct Learner {
     /// No longer in the log.
     pub(super) trimmed: Slot,
     /// The closed-up-to last written down.
-    recorded: Slot,
+    pub(super) recorded: Slot,
     /// Closed-up-to records on their way to the disk.
     not_durable: VecDeque<(Queued, Slot)>,
     /// The closed-up-to that is durable: what stands on the disk at or below it is what was chosen. Above it the disk may
@@ -207,7 +207,7 @@ impl Log {
         self.catch_up.state_installed();
         if slot > self.learner.closed {
             self.stop_vouching(context, scope);
-            context.persist(Record::Installed { group: scope.group, log: self.id, slot });
+            self.persist(context, Record::Installed { group: scope.group, log: self.id, slot });
             self.acceptor.drop_up_to(slot);
             self.learner.trimmed = slot;
             self.learner.recorded = slot;

@@ -1,4 +1,5 @@
-//! One sequence log of one group, as one member sees it. A file for each concern of the protocol.
+//! One log of one group, as one member sees it. A file for each concern of the protocol; what is different in a log of
+//! values stands in `values.rs`.
 
 mod acceptor;
 mod admission;
@@ -12,6 +13,7 @@ mod proposer;
 mod reader;
 mod sync_goal;
 mod trimming;
+mod values;
 
 use crate::ballot::Ballot;
 use crate::context::Context;
@@ -19,9 +21,11 @@ use crate::entry::Entry;
 use crate::group::Scope;
 use crate::ids::{GroupId, LogId, NodeId, Slot, Token};
 use crate::message::{ChosenRange, GroupMessage, LogPosition};
+use crate::record::Record;
 use crate::recovered::RecoveredLog;
 use crate::status::{LogQueues, LogStatus};
 use crate::time::Time;
+use crate::turns::Queued;
 use std::collections::BTreeMap;
 
 use acceptor::Acceptor;
@@ -56,6 +60,12 @@ pub(crate) struct Log {
     member_closed: BTreeMap<NodeId, Slot>,
     /// When something last happened here: busy logs travel with heartbeats, idle ones cost nothing.
     busy_at: Option<Time>,
+    /// The last record of it that must be synced.
+    last_record: Option<Queued>,
+    /// In a log of values: what stands open up to here was not chosen when this node last asked a quorum.
+    void_above: Slot,
+    /// In a log of values: the highest slot that each member said it has, accepted or chosen, since the log is in memory.
+    said_to_have: BTreeMap<NodeId, Slot>,
 }
 
 impl Log {
@@ -83,6 +93,9 @@ impl Log {
             witness,
             member_closed: BTreeMap::new(),
             busy_at: None,
+            last_record: None,
+            void_above: Slot::ZERO,
+            said_to_have: BTreeMap::new(),
         }
     }
 
@@ -99,14 +112,16 @@ impl Log {
                 self.on_refused(context, scope, from, ballot, promised, closed)
             }
             GroupMessage::Accept { ballot, first, entries, chosen, answer_to, .. } => {
+                // A log of values takes nothing above a slot that it does not know chosen.
+                let (before, after) = if scope.is_of_values() { (chosen, None) } else { (None, chosen) };
+                before.into_iter().for_each(|range| self.on_chosen(context, scope, from, range));
                 self.on_accept(context, scope, ballot, first, &entries, answer_to);
-                if let Some(range) = chosen {
-                    self.on_chosen(context, scope, from, range);
-                }
+                after.into_iter().for_each(|range| self.on_chosen(context, scope, from, range));
             }
             GroupMessage::Accepted { ballot, first, last, closed, start, position, .. } => {
                 context.peers.saw_position(from, start, position);
                 self.saw_closed(from, closed);
+                self.says_to_have(scope, from, last);
                 self.on_accepted(context, scope, from, ballot, first, last);
                 self.on_finish_accepted(context, scope, from, ballot, first, last);
             }
@@ -119,12 +134,19 @@ impl Log {
             }
             GroupMessage::ReadAsk { round, .. } => self.on_read_ask(context, scope, from, round),
             GroupMessage::ReadAnswer { round, closed, highest, promised, .. } => {
+                self.says_to_have(scope, from, closed.max(highest));
                 self.saw_closed(from, closed);
                 self.on_read_answer(context, scope, from, round, reader::Answer { closed, highest, promised });
+            }
+            GroupMessage::Fetch { from: first, .. } if scope.is_of_values() => {
+                self.on_fetch_newest(context, scope, from, first);
             }
             GroupMessage::Fetch { from: first, up_to, .. } => self.on_fetch(context, scope, from, first, up_to),
             GroupMessage::Fetched { first, entries, closed, trimmed, .. } => {
                 self.saw_closed(from, closed);
+                if scope.is_of_values() {
+                    return self.on_fetched_newest(context, scope, first, &entries, closed);
+                }
                 self.on_fetched(context, scope, from, first, &entries, closed, trimmed);
             }
             GroupMessage::AskAccepted { from: first, up_to, .. } => {
@@ -138,10 +160,21 @@ impl Log {
             GroupMessage::AskConfiguration
             | GroupMessage::Configured { .. }
             | GroupMessage::Fenced
-            | GroupMessage::SyncAsk
+            | GroupMessage::SyncAsk { .. }
             | GroupMessage::SyncAnswer { .. }
+            | GroupMessage::CompareAsk { .. }
+            | GroupMessage::Compare { .. }
+            | GroupMessage::Newer { .. }
+            | GroupMessage::UpToDate { .. }
             | GroupMessage::Positions { .. } => unreachable!("handled by the group"),
         }
+    }
+
+    /// Queues a record that must be synced.
+    fn persist(&mut self, context: &mut Context, record: Record) -> Queued {
+        let queued = context.persist(record);
+        self.last_record = Some(queued);
+        queued
     }
 
     /// Marks the log for the next flush, and as busy.
@@ -204,6 +237,9 @@ impl Log {
 
     /// Does everything that is due: once per poll for logs that something happened to, and whenever a timer runs out.
     pub(crate) fn flush(&mut self, context: &mut Context, scope: &Scope) {
+        if scope.is_of_values() {
+            return self.flush_values(context, scope);
+        }
         self.expire(context, scope);
         self.route_pending(context, scope);
         self.seek_ownership(context, scope);

@@ -83,6 +83,8 @@ pub(super) struct Owning {
     bytes: usize,
     /// When what is unanswered goes out again.
     pub(super) again_at: Time,
+    /// In a log of values: the newest value, for members that have not accepted it yet. Nobody else would tell them of it.
+    untold: Option<Batch>,
     /// Handing over: nothing new is proposed until then.
     pub(super) yielding_until: Option<Time>,
     /// What stood in the slot after these is damaged and found nowhere: nothing new is proposed, and phase 1 is next.
@@ -129,6 +131,20 @@ impl Owning {
         self.next
     }
 
+    /// Whether every member that is heard has what is chosen.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.untold.is_none()
+    }
+
+    pub(super) fn has_told(&self, scope: &Scope, node: NodeId) -> bool {
+        let index = scope.configuration.index(node);
+        self.untold.as_ref().is_none_or(|batch| index.is_none_or(|index| batch.acks.contains(index)))
+    }
+
+    pub(super) fn has_nothing_in_flight(&self) -> bool {
+        self.batches.is_empty()
+    }
+
     /// What arrives while this node's disk writes the batch before travels together, unless the others chose that already: it
     /// could not be written here sooner, and fewer, larger batches cost every member less. A slow disk holds up nothing for long.
     fn gathers_until(&self, scope: &Scope, context: &Context) -> Option<Time> {
@@ -167,7 +183,8 @@ impl Proposer {
             Stage::Idle => Time::NEVER,
             Stage::Preparing(preparing) => preparing.asked_at,
             Stage::Owning(owning) => {
-                let again = if owning.batches.is_empty() { Time::NEVER } else { owning.again_at };
+                let nothing = owning.batches.is_empty() && owning.untold.is_none();
+                let again = if nothing { Time::NEVER } else { owning.again_at };
                 let gathering = self.gathering_until.unwrap_or(Time::NEVER);
                 again.min(owning.yielding_until.unwrap_or(Time::NEVER)).min(gathering)
             }
@@ -394,6 +411,7 @@ impl Log {
     fn become_owner(&mut self, context: &mut Context, scope: &Scope, values: Vec<(Slot, Entry)>, only_finishes: bool) {
         let Stage::Preparing(preparing) = &self.proposer.stage else { unreachable!("only phase 1 leads to ownership") };
         let ballot = preparing.ballot;
+        assert!(!scope.is_of_values() || values.len() <= 1, "a log of values has one open slot");
         let base = self.learner.closed.next();
         self.proposer.stage = Stage::Owning(Owning {
             ballot,
@@ -402,6 +420,7 @@ impl Log {
             batches: VecDeque::new(),
             slots: 0,
             bytes: 0,
+            untold: None,
             again_at: Time::NEVER,
             yielding_until: None,
             only_finishes,
@@ -481,7 +500,7 @@ impl Log {
         }
     }
 
-    fn send_batch(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>) {
+    pub(super) fn send_batch(&mut self, context: &mut Context, scope: &Scope, entries: Vec<Entry>) {
         self.mark_proposed(&entries);
         let chosen_base = {
             let Stage::Owning(owning) = &self.proposer.stage else { unreachable!("only an owner proposes") };
@@ -542,6 +561,9 @@ impl Log {
             batch.acks.insert(index);
             batch.chosen = batch.chosen || is_quorum(scope, batch.acks);
         }
+        if let Some(untold) = owning.untold.as_mut().filter(|untold| untold.first == first) {
+            untold.acks.insert(index);
+        }
         let mut closed = self.learner.closed;
         for batch in owning.batches.iter().take_while(|batch| batch.chosen) {
             closed = closed.max(batch.last);
@@ -564,6 +586,7 @@ impl Log {
                         self.origins.count(context.now, entry.id());
                     }
                     *notice_due = true;
+                    owning.untold = Some(batch).filter(|_| scope.is_of_values());
                 }
                 // Others may have finished a part of a batch. Who restarted since would refuse that part, and with it the rest.
                 if let Some(batch) = owning.batches.front_mut().filter(|batch| batch.first <= closed) {
@@ -585,7 +608,7 @@ impl Log {
         }
     }
 
-    fn send_notice(&mut self, context: &mut Context, scope: &Scope) {
+    pub(super) fn send_notice(&mut self, context: &mut Context, scope: &Scope) {
         if !std::mem::take(&mut self.proposer.notice_due) {
             return;
         }
@@ -595,21 +618,53 @@ impl Log {
         context.send(scope, to, GroupMessage::Chosen { log: self.id, range });
     }
 
+    /// What is in flight and unanswered by this member goes to it again now: it can accept it only since this moment.
+    pub(super) fn send_in_flight_to(&mut self, context: &mut Context, scope: &Scope, to: NodeId) {
+        let Stage::Owning(owning) = &self.proposer.stage else { return };
+        let Some(index) = scope.configuration.index(to) else { return };
+        // With nothing in flight its acceptance of the newest value says that it has it.
+        for batch in owning
+            .untold
+            .iter()
+            .filter(|_| owning.batches.is_empty())
+            .chain(&owning.batches)
+            .filter(|batch| !batch.acks.contains(index))
+        {
+            let body = GroupMessage::Accept {
+                log: self.id,
+                ballot: owning.ballot,
+                first: batch.first,
+                entries: batch.entries.clone(),
+                chosen: None,
+                answer_to: context.node,
+            };
+            context.send(scope, [to], body);
+        }
+    }
+
     /// What a live member has not answered for a while goes to it again, oldest first, within one message's bytes.
-    fn send_again(&mut self, context: &mut Context, scope: &Scope) {
+    pub(super) fn send_again(&mut self, context: &mut Context, scope: &Scope) {
         let audience = self.audience(context, scope);
         let id = self.id;
         let Stage::Owning(owning) = &mut self.proposer.stage else { return };
-        if owning.batches.is_empty() || context.now < owning.again_at {
+        let untold = |batch: &Batch| {
+            let has_it =
+                |node: &NodeId| scope.configuration.index(*node).is_none_or(|index| batch.acks.contains(index));
+            batch.last == self.learner.closed && !audience.iter().all(has_it)
+        };
+        owning.untold = owning.untold.take().filter(untold);
+        if (owning.batches.is_empty() && owning.untold.is_none()) || context.now < owning.again_at {
             return;
         }
         let pause = context.options.retry_interval();
         owning.again_at = context.now + pause;
         let mut budget = context.options.windows.batch_bytes * 4;
         let mut ahead = 0;
-        for batch in &mut owning.batches {
+        for batch in owning.untold.iter_mut().chain(&mut owning.batches) {
             ahead += batch.bytes;
-            if batch.chosen || context.now - batch.sent_at < pause + context.options.transfer_time(ahead) {
+            if (batch.chosen && batch.last > self.learner.closed)
+                || context.now - batch.sent_at < pause + context.options.transfer_time(ahead)
+            {
                 continue;
             }
             let missing =

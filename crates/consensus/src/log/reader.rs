@@ -23,7 +23,6 @@ pub(super) struct Reader {
     /// Readers that join the next round. Without a token: this node itself, to have open slots finished.
     waiting: VecDeque<Waiting>,
     rounds: BTreeMap<u64, Round>,
-    last_round: u64,
     finish: Finish,
     /// No reader's deadline is before this.
     earliest: Option<Time>,
@@ -69,6 +68,15 @@ impl Reader {
         let rounds = self.rounds.values().map(|round| round.again_at);
         let finish = self.finish.again_at.filter(|_| !self.rounds.is_empty());
         rounds.chain(finish).chain(self.earliest).min().unwrap_or(Time::NEVER)
+    }
+
+    /// Whether anybody on this node waits for a barrier.
+    pub(super) fn has_readers(&self) -> bool {
+        self.readers().any(|reader| reader.token.is_some())
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || !self.rounds.is_empty()
     }
 
     fn add(&mut self, reader: Waiting) {
@@ -118,10 +126,19 @@ impl Log {
         }
         self.acceptor.open_since = Some(context.now);
         self.acceptor.settle_at = context.now + timeout * 2;
-        if self.reader.waiting.iter().all(|reader| reader.token.is_some()) {
-            self.reader.add(Waiting { token: None, deadline: context.now + timeout * 2 });
+        if self.read_for_itself(context) {
             self.wake(context, scope);
         }
+    }
+
+    /// A read of this node's own, if none waits: it learns where the log stands, and has open slots finished.
+    pub(super) fn read_for_itself(&mut self, context: &Context) -> bool {
+        let is_first = self.reader.waiting.iter().all(|reader| reader.token.is_some());
+        if is_first {
+            let deadline = context.now + context.options.failure_timeout * 2;
+            self.reader.add(Waiting { token: None, deadline });
+        }
+        is_first
     }
 
     pub(super) fn flush_reads(&mut self, context: &mut Context, scope: &Scope) {
@@ -131,14 +148,11 @@ impl Log {
         self.finish_late_barriers(context, scope);
     }
 
-    fn begin_round(&mut self, context: &Context) {
+    fn begin_round(&mut self, context: &mut Context) {
         if self.reader.waiting.is_empty() || self.reader.rounds.len() >= bounds::READ_ROUNDS_MAX {
             return;
         }
-        // An answer to a round of an earlier start must not count in one of this: it may tell of older times.
-        let first = if is_planted(SeededBug::ReadRoundsBeginAgain) { 0 } else { context.start.0 << 32 };
-        self.reader.last_round = self.reader.last_round.max(first) + 1;
-        let number = self.reader.last_round;
+        let number = context.next_read_round();
         let round = Round {
             readers: self.reader.waiting.drain(..).collect(),
             answers: BTreeMap::new(),
@@ -217,6 +231,9 @@ impl Log {
         for (number, barrier) in done {
             let round = self.reader.rounds.remove(&number).expect("it was there");
             self.catch_up.aim(barrier);
+            if barrier <= self.learner.closed {
+                self.void_above = self.acceptor.highest();
+            }
             for token in round.readers.into_iter().filter_map(|reader| reader.token) {
                 context.effect(Effect::Barrier { token, result: Ok(barrier) });
             }
@@ -260,7 +277,7 @@ impl Log {
         for token in self.reader.readers().filter_map(|reader| reader.token).collect::<Vec<_>>() {
             context.effect(Effect::Barrier { token, result: Err(why.clone()) });
         }
-        self.reader = Reader { last_round: self.reader.last_round, ..Reader::default() };
+        self.reader = Reader::default();
     }
 
     /// The epoch moved: answers of the old one count no more; the readers ask again.

@@ -18,6 +18,7 @@ fn alone() -> Cluster {
         name: "g".into(),
         kind: "tables".into(),
         detail: String::new(),
+        discipline: crate::Discipline::Sequences,
         member: member(1, Role::Voter),
     };
     cluster.input(node(1), create);

@@ -12,4 +12,5 @@ mod replication;
 mod safety;
 mod speed;
 mod turns;
+mod values;
 mod witnesses;

@@ -15,6 +15,7 @@ fn a_group_of_one_chooses_alone() {
         name: "g".into(),
         kind: "tables".into(),
         detail: String::new(),
+        discipline: crate::Discipline::Sequences,
         member: member(1, Role::Voter),
     };
     cluster.input(node(1), create);

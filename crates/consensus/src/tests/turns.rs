@@ -34,6 +34,7 @@ impl Alone {
                     name: format!("{group}"),
                     kind: "tables".into(),
                     detail: String::new(),
+                    discipline: crate::Discipline::Sequences,
                     member: member(1, Role::Voter),
                 },
             );

@@ -1,7 +1,7 @@
 //! What a local client sends to the engine: frames of requests, cut anywhere.
 
 use super::group_description::description;
-use super::values::{group, node, operation_id, perhaps, several, slot, some_bytes, text};
+use super::values::{group, log, node, operation_id, perhaps, several, slot, some_bytes, text};
 use crate::{Bound, Target};
 use arbitrary::{Result, Unstructured};
 use client::frame::{self, Decoder};
@@ -119,7 +119,9 @@ fn of_entries(choices: &mut Unstructured<'_>) -> Result<Request> {
     let (group, id, wait_ms) = (group(choices)?, operation_id(choices)?, choices.arbitrary()?);
     let slot = slot(choices)?;
     let origin = |choices: &mut Unstructured<'_>| Ok(Origin(choices.arbitrary()?));
-    Ok(match choices.int_in_range(0..=10)? {
+    Ok(match choices.int_in_range(0..=12)? {
+        10 => Request::PutValue { group, log: log(choices)?, id, follows: slot, value: some_bytes(choices)?, wait_ms },
+        11 => Request::Value { group, log: log(choices)?, wait_ms },
         0 => Request::Propose {
             group,
             id,

@@ -30,7 +30,7 @@ fn several_responses(choices: &mut Unstructured<'_>) -> Result<Vec<Response>> {
 }
 
 fn response(choices: &mut Unstructured<'_>) -> Result<Response> {
-    Ok(match choices.int_in_range(0..=14)? {
+    Ok(match choices.int_in_range(0..=15)? {
         0 => Response::Hello(engine(choices)?),
         1 => Response::OperationId(operation_id(choices)?),
         2 => Response::Group(description(choices)?),
@@ -52,6 +52,7 @@ fn response(choices: &mut Unstructured<'_>) -> Result<Response> {
             through: slot(choices)?,
             entries: several(choices, 4, decided_entry)?,
         }),
+        14 => Response::Value { slot: slot(choices)?, value: some_bytes(choices)? },
         13 => Response::CheckpointPiece { length: choices.arbitrary()?, piece: some_bytes(choices)? },
         _ => Response::Refused(refusal(choices)?),
     })

@@ -134,8 +134,15 @@ fn proposing(choices: &mut Unstructured<'_>, log: consensus::LogId) -> Result<Gr
     })
 }
 
+/// Logs in the order of their ids, each once.
+fn page(choices: &mut Unstructured<'_>) -> Result<Vec<(consensus::LogId, consensus::Slot, consensus::Slot)>> {
+    let one = |choices: &mut Unstructured<'_>| Ok((super::values::log(choices)?, (slot(choices)?, slot(choices)?)));
+    let logs: std::collections::BTreeMap<_, _> = several(choices, 3, one)?.into_iter().collect();
+    Ok(logs.into_iter().map(|(log, (closed, highest))| (log, closed, highest)).collect())
+}
+
 fn learning(choices: &mut Unstructured<'_>, log: consensus::LogId) -> Result<GroupMessage> {
-    Ok(match choices.int_in_range(0..=13)? {
+    Ok(match choices.int_in_range(0..=17)? {
         0 => GroupMessage::ReadAsk { log, round: choices.arbitrary()? },
         1 => GroupMessage::ReadAnswer {
             log,
@@ -158,11 +165,24 @@ fn learning(choices: &mut Unstructured<'_>, log: consensus::LogId) -> Result<Gro
         7 => GroupMessage::AskConfiguration,
         8 => GroupMessage::Configured { configuration: configuration(choices)?.into() },
         9 => GroupMessage::Fenced,
-        10 => GroupMessage::SyncAsk,
+        10 => GroupMessage::SyncAsk { after: perhaps(choices, super::values::log)? },
         11 => GroupMessage::SyncAnswer {
-            logs: several(choices, 3, |choices| Ok((super::values::log(choices)?, slot(choices)?, slot(choices)?)))?,
+            after: perhaps(choices, super::values::log)?,
+            logs: page(choices)?,
+            last: choices.arbitrary()?,
             votes: choices.arbitrary()?,
         },
+        13 => GroupMessage::CompareAsk { after: perhaps(choices, super::values::log)? },
+        14 => GroupMessage::Compare {
+            after: perhaps(choices, super::values::log)?,
+            logs: page(choices)?,
+            last: choices.arbitrary()?,
+        },
+        15 => GroupMessage::Newer {
+            number: choices.arbitrary()?,
+            logs: several(choices, 3, |choices| Ok((super::values::log(choices)?, slot(choices)?)))?,
+        },
+        16 => GroupMessage::UpToDate { number: choices.arbitrary()? },
         12 => GroupMessage::Positions { logs: several(choices, 3, log_position)? },
         _ => GroupMessage::Invite { log, ballot: ballot(choices)? },
     })

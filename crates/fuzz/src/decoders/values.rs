@@ -3,7 +3,8 @@
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use consensus::{
-    Ballot, Configuration, Entry, Epoch, GroupId, LogId, Member, NodeId, OperationId, Role, Sequence, Slot, Start,
+    Ballot, Configuration, Discipline, Entry, Epoch, GroupId, LogId, Member, NodeId, OperationId, Role, Sequence, Slot,
+    Start,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -84,8 +85,9 @@ pub(crate) fn text(choices: &mut Unstructured<'_>) -> Result<String> {
 
 pub(crate) fn entry(choices: &mut Unstructured<'_>) -> Result<Entry> {
     let id = operation_id(choices)?;
-    Ok(match choices.int_in_range(0..=5)? {
+    Ok(match choices.int_in_range(0..=6)? {
         0 => Entry::no_op(),
+        4 => Entry::value(id, slot(choices)?, &some_bytes(choices)?),
         1 => Entry::close(id, operation_id(choices)?),
         2 => Entry::snapshot_mark(id),
         3 => Entry::configuration(&configuration(choices)?),
@@ -108,6 +110,7 @@ pub(crate) fn configuration(choices: &mut Unstructured<'_>) -> Result<Configurat
     let (group, epoch) = (group(choices)?, epoch(choices)?);
     let mut made = Configuration::first(group, &text(choices)?, &text(choices)?, &text(choices)?, founder);
     made.epoch = epoch;
+    made.discipline = *choices.choose(&[Discipline::Sequences, Discipline::Values])?;
     let others: BTreeSet<u128> = several(choices, 5, |choices| choices.int_in_range(10..=30))?.into_iter().collect();
     let joint: bool = choices.arbitrary()?;
     for other in others {

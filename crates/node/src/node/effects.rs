@@ -31,6 +31,12 @@ impl Node {
                     }
                 }
             }
+            Effect::Deliver { group, log, slot, entry } if self.is_of_values(group) => {
+                self.deliver_value(group, log, slot, entry);
+            }
+            Effect::LoadLog { group, log } => self.load_log(group, log),
+            Effect::Unloaded { group, log } => self.log_unloaded(group, log),
+            Effect::ListLogs { token, group, after, count_max } => self.list_logs(token, group, after, count_max),
             deliver @ Effect::Deliver { .. } => {
                 if matches!(deliver, Effect::Deliver { log: LogId::MAIN, .. }) {
                     self.deliveries.push_back(deliver);
@@ -151,7 +157,11 @@ impl Node {
         if self.part_proposed(id, &outcome) {
             return;
         }
+        let is_value = |waiter: &ProposalWaiter| matches!(waiter.proposal, Proposal::Value { .. });
         let refusal = match outcome {
+            ProposalOutcome::Chosen(slot) if self.waiting.proposals.get(&id).is_some_and(is_value) => {
+                return self.value_chosen(id, slot);
+            }
             ProposalOutcome::Chosen(_) => return,
             ProposalOutcome::Failed(refusal) => {
                 self.metrics.proposals_refused += 1;
@@ -177,6 +187,9 @@ impl Node {
     }
 
     fn barrier(&mut self, token: Token, result: Result<Slot, consensus::Refusal>) {
+        if self.value_barrier(token, &result) {
+            return;
+        }
         let Some(reader) = self.waiting.readers.remove(&token) else {
             return;
         };

@@ -79,7 +79,8 @@ impl Node {
             .map_err(|error| Refusal::definite(RefusalReason::Invalid, format!("cannot draw a group id: {error}")))?;
         let group = GroupId(u128::from_le_bytes(random));
         let token = self.wait_for_change(to, group, ChangeKind::Create)?;
-        self.input(Input::CreateGroup { token, group, name, kind, detail: database, member });
+        let discipline = self.faces.discipline(&kind);
+        self.input(Input::CreateGroup { token, group, name, kind, detail: database, discipline, member });
         Ok(())
     }
 
@@ -393,6 +394,7 @@ impl Node {
         self.replicas.remove(&group);
         self.faces.forgotten(group);
         self.streams.forget_group(group);
+        self.many_logs.forget_group(group);
         self.deliveries
             .retain(|effect| !matches!(effect, consensus::Effect::Deliver { group: of, .. } if *of == group));
         self.forget_large(group);

@@ -20,6 +20,7 @@ impl Node {
             }
         }
         self.refuse_overdue();
+        self.expire_value_readers();
         self.change_again();
         self.note_contact();
         let now = Instant::now();

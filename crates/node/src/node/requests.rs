@@ -66,6 +66,11 @@ impl Node {
             }
             Request::Withdraw { id } => self.withdraw(to, id),
             Request::Barrier { group, wait_ms } => self.ask_barrier(to, group, wait_ms)?,
+            Request::PutValue { group, log, id, follows, value, wait_ms } => {
+                self.metrics.proposals += 1;
+                self.put_value(to, (group, log), id, follows, &value, wait_ms).map_err(|refusal| refusal.about(id))?;
+            }
+            Request::Value { group, log, wait_ms } => self.ask_value(to, group, log, wait_ms)?,
             Request::LookUp { group, id } => {
                 let known = settled(id, self.serving_replica(group)?.look_up(id));
                 self.clients.answer(to, &known.map_or(Response::Undecided, Response::Settled));
@@ -97,7 +102,7 @@ impl Node {
     }
 
     /// The group, if its state is complete here.
-    fn serving_replica(&mut self, group: GroupId) -> Result<&mut crate::replica::Replica, Refusal> {
+    pub(super) fn serving_replica(&mut self, group: GroupId) -> Result<&mut crate::replica::Replica, Refusal> {
         let node = self.node;
         let replica = self.replica(group)?;
         if replica.awaits_state || replica.needs_state.is_some() {
@@ -151,6 +156,20 @@ impl Node {
         OperationId { node: self.node, start: self.start, sequence: (self.sequence)() }
     }
 
+    /// An id must be of this start of this node, and not be waited for already.
+    pub(super) fn check_own_id(&self, id: OperationId) -> Result<(), Refusal> {
+        if (id.node, id.start) != (self.node, self.start) || id.sequence == 0 {
+            return Err(Refusal::definite(
+                RefusalReason::Invalid,
+                format!("operation id {id} is not of this start of this node"),
+            ));
+        }
+        if self.waiting.proposals.contains_key(&id) {
+            return Err(Refusal::definite(RefusalReason::Invalid, format!("operation {id} is proposed already")));
+        }
+        Ok(())
+    }
+
     fn propose(
         &mut self,
         to: ReplyTo,
@@ -160,20 +179,12 @@ impl Node {
         proposal: Proposal,
         wait_ms: u32,
     ) -> Result<(), Refusal> {
-        if (id.node, id.start) != (self.node, self.start) || id.sequence == 0 {
-            return Err(Refusal::definite(
-                RefusalReason::Invalid,
-                format!("operation id {id} is not of this start of this node"),
-            ));
-        }
+        self.check_own_id(id)?;
         if body.len() > BODY_BYTES_MAX {
             return Err(Refusal::definite(
                 RefusalReason::TooLarge,
                 format!("a body of {} bytes is larger than the limit of {BODY_BYTES_MAX} bytes", body.len()),
             ));
-        }
-        if self.waiting.proposals.contains_key(&id) {
-            return Err(Refusal::definite(RefusalReason::Invalid, format!("operation {id} is proposed already")));
         }
         let replica = self.serving_replica(group)?;
         let entry = match proposal {
@@ -212,13 +223,13 @@ impl Node {
         let Some(waiter) = self.waiting.proposals.get(&id).filter(|waiter| waiter.to.client == to.client) else {
             return self.clients.answer(to, &Response::Withdrawn(false));
         };
-        let group = waiter.group;
+        let (group, log) = (waiter.group, waiter.log());
         if self.outgoing.holds(id) {
             self.refuse_large(id, refusals::from_core(consensus::Refusal::Withdrawn, None));
             return self.clients.answer(to, &Response::Withdrawn(true));
         }
         self.withdrawn = None;
-        self.input(Input::Withdraw { group, log: LogId::MAIN, id });
+        self.input(Input::Withdraw { group, log, id });
         self.carry_out();
         // If it was decided just now, that is its answer.
         self.deliver_some(usize::MAX);

@@ -81,6 +81,7 @@ impl Node {
             scrub_bytes: usage.scrubbed_bytes,
             scrub_damage_found: usage.damage_found,
             scrub_damage_healed: usage.damage_healed,
+            values_in_memory: self.many_logs.in_memory() as u64,
             clients: self.clients.len() as u64,
             ..self.metrics
         }

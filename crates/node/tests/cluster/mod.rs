@@ -18,6 +18,9 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const KIND: &str = "list";
 
+/// Groups of logs of values.
+pub const VALUES: &str = "values";
+
 /// How much of a body the list keeps.
 const KEPT_BYTES: usize = 64;
 
@@ -139,7 +142,15 @@ struct ListFactory(SharedList);
 
 impl FaceFactory for ListFactory {
     fn knows(&self, kind: &str) -> bool {
-        kind == KIND
+        kind == KIND || kind == VALUES
+    }
+
+    fn discipline(&self, kind: &str) -> consensus::Discipline {
+        if kind == VALUES {
+            consensus::Discipline::Values
+        } else {
+            consensus::Discipline::Sequences
+        }
     }
 
     fn make(&mut self, _context: FaceContext<'_>) -> Result<Box<dyn Face>, String> {

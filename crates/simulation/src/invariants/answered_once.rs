@@ -29,10 +29,10 @@ impl Invariant for AnsweredOnce {
             Observation::Proposing { node, entry } => {
                 self.proposals.insert((*node, entry.id()));
             }
-            Observation::Reading { node, token } => {
+            Observation::Reading { node, token, .. } => {
                 self.reads.insert((*node, *token));
             }
-            Observation::Proposed { node, id, outcome } => {
+            Observation::Proposed { node, id, outcome, .. } => {
                 let asked = self.proposals.remove(&(*node, *id));
                 ensure!(asked, "{node} answers {outcome:?} for {id}, which nobody is waiting for");
             }

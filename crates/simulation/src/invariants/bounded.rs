@@ -21,26 +21,20 @@ struct Open {
 pub struct Bounded {
     windows: Windows,
     id_window: usize,
+    /// Logs of values that may be in memory for new work; none in a group of sequences.
+    resident: Option<usize>,
     open: BTreeMap<NodeId, Open>,
 }
 
 impl Bounded {
     /// With the sizes of this plan.
     pub fn new(plan: &Plan) -> Bounded {
-        Bounded { windows: plan.windows, id_window: plan.id_window, open: BTreeMap::new() }
+        let resident = (plan.values > 0).then_some(plan.resident_logs_max);
+        Bounded { windows: plan.windows, id_window: plan.id_window, resident, open: BTreeMap::new() }
     }
 
-    fn check_queues(&self, node: NodeId, queues: &LogQueues) -> Result<(), String> {
-        let open = self.open.get(&node).copied().unwrap_or_default();
-        let LogQueues { pending, in_flight, queued, readers, healing, closed, delivered, held, .. } = *queues;
-        ensure!(pending == open.proposals, "{node} holds {pending} operations, its users wait for {}", open.proposals);
-        // A node reads for itself, too, once per round, to have open slots finished.
-        let own = bounds::READ_ROUNDS_MAX + 1;
-        ensure!(
-            (open.readers..=open.readers + own).contains(&readers),
-            "{node} holds {readers} readers, its users wait for {}",
-            open.readers
-        );
+    fn check_sizes(&self, node: NodeId, queues: &LogQueues) -> Result<(), String> {
+        let LogQueues { in_flight, queued, healing, closed, delivered, held, .. } = *queues;
         // What an owner carries over was accepted by somebody.
         let most = usize::try_from(self.windows.accept_slots()).expect("it is small");
         ensure!(in_flight <= most, "{node} has {in_flight} slots in flight, {most} at most");
@@ -49,6 +43,34 @@ impl Bounded {
         ensure!(delivered <= closed || held >= delivered, "{node} delivered past {queues:?}");
         Ok(())
     }
+}
+
+/// Readers that a log may have beyond those of users: it reads for itself, too, once per round, to have open slots finished.
+const OWN_READERS: usize = bounds::READ_ROUNDS_MAX + 1;
+
+/// All that users wait for is in the one log.
+fn check_sequence(node: NodeId, queues: &LogQueues, open: Open) -> Result<(), String> {
+    let LogQueues { pending, readers, .. } = *queues;
+    ensure!(pending == open.proposals, "{node} holds {pending} operations, its users wait for {}", open.proposals);
+    ensure!(
+        (open.readers..=open.readers + OWN_READERS).contains(&readers),
+        "{node} holds {readers} readers, its users wait for {}",
+        open.readers
+    );
+    Ok(())
+}
+
+/// Some of what users wait for waits itself, for its log to be loaded.
+fn check_values(node: NodeId, queues: &[LogQueues], open: Open, resident: usize) -> Result<(), String> {
+    let pending: usize = queues.iter().map(|log| log.pending).sum();
+    ensure!(pending <= open.proposals, "{node} holds {pending} operations, its users wait for {}", open.proposals);
+    let readers: usize = queues.iter().map(|log| log.readers).sum();
+    let most = open.readers + OWN_READERS * queues.len();
+    ensure!(readers <= most, "{node} holds {readers} readers, its users wait for {}", open.readers);
+    // What peers ask has as much room again.
+    let most = 2 * resident;
+    ensure!(queues.len() <= most, "{node} has {} logs in memory, {most} are allowed", queues.len());
+    Ok(())
 }
 
 impl Invariant for Bounded {
@@ -65,7 +87,12 @@ impl Invariant for Bounded {
             Observation::Barrier { node, .. } => count(node, |open| open.readers = open.readers.saturating_sub(1)),
             Observation::Crashed { node } => count(node, |open| *open = Open::default()),
             Observation::Rested { node, queues, remembered } => {
-                self.check_queues(*node, queues)?;
+                let open = self.open.get(node).copied().unwrap_or_default();
+                match self.resident {
+                    None => queues.iter().try_for_each(|log| check_sequence(*node, log, open))?,
+                    Some(resident) => check_values(*node, queues, open, resident)?,
+                }
+                queues.iter().try_for_each(|log| self.check_sizes(*node, log))?;
                 let most = self.id_window;
                 ensure!(*remembered <= most, "{node} remembers {remembered} ids of {most}");
             }

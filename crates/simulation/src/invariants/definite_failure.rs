@@ -44,7 +44,7 @@ impl Invariant for DefiniteFailure {
                     attempts.sent |= attempts.open.remove(node);
                 }
             }
-            Observation::Proposed { node, id, outcome } => {
+            Observation::Proposed { node, id, outcome, .. } => {
                 let attempts = self.attempts.entry(*id).or_default();
                 attempts.open.remove(node);
                 attempts.sent |= !matches!(outcome, ProposalOutcome::Failed(_));

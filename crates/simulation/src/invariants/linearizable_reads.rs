@@ -11,8 +11,15 @@ use crate::observation::Observation;
 /// The frontier of what is completed, and the reads under way with the frontier at their beginning.
 #[derive(Debug, Default)]
 pub struct LinearizableReads {
-    completed: Slot,
-    reads: BTreeMap<(NodeId, Token), Slot>,
+    completed: BTreeMap<LogId, Slot>,
+    reads: BTreeMap<(NodeId, Token), (LogId, Slot)>,
+}
+
+impl LinearizableReads {
+    fn complete(&mut self, log: LogId, slot: Slot) {
+        let completed = self.completed.entry(log).or_default();
+        *completed = (*completed).max(slot);
+    }
 }
 
 impl Invariant for LinearizableReads {
@@ -22,21 +29,20 @@ impl Invariant for LinearizableReads {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Delivered { slot, log: LogId::MAIN, .. } => self.completed = self.completed.max(*slot),
-            Observation::Proposed { outcome: ProposalOutcome::Chosen(slot), .. } => {
-                self.completed = self.completed.max(*slot);
-            }
-            Observation::Reading { node, token } => {
-                self.reads.insert((*node, *token), self.completed);
+            Observation::Delivered { slot, log, .. } => self.complete(*log, *slot),
+            Observation::Proposed { log, outcome: ProposalOutcome::Chosen(slot), .. } => self.complete(*log, *slot),
+            Observation::Reading { node, log, token } => {
+                let completed = self.completed.get(log).copied().unwrap_or_default();
+                self.reads.insert((*node, *token), (*log, completed));
             }
             Observation::Barrier { node, token, result } => {
                 let asked = self.reads.remove(&(*node, *token));
-                if let (Some(asked), Ok(barrier)) = (asked, result) {
+                if let (Some((log, asked)), Ok(barrier)) = (asked, result) {
                     ensure!(
                         *barrier >= asked,
                         "{node} answers read {token} with barrier {barrier}; slot {asked} was completed before it was asked"
                     );
-                    self.completed = self.completed.max(*barrier);
+                    self.complete(log, *barrier);
                 }
             }
             _ => {}

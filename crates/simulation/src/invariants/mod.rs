@@ -13,11 +13,13 @@ mod epochs_fenced;
 mod exactly_once;
 mod linearizable_reads;
 mod lost_promises_bar;
+mod newest_value_kept;
 mod no_acknowledged_loss;
 mod one_configuration_per_epoch;
 mod one_value_per_ballot;
 mod promises_monotone;
 mod states_alike;
+mod values_follow;
 mod witnesses_keep;
 
 use std::fmt;
@@ -76,6 +78,8 @@ impl Invariants {
             Box::new(states_alike::StatesAlike::default()),
             Box::new(witnesses_keep::WitnessesKeep::default()),
             Box::new(bounded::Bounded::new(plan)),
+            Box::new(newest_value_kept::NewestValueKept::default()),
+            Box::new(values_follow::ValuesFollow::default()),
         ])
     }
 

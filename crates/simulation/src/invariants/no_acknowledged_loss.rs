@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use consensus::{NodeId, OperationId, ProposalOutcome, Slot};
+use consensus::{LogId, NodeId, OperationId, ProposalOutcome, Slot};
 
 use super::{ensure, Invariant};
 use crate::observation::Observation;
@@ -11,8 +11,8 @@ use crate::observation::Observation;
 /// Where operations were delivered.
 #[derive(Debug, Default)]
 pub struct NoAcknowledgedLoss {
-    operations: BTreeMap<Slot, OperationId>,
-    position: BTreeMap<NodeId, Slot>,
+    operations: BTreeMap<(LogId, Slot), OperationId>,
+    position: BTreeMap<(NodeId, LogId), Slot>,
 }
 
 impl Invariant for NoAcknowledgedLoss {
@@ -22,20 +22,20 @@ impl Invariant for NoAcknowledgedLoss {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Delivered { node, log, slot, entry, .. } if *log == consensus::LogId::MAIN => {
-                self.operations.insert(*slot, entry.id());
-                self.position.insert(*node, *slot);
+            Observation::Delivered { node, log, slot, entry, .. } if *log != LogId::CONTROL => {
+                self.operations.insert((*log, *slot), entry.id());
+                self.position.insert((*node, *log), *slot);
             }
             Observation::Crashed { node } => {
-                self.position.remove(node);
+                self.position.retain(|(of, _), _| of != node);
             }
-            Observation::Restored { node, slot, .. } | Observation::Installed { node, slot, .. } => {
-                self.position.insert(*node, *slot);
+            Observation::Restored { node, log, slot, .. } | Observation::Installed { node, log, slot, .. } => {
+                self.position.insert((*node, *log), *slot);
             }
-            Observation::Proposed { node, id, outcome: ProposalOutcome::Chosen(slot) } => {
-                let found = self.operations.get(slot);
+            Observation::Proposed { node, log, id, outcome: ProposalOutcome::Chosen(slot) } => {
+                let found = self.operations.get(&(*log, *slot));
                 ensure!(found == Some(id), "{node} answers that {id} is chosen at slot {slot}, where {found:?} stands");
-                let position = self.position.get(node).copied().unwrap_or_default();
+                let position = self.position.get(&(*node, *log)).copied().unwrap_or_default();
                 ensure!(
                     position >= *slot,
                     "{node} answers that {id} is chosen at slot {slot}, it delivered up to {position}"

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use consensus::{Ballot, Epoch, GroupId, LogId, NodeId, Record, Recovered};
+use consensus::{Ballot, Discipline, Epoch, GroupId, LogId, NodeId, Record, Recovered};
 
 use super::{ensure, Invariant};
 use crate::observation::Observation;
@@ -54,6 +54,11 @@ impl PromisesMonotone {
         let Some(durable) = self.durable.get(&node) else { return Ok(()) };
         for ((group, log), promised) in &durable.logs {
             let known = recovered.groups.get(group);
+            let discipline = known.and_then(|group| group.configuration.as_ref()).map(|known| known.discipline);
+            if discipline == Some(Discipline::Values) && *log != LogId::CONTROL {
+                // Looked at when it is loaded.
+                continue;
+            }
             if known.is_none_or(|group| group.promises_lost || group.barred_since.is_some()) {
                 // The disk says that it lost some, or knows nothing of the group, so that whoever tells it bars it: then nothing may be promised or accepted below them, which is
                 // checked as for any other record.
@@ -75,6 +80,15 @@ impl Invariant for PromisesMonotone {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
             Observation::Started { node, recovered, .. } => self.check_recovered(*node, recovered)?,
+            Observation::Loaded { node, group, log, loaded } => {
+                let durable = self.durable.get(node).and_then(|node| node.logs.get(&(*group, *log)));
+                let promised = durable.copied().unwrap_or_default();
+                ensure!(
+                    loaded.promised >= promised,
+                    "{node} loads promise {} in {log}, it was {promised}",
+                    loaded.promised
+                );
+            }
             Observation::Crashed { node } => {
                 let durable = self.durable.entry(*node).or_default().clone();
                 self.queued.insert(*node, durable);

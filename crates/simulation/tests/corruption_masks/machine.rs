@@ -99,6 +99,9 @@ impl Machine {
                 self.core.handle(now, Input::EntriesRead { token, entries, damaged });
             }
             Effect::Stop { reason } => self.stopped = Some(reason),
+            Effect::LoadLog { .. } | Effect::ListLogs { .. } | Effect::Unloaded { .. } => {
+                unreachable!("no log of values")
+            }
             Effect::NeedState { .. } | Effect::HoldMore { .. } | Effect::Configured { .. } | Effect::Changed { .. } => {
             }
         }

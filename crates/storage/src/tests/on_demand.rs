@@ -5,8 +5,8 @@ use super::script::{fold, reader};
 use crate::log::LogOptions;
 use crate::recovery;
 use consensus::{
-    Ballot, Configuration, Entry, Epoch, GroupId, LogId, Member, NodeId, OperationId, Record, RecoveredLog, Role,
-    Sequence, Slot, Start,
+    Ballot, Configuration, Discipline, Entry, Epoch, GroupId, LogId, Member, NodeId, OperationId, Record, RecoveredLog,
+    Role, Sequence, Slot, Start,
 };
 use std::sync::Arc;
 
@@ -29,7 +29,8 @@ fn of_values() -> Record {
         role: Role::Voter,
         label: String::new(),
     };
-    Record::Configured { configuration: Arc::new(Configuration::first(GROUP, "a", "values", "", member)) }
+    let configuration = Configuration::first(GROUP, "a", "values", "", member).with_discipline(Discipline::Values);
+    Record::Configured { configuration: Arc::new(configuration) }
 }
 
 fn accepted(log: u128, slot: u64, round: u64, text: &str) -> Record {
