@@ -14,7 +14,7 @@ use crate::message::{GroupMessage, LogPosition, Room};
 use crate::pages::{nearer, ListFor, Page};
 use crate::residence::Work;
 use crate::time::Time;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How far the comparison with one member is.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ impl Group {
         if let (Some(theirs), Some(ours)) = (&comparison.theirs, &comparison.ours) {
             let end = nearer(theirs.end, ours.end);
             comparison.behind = behind(theirs, ours, end);
-            comparison.open = open(ours, end);
+            comparison.open = open(theirs, ours, end);
             comparison.compared = true;
             comparison.after = end;
             return true;
@@ -181,11 +181,16 @@ impl Group {
     }
 }
 
-/// What this node accepted and does not know chosen.
-fn open(ours: &Page, end: Option<LogId>) -> VecDeque<LogId> {
+/// What either has accepted and neither knows chosen: it may be, by now.
+fn open(theirs: &Page, ours: &Page, end: Option<LogId>) -> VecDeque<LogId> {
     let within = |id: &LogId| end.is_none_or(|end| *id <= end);
     let is_open = |(id, (closed, highest)): (&LogId, &(Slot, Slot))| (highest > closed && within(id)).then_some(*id);
-    ours.logs.iter().filter_map(is_open).collect()
+    let of_theirs = theirs.logs.iter().filter_map(is_open).filter(|id| {
+        let mine = ours.logs.get(id).map(|(closed, _)| *closed).unwrap_or_default();
+        theirs.logs[id].1 > mine
+    });
+    let either: BTreeSet<LogId> = ours.logs.iter().filter_map(is_open).chain(of_theirs).collect();
+    either.into_iter().collect()
 }
 
 /// What one member knows chosen and this node does not.
