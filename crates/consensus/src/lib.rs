@@ -33,6 +33,7 @@ mod peers;
 mod random;
 mod record;
 mod recovered;
+mod renewal;
 mod seeded_bug;
 mod status;
 #[cfg(test)]
@@ -57,6 +58,7 @@ pub use message::{
 pub use options::CoreOptions;
 pub use record::Record;
 pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};
+pub use renewal::Renewal;
 #[cfg(feature = "seeded_bugs")]
 pub use seeded_bug::plant;
 pub use seeded_bug::{is_planted, SeededBug};

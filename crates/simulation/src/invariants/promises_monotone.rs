@@ -54,7 +54,7 @@ impl PromisesMonotone {
         let Some(durable) = self.durable.get(&node) else { return Ok(()) };
         for ((group, log), promised) in &durable.logs {
             let known = recovered.groups.get(group);
-            if known.is_none_or(|group| group.promises_lost || group.barred_since.is_some()) {
+            if known.is_none_or(|group| group.promises_lost || group.barred.is_some()) {
                 // The disk says that it lost some, or knows nothing of the group, so that whoever tells it bars it: then nothing may be promised or accepted below them, which is
                 // checked as for any other record.
                 continue;

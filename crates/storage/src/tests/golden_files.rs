@@ -89,7 +89,7 @@ fn records() -> Vec<Record> {
         Record::Chosen { group, log, up_to: Slot(2) },
         Record::Trimmed { group, log, up_to: Slot(1) },
         Record::PeerSeen { node: NodeId(0xdef), start: Start(9), position: Sequence(1234) },
-        Record::VotingBarred { group, since: Epoch(2) },
+        Record::VotingBarred { group, start: Start(3) },
         Record::Installed { group: GroupId(5), log, slot: Slot(100) },
         Record::Forgotten { group: GroupId(5) },
     ]
