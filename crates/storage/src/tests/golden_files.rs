@@ -67,11 +67,18 @@ fn entry(text: &str) -> Entry {
     Entry::operation(OperationId { node: NODE, start: Start(3), sequence: 77 }, text.as_bytes())
 }
 
+fn renewed() -> Arc<Configuration> {
+    let mut configuration = (*configuration(GROUP, 2)).clone();
+    let member = configuration.members[0].node;
+    configuration.renewed.insert(member, Renewal { joint: Epoch(1), start: Start(300) });
+    Arc::new(configuration)
+}
+
 /// One of every kind.
 fn records() -> Vec<Record> {
     let (group, log) = (GROUP, LOG);
     vec![
-        Record::Configured { configuration: configuration(GROUP, 2) },
+        Record::Configured { configuration: renewed() },
         Record::Promised { group, log, ballot: ballot(5) },
         Record::Accepted {
             group,
