@@ -10,7 +10,10 @@ use crate::disk::Disk;
 use crate::log::LogOptions;
 use crate::segmented_log::FIXED_ID;
 use crate::{describe, recovery};
-use consensus::{Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot, Start};
+use consensus::{
+    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Renewal, Sequence,
+    Slot, Start,
+};
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
