@@ -2,21 +2,22 @@
 //! nobody who waits for the others notices.
 
 use anyhow::ensure;
-use end_to_end::{step, Cluster, Ledger, Size, Witness};
+use end_to_end::{step, Account, Cluster, Ledger, Size, Witness};
 use std::time::Duration;
 
 /// How long the load runs around each event.
 const WHILE: Duration = Duration::from_secs(2);
 
-/// Writers on the nodes that are left meet nothing but conflicts, and what they wrote is there.
-fn write_for_a_while(cluster: &Cluster, nodes: &[usize], run: u32) -> anyhow::Result<()> {
+/// Writers on the nodes that are left meet nothing but conflicts, and all that was ever written is there.
+fn write_for_a_while(cluster: &Cluster, nodes: &[usize], run: u32, total: &mut Account) -> anyhow::Result<()> {
     let ledger = Ledger::start(cluster, "ledger", nodes, 2, run);
     std::thread::sleep(WHILE);
     let account = ledger.stop();
     ensure!(!account.acknowledged.is_empty(), "nothing was written on {nodes:?}");
     ensure!(account.errors.is_empty(), "writers met errors: {:?}", account.errors);
+    total.add(account);
     for node in nodes {
-        account.check(cluster, *node, "ledger")?;
+        total.check(cluster, *node, "ledger")?;
     }
     Ok(())
 }
@@ -27,14 +28,15 @@ fn two_servers_and_a_witness_survive_the_loss_of_any_one() -> anyhow::Result<()>
     step("a witness joins the group of two");
     let mut witness = Witness::of(&cluster)?;
     Ledger::create(&cluster, "ledger", true)?;
-    write_for_a_while(&cluster, &[1, 2], 1)?;
+    let total = &mut Account::default();
+    write_for_a_while(&cluster, &[1, 2], 1, total)?;
 
     for (number, (lost, left)) in [(2, 1), (1, 2)].into_iter().enumerate() {
         step(format!("server {lost} is killed: writes and strong reads go on at server {left}"));
         cluster.kill(lost)?;
         cluster.wait_for_service(left, "ledger")?;
         let run = 2 + u32::try_from(number).expect("two of them");
-        write_for_a_while(&cluster, &[left], run)?;
+        write_for_a_while(&cluster, &[left], run, total)?;
         step("it comes back, and has everything");
         cluster.start(lost)?;
         cluster.wait_for_service(lost, "ledger")?;
@@ -43,7 +45,7 @@ fn two_servers_and_a_witness_survive_the_loss_of_any_one() -> anyhow::Result<()>
 
     step("the witness is killed: the two servers go on");
     witness.kill()?;
-    write_for_a_while(&cluster, &[1, 2], 4)?;
+    write_for_a_while(&cluster, &[1, 2], 4, total)?;
     cluster.equal_checksums(&[1, 2], "ledger")?;
 
     step("it comes back, with what it had promised: a server may be lost again");
@@ -51,7 +53,7 @@ fn two_servers_and_a_witness_survive_the_loss_of_any_one() -> anyhow::Result<()>
     witness.await_role(&cluster, 2)?;
     cluster.kill(1)?;
     cluster.wait_for_service(2, "ledger")?;
-    write_for_a_while(&cluster, &[2], 5)?;
+    write_for_a_while(&cluster, &[2], 5, total)?;
     cluster.start(1)?;
     cluster.wait_for_service(1, "ledger")?;
     cluster.equal_checksums(&[1, 2], "ledger")?;
@@ -60,7 +62,7 @@ fn two_servers_and_a_witness_survive_the_loss_of_any_one() -> anyhow::Result<()>
     cluster.run(1, &format!("SELECT paxos_remove_host('local', '{}')", witness.address()))?;
     let ended = witness.await_end()?;
     ensure!(ended.success(), "{ended}");
-    write_for_a_while(&cluster, &[1, 2], 6)?;
+    write_for_a_while(&cluster, &[1, 2], 6, total)?;
     cluster.finish()
 }
 
@@ -82,7 +84,7 @@ fn a_witness_keeps_no_more_than_the_servers_may_lack() -> anyhow::Result<()> {
             ),
         )?;
     }
-    let written = transactions * 12 << 20;
+    let written = (transactions * 12) << 20;
     let kept = witness.bytes_on_disk()?;
     step(format!("of {} MB the witness keeps {} MB", written >> 20, kept >> 20));
     ensure!(kept < 256 << 20, "the witness keeps {kept} bytes");

@@ -28,6 +28,8 @@ pub(crate) struct TestNode {
     /// Slots whose acceptance can no longer be read from the disk.
     pub(crate) damaged: BTreeSet<Slot>,
     pub(crate) needs_state: Option<Slot>,
+    /// A witness wanted its state to be durable.
+    pub(crate) asked_to_hold: bool,
     pub(crate) stopped: Option<StopReason>,
     pub(crate) up: bool,
 }
@@ -177,7 +179,8 @@ impl Cluster {
                     state.core.handle(now, Input::EntriesRead { token, entries, damaged: None });
                 }
                 Effect::NeedState { from, .. } => state.needs_state = Some(from),
-                Effect::Configured { .. } | Effect::HoldMore { .. } => {}
+                Effect::Configured { .. } => {}
+                Effect::HoldMore { .. } => state.asked_to_hold = true,
                 Effect::Changed { token, result } => {
                     assert!(state.changes.insert(token, result).is_none(), "one answer per change");
                 }
@@ -405,6 +408,7 @@ impl TestNode {
             changes: BTreeMap::new(),
             damaged: BTreeSet::new(),
             needs_state: None,
+            asked_to_hold: false,
             stopped: None,
             up: true,
         }

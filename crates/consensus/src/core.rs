@@ -340,7 +340,7 @@ impl Core {
                 group
                     .logs
                     .values()
-                    .filter(|log| log.is_busy(now, within))
+                    .filter(|log| log.is_busy(now, within) || log.waits_for_states(&self.context, &group.scope))
                     .map(|log| log.position(&self.context, &group.scope))
             })
             .take(bounds::HEARTBEAT_LOGS_MAX)

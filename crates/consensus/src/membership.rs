@@ -138,7 +138,10 @@ impl Group {
                         self.propose_configuration(context, &next);
                         None
                     }
-                    Err(refusal) => Some(Err(refusal)),
+                    Err(refusal) => {
+                        self.ask_the_unheard(context, &refusal);
+                        Some(Err(refusal))
+                    }
                 }
             };
             let Some(result) = answer else { return };
@@ -147,6 +150,13 @@ impl Group {
             if let Some(next) = self.changes.requests.front_mut() {
                 next.since = self.scope.epoch();
             }
+        }
+    }
+
+    /// A new member's first word may have been lost, and where nothing is written it has nothing else to say.
+    fn ask_the_unheard(&self, context: &mut Context, refusal: &Refusal) {
+        if let Refusal::NotInContact(node) = refusal {
+            context.send(&self.scope, [*node], GroupMessage::AskConfiguration);
         }
     }
 

@@ -41,6 +41,30 @@ pub const SLACK_SEGMENTS: u64 = 8;
 /// commit waits noticeably longer.
 pub const CARRY_BYTES_MAX: u64 = 1 << 20;
 
+/// Bytes of entries in a laggards' file, and of one move to it, unless one entry is larger: as a batch of the log, 10 to 40
+/// ms on common disks. Small, so that trimming frees whole files.
+pub const LAGGARDS_FILE_BYTES: u64 = 4 << 20;
+
+/// Laggards' files of one group in which less than half of that counts; with more, the smallest are put together. So a group
+/// holds at most 32 MiB more than twice what counts.
+pub const LAGGARDS_FILES_SMALL_MAX: usize = 8;
+
+/// Logs that move to the store of cold logs with one batch, and bytes of their entries: as much as a batch can bring, so that
+/// the log does not outgrow its bound; some tens of milliseconds, and little in memory.
+pub const COLD_MOVE_LOGS_MAX: usize = 16 << 10;
+
+/// See [`COLD_MOVE_LOGS_MAX`].
+pub const COLD_MOVE_BYTES: u64 = 4 << 20;
+
+/// Logs of a dropped group that are taken out of the store at once.
+pub const COLD_WIPE_LOGS_MAX: usize = 16 << 10;
+
+/// Bytes of blocks that the store of cold logs keeps in memory. Cold logs are read seldom, and each once.
+pub const COLD_CACHE_BYTES: u64 = 8 << 20;
+
+/// Files that the store of cold logs keeps open: a small part of what a process may have (1024).
+pub const COLD_FILES_MAX: usize = 128;
+
 /// Empty segments kept ready; more are removed. Two, so that a burst can roll while the next is being made.
 pub const SPARE_SEGMENTS_MAX: usize = 2;
 
@@ -81,6 +105,9 @@ pub const SCRUB_PIECE_BYTES: u64 = 256 << 10;
 
 /// Where a piece cannot be read, it is read in parts of this size, the unit in which disks lose data.
 pub const SCRUB_SECTOR_BYTES: usize = 4096;
+
+/// Cold logs that scrub reads at once.
+pub const SCRUB_LOGS_AT_ONCE: usize = 64;
 
 /// Finds of scrub that may wait for the writer or the node; more are found again by the next pass.
 pub const REPAIRS_WAITING_MAX: usize = 4096;

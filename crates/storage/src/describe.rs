@@ -6,6 +6,8 @@
 use crate::checkpoints;
 use crate::disk::{Disk, RealDisk};
 use crate::frame::{read_content, FrameContent, FrameKind};
+use crate::laggards_file::LaggardsHeader;
+use crate::laggards_recovery::{find_laggards, read_records};
 use crate::node_directory::{self, DirectoryError};
 use crate::record_identity::RecordIdentity;
 use crate::recovery::RecoveryError;
@@ -80,7 +82,7 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
         let mut buffer = vec![0u8; usize::try_from(header.bytes).unwrap_or(0)];
         file.file.read_at(0, &mut buffer)?;
         let mut expected = 0;
-        for record in scan(&Bytes::from(buffer), header) {
+        for record in scan(&Bytes::from(buffer), header.id) {
             if record.identity.number != expected {
                 writeln!(out, "  MISSING: records {expected} to {} before the next", record.identity.number - 1)?;
             }
@@ -88,8 +90,29 @@ pub(crate) fn describe_log(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), D
             writeln!(out, "  {}", line(&record))?;
         }
     }
+    describe_laggards(disk, out)?;
     for spare in &files.spare {
         writeln!(out, "{}: spare, {} bytes", spare.name, spare.bytes)?;
+    }
+    Ok(())
+}
+
+fn describe_laggards(disk: &dyn Disk, out: &mut dyn Write) -> Result<(), DescribeError> {
+    let files = find_laggards(disk, None)?;
+    for name in &files.damaged {
+        writeln!(out, "{name}: DAMAGED, both headers are unreadable")?;
+    }
+    for (number, (name, header)) in &files.whole {
+        let LaggardsHeader { bytes, start, written_in, records, .. } = header;
+        let of = format!("from start {start}, written during segment {written_in}, {records} records");
+        writeln!(out, "entries for laggards {number} in {name}: {bytes} bytes, {of}")?;
+        let found = read_records(disk, name, header)?;
+        for record in &found {
+            writeln!(out, "  {}", line(record))?;
+        }
+        if found.len() < *records as usize {
+            writeln!(out, "  MISSING: {} records", *records as usize - found.len())?;
+        }
     }
     Ok(())
 }
@@ -121,6 +144,7 @@ fn line(record: &FoundRecord) -> String {
         FrameKind::Lost => format!("{group} {log} slot {slot} under {ballot} was damaged"),
         FrameKind::PromisesLost => format!("{group} promises may be lost"),
         FrameKind::DamageNoted => format!("damage in segment {slot} is accounted for"),
+        FrameKind::ColdMoved => format!("the store of cold logs has had {slot} changes"),
         FrameKind::Confirmed => "the batch before is durable".to_string(),
     };
     let extent = match content {

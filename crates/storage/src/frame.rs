@@ -39,6 +39,8 @@ pub(crate) enum FrameKind {
     DamageNoted = 13,
     /// Storage's own: says nothing; its being there proves that the batch before it was synced.
     Confirmed = 14,
+    /// Storage's own: the store of cold logs has had `slot` changes.
+    ColdMoved = 15,
 }
 
 impl FrameKind {
@@ -58,8 +60,15 @@ impl FrameKind {
             12 => FrameKind::PromisesLost,
             13 => FrameKind::DamageNoted,
             14 => FrameKind::Confirmed,
+            15 => FrameKind::ColdMoved,
             _ => return None,
         })
+    }
+
+    /// Whether it is the record of a promise or a position of one log.
+    pub(crate) fn speaks_of_log(self) -> bool {
+        use FrameKind::{Accepted, Chosen, Configured, Installed, Promised, Trimmed};
+        matches!(self, Configured | Promised | Accepted | Chosen | Installed | Trimmed)
     }
 
     /// Whether it still holds although a record before it in the same unfinished batch is missing. A promise, an

@@ -8,11 +8,21 @@
 pub mod bounds;
 
 mod bytes_reader;
+mod carrying;
 mod checkpoints;
+mod cold_log;
+mod cold_moves;
+mod cold_state;
+mod cold_store;
 mod describe;
 mod discipline;
 mod disk;
+mod fjall_store;
 mod frame;
+mod laggards;
+mod laggards_file;
+mod laggards_recovery;
+mod live_entries;
 mod log;
 mod log_reader;
 mod log_state;

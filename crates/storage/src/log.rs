@@ -6,7 +6,10 @@
 
 use crate::bounds;
 use crate::checkpoints::Checkpoints;
+use crate::cold_moves::SharedStore;
+use crate::cold_store::ColdStore;
 use crate::disk::{Disk, RealDisk};
+use crate::fjall_store::FjallStore;
 use crate::log_reader::LogReader;
 use crate::node_directory::NodeDirectory;
 use crate::recovery::{self, RecoveryError};
@@ -139,10 +142,12 @@ impl Log {
     ) -> Result<(Log, Recovered), RecoveryError> {
         let path = directory.path().join("log");
         let disk = RealDisk::open(&path).map_err(|source| RecoveryError::io("make directory", &path, source))?;
-        Log::open_on(Arc::new(disk), directory.node(), directory.start(), options, completion)
+        let cold: Arc<dyn ColdStore> = Arc::new(FjallStore::at(&directory.path().join("cold")));
+        let identity = (directory.node(), directory.start());
+        Log::open_with(Arc::new(disk), Some(cold), identity, options, completion)
     }
 
-    /// The same on any disk; for tests and simulations.
+    /// The same on any disk, without a store for cold logs, whose state stays in the log then; for tests and simulations.
     ///
     /// # Errors
     /// As [`Log::open`].
@@ -153,8 +158,18 @@ impl Log {
         options: LogOptions,
         completion: CompletionCallback,
     ) -> Result<(Log, Recovered), RecoveryError> {
-        let (segmented, recovered) = recovery::open(disk, node, start, options)?;
-        let shared = Arc::new(Shared::new(options, segmented.state(), recovered.position));
+        Log::open_with(disk, None, (node, start), options, completion)
+    }
+
+    pub(crate) fn open_with(
+        disk: Arc<dyn Disk>,
+        cold: SharedStore,
+        identity: (NodeId, Start),
+        options: LogOptions,
+        completion: CompletionCallback,
+    ) -> Result<(Log, Recovered), RecoveryError> {
+        let (segmented, recovered) = recovery::open_with(disk, cold.clone(), identity, options)?;
+        let shared = Arc::new(Shared::new(options, (segmented.state(), cold), recovered.position));
         let writer = Writer::spawn(shared.clone(), segmented, completion)?;
         Ok((Log { shared, writer: Some(writer), scrub: None }, recovered))
     }
@@ -191,6 +206,11 @@ impl Log {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.shared.usage()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared_state(&self) -> crate::log_state::SharedState {
+        self.shared.state()
     }
 
     /// Writes and syncs everything submitted, then ends the writer thread.

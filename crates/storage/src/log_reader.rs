@@ -1,9 +1,16 @@
 //! Reading entries back, from any thread: for members that catch up, and for delivery after a restart.
 
-use crate::log_state::{Place, SharedState};
+use crate::cold_log::ColdLog;
+use crate::cold_moves::{decode, SharedStore};
+use crate::cold_store::{key_of, log_of, ColdStoreError};
+use crate::log_state::{Place, SegmentSequence, SharedState};
+use crate::repair::Repair;
+use crate::writer::Shared;
 use bytes::Bytes;
 use consensus::{Ballot, Entry, GroupId, LogId, RecoveredEntry, RecoveredLog, Slot};
+use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 /// An entry as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +49,17 @@ pub enum ReadError {
         /// The ballot under which it was accepted or learnt.
         ballot: Ballot,
     },
+    /// The disk damaged the store of cold logs: promises are lost. The log ends the node for it, and the next start says
+    /// so of every group concerned.
+    #[error("cannot read log {log} in group {group}: {why}")]
+    StateLost {
+        /// The group.
+        group: GroupId,
+        /// The log that was asked for.
+        log: LogId,
+        /// What is damaged.
+        why: String,
+    },
     /// The file system refused.
     #[error("cannot read the log: {0}")]
     Io(#[from] io::Error),
@@ -54,11 +72,19 @@ pub type LogPage = (Vec<(LogId, Slot, Slot)>, bool);
 #[derive(Clone)]
 pub struct LogReader {
     state: SharedState,
+    cold: SharedStore,
+    /// Whom to tell of damage.
+    writer: Option<Arc<Shared>>,
 }
 
 impl LogReader {
+    /// Of what stands in the log's own files.
     pub(crate) fn new(state: SharedState) -> LogReader {
-        LogReader { state }
+        LogReader::with_store(state, None, None)
+    }
+
+    pub(crate) fn with_store(state: SharedState, cold: SharedStore, writer: Option<Arc<Shared>>) -> LogReader {
+        LogReader { state, cold, writer }
     }
 
     /// Durable entries of consecutive slots from `from` up to `to`, stopping before `bytes_max` would be exceeded (but
@@ -101,12 +127,25 @@ impl LogReader {
     /// below closed-up-to, too), read and verified; a damaged one has no content. A log without a record is empty.
     ///
     /// # Errors
-    /// The file system refused.
+    /// The file system refused, or the store of cold logs is damaged.
     pub fn load_log(&self, group: GroupId, log: LogId) -> Result<RecoveredLog, ReadError> {
+        // Memory first: what leaves it meanwhile is in the store by then.
+        let in_log = self.load_from_log(group, log)?;
+        match self.load_from_store(group, log)? {
+            Some((mut cold, distrusted)) => {
+                cold.merge(ColdLog::of(0, in_log), distrusted);
+                Ok(cold.into_recovered())
+            }
+            None => Ok(in_log),
+        }
+    }
+
+    /// What the log itself says.
+    pub(crate) fn load_from_log(&self, group: GroupId, log: LogId) -> Result<RecoveredLog, ReadError> {
         let mut loaded = self.state.lock().recovered_log(group, log);
         let slots: Vec<Slot> = loaded.accepted.keys().copied().collect();
         for slot in slots {
-            match self.read_one(group, log, slot) {
+            match self.read_from_log(group, log, slot) {
                 Ok(stored) => {
                     let entry = RecoveredEntry { ballot: stored.ballot, entry: Some(stored.entry) };
                     loaded.accepted.insert(slot, entry);
@@ -128,15 +167,73 @@ impl LogReader {
     /// and its highest accepted slot (or closed-up-to, if that is higher). The flag says that these are the last.
     ///
     /// # Errors
-    /// The file system refused.
+    /// The file system refused, or the store of cold logs is damaged.
     pub fn list_logs(&self, group: GroupId, after: Option<LogId>, count_max: usize) -> Result<LogPage, ReadError> {
-        let state = self.state.lock();
-        let mut logs = state.logs_after(group, after);
-        let page: Vec<(LogId, Slot, Slot)> = logs.by_ref().take(count_max).collect();
-        Ok((page, logs.next().is_none()))
+        let (mut logs, cold): (BTreeMap<LogId, (Slot, Slot)>, bool) = {
+            let state = self.state.lock();
+            let in_log = state.logs_after(group, after).map(|(log, closed, highest)| (log, (closed, highest)));
+            (in_log.take(count_max.saturating_add(1)).collect(), state.goes_cold(group, LogId(u128::MAX)))
+        };
+        let first = after.map_or(Some(LogId(0)), |after| after.0.checked_add(1).map(LogId));
+        if let (true, Some(first), Some(store)) = (cold, first, &self.cold) {
+            let (from, to) = (key_of(group, first), key_of(group, LogId(u128::MAX)));
+            let damaged = |error| self.store_failed(error, group, first);
+            let found = store.scan(&from, &to, count_max.saturating_add(1)).map_err(damaged)?;
+            for (key, value) in found {
+                let state = decode(&key, &value).map_err(damaged)?;
+                let log = log_of(&key).map_or(first, |(_, log)| log);
+                let known = logs.entry(log).or_default();
+                let highest = state.entries.keys().next_back().copied().unwrap_or_default();
+                known.0 = known.0.max(state.closed).max(state.trimmed);
+                known.1 = known.1.max(highest).max(known.0);
+            }
+        }
+        let is_last = logs.len() <= count_max;
+        Ok((logs.into_iter().take(count_max).map(|(log, (closed, highest))| (log, closed, highest)).collect(), is_last))
+    }
+
+    /// What the store holds of a log, if it holds such logs; and the last segment that makes it doubtful.
+    fn load_from_store(&self, group: GroupId, log: LogId) -> Result<Option<(ColdLog, SegmentSequence)>, ReadError> {
+        let (cold, distrusted) = {
+            let state = self.state.lock();
+            (state.goes_cold(group, log), state.cold.distrusted)
+        };
+        let (true, Some(store)) = (cold, &self.cold) else { return Ok(None) };
+        let key = key_of(group, log);
+        let damaged = |error| self.store_failed(error, group, log);
+        let Some(value) = store.get(&key).map_err(damaged)? else { return Ok(None) };
+        Ok(Some((decode(&key, &value).map_err(damaged)?, distrusted)))
+    }
+
+    fn store_failed(&self, error: ColdStoreError, group: GroupId, log: LogId) -> ReadError {
+        match error {
+            ColdStoreError::Io(error) => ReadError::Io(error),
+            ColdStoreError::Damaged(why) => {
+                tracing::error!(%group, %log, %why, "the store of cold logs is damaged");
+                if let Some(writer) = &self.writer {
+                    writer.repair(vec![Repair::ColdStore]);
+                }
+                ReadError::StateLost { group, log, why }
+            }
+        }
     }
 
     fn read_one(&self, group: GroupId, log: LogId, slot: Slot) -> Result<StoredEntry, ReadError> {
+        let missing = match self.read_from_log(group, log, slot) {
+            Err(missing @ ReadError::Missing { .. }) => missing,
+            other => return other,
+        };
+        let Some((mut cold, distrusted)) = self.load_from_store(group, log)? else { return Err(missing) };
+        let positions = RecoveredLog { accepted: BTreeMap::new(), ..self.state.lock().recovered_log(group, log) };
+        cold.merge(ColdLog::of(0, positions), distrusted);
+        match cold.entries.remove(&slot) {
+            Some(RecoveredEntry { ballot, entry: Some(entry) }) => Ok(StoredEntry { slot, ballot, entry }),
+            Some(RecoveredEntry { ballot, entry: None }) => Err(ReadError::Damaged { group, log, slot, ballot }),
+            None => Err(missing),
+        }
+    }
+
+    fn read_from_log(&self, group: GroupId, log: LogId, slot: Slot) -> Result<StoredEntry, ReadError> {
         let mut earlier: Option<Place> = None;
         loop {
             // The lock is not held while the disk is read; a segment that is recycled meanwhile fails the checksum, and
@@ -149,7 +246,14 @@ impl LogReader {
                 return Err(ReadError::Damaged { group, log, slot, ballot });
             }
             let mut buffer = vec![0u8; place.bytes as usize];
-            file.read_at(u64::from(place.offset), &mut buffer)?;
+            match file.read_at(u64::from(place.offset), &mut buffer) {
+                // A laggards' file that was removed meanwhile, or by hand.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    earlier = Some(place);
+                    continue;
+                }
+                read => read?,
+            }
             if crc32c::crc32c(&buffer) == place.checksum {
                 if let Ok(entry) = Entry::from_bytes(Bytes::from(buffer)) {
                     return Ok(StoredEntry { slot, ballot, entry });

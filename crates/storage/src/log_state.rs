@@ -4,8 +4,14 @@
 //! The writer brings it up to date after each sync, so it only ever shows what is durable. Recovery fills it by the same
 //! code. Readers look places up in it from other threads.
 
+use crate::carrying::Forward;
+use crate::cold_moves::cold_moved;
+use crate::cold_state::ColdState;
 use crate::disk::DiskFile;
 use crate::frame::{EntryPlace, Frame, FrameKind};
+use crate::laggards::Laggards;
+use crate::laggards_file::LaggardsNumber;
+use crate::live_entries::LiveEntries;
 use crate::segment_header::SegmentHeader;
 use consensus::{
     Ballot, Configuration, Epoch, GroupId, LogId, NodeId, RecoveredEntry, RecoveredLog, Sequence, Slot, Start,
@@ -30,10 +36,18 @@ impl SharedState {
     }
 }
 
+/// The file in which an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Home {
+    Segment(SegmentSequence),
+    Laggards(LaggardsNumber),
+}
+
 /// Where an entry stands. 24 bytes: there is one for every entry that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub segment: SegmentSequence,
+    /// Of the segment, or of the laggards' file: see [`Place::home`].
+    number: u32,
     pub offset: u32,
     pub bytes: u32,
     pub checksum: u32,
@@ -45,8 +59,53 @@ const LEARNT: u8 = 1;
 const DAMAGED: u8 = 2;
 /// Damage that scrub has counted.
 const COUNTED: u8 = 4;
+/// The number is that of a laggards' file.
+const FOR_LAGGARDS: u8 = 8;
+/// Of a log that goes to the store of cold logs.
+const COLD: u8 = 16;
 
 impl Place {
+    /// The place of an entry that landed; `None` stands for damage.
+    pub(crate) fn of(home: Home, landed: Option<LandedEntry>, ballot: u32, learnt: bool) -> Place {
+        let (number, of_home) = match home {
+            Home::Segment(segment) => (segment, 0),
+            Home::Laggards(number) => (number, FOR_LAGGARDS),
+        };
+        let flags = of_home | if learnt { LEARNT } else { 0 } | if landed.is_none() { DAMAGED } else { 0 };
+        let LandedEntry { offset, bytes, checksum } =
+            landed.unwrap_or(LandedEntry { offset: 0, bytes: 0, checksum: 0 });
+        Place { number, offset, bytes, checksum, ballot, flags }
+    }
+
+    /// Damage that moves is not counted anew.
+    pub(crate) fn follow(&mut self, replaced: Option<&Place>) {
+        if self.is_damaged() {
+            self.flags |= replaced.map_or(0, |replaced| replaced.flags & COUNTED);
+        }
+    }
+
+    pub(crate) fn is_cold(&self) -> bool {
+        self.flags & COLD != 0
+    }
+
+    pub(crate) fn mark_cold(&mut self) {
+        self.flags |= COLD;
+    }
+
+    /// The file.
+    pub(crate) fn home(&self) -> Home {
+        if self.flags & FOR_LAGGARDS == 0 {
+            Home::Segment(self.number)
+        } else {
+            Home::Laggards(self.number)
+        }
+    }
+
+    /// The number of its file, of whichever kind.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
     pub(crate) fn is_damaged(&self) -> bool {
         self.flags & DAMAGED != 0
     }
@@ -94,20 +153,11 @@ pub(crate) struct Kept<T> {
 
 impl<T: PartialOrd> Kept<T> {
     /// Takes a value at least as high, so that a copy carried forward takes over from its original.
-    fn raise(kept: &mut Option<Kept<T>>, value: T, segment: SegmentSequence) {
+    pub(crate) fn raise(kept: &mut Option<Kept<T>>, value: T, segment: SegmentSequence) {
         if kept.as_ref().is_none_or(|old| old.value <= value) {
             *kept = Some(Kept { value, segment });
         }
     }
-}
-
-/// Consecutive slots of which a segment holds, or held, entries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub group: GroupId,
-    pub log: LogId,
-    pub first: Slot,
-    pub count: u64,
 }
 
 /// A segment that belongs to the log.
@@ -120,9 +170,9 @@ pub(crate) struct Segment {
     pub records: u32,
     /// Bytes of records and identities in it.
     pub used_bytes: u64,
-    pub live_bytes: u64,
-    pub live_entries: u64,
-    pub runs: Vec<Run>,
+    pub live: LiveEntries,
+    /// Logs of which it holds, or held, the current record of a promise or a position.
+    pub touched: BTreeSet<(GroupId, LogId)>,
 }
 
 #[derive(Debug, Default)]
@@ -141,7 +191,7 @@ pub(crate) struct OneLogState {
     pub promised: Option<Kept<Ballot>>,
     pub closed: Option<Kept<Slot>>,
     pub trimmed: Option<Kept<Slot>>,
-    ballots: Vec<Ballot>,
+    pub ballots: Vec<Ballot>,
     pub entries: BTreeMap<Slot, Place>,
 }
 
@@ -165,6 +215,8 @@ pub(crate) struct LogState {
     pub groups: BTreeMap<GroupId, GroupState>,
     pub peers: BTreeMap<NodeId, Kept<(Start, Sequence)>>,
     pub segments: BTreeMap<SegmentSequence, Segment>,
+    pub laggards: Laggards,
+    pub cold: ColdState,
     pub noted: BTreeMap<Hole, SegmentSequence>,
     /// Damage that scrub found, and of all damage what was healed, since the start.
     pub damage_found: u64,
@@ -175,6 +227,11 @@ impl LogState {
     /// Takes in a durable frame.
     pub(crate) fn land(&mut self, landed: &Landed<'_>) {
         let (group, segment) = (landed.group, landed.segment);
+        if landed.kind.speaks_of_log() {
+            if let Some(segment) = self.segments.get_mut(&segment) {
+                segment.touched.insert((group, landed.log));
+            }
+        }
         match landed.kind {
             FrameKind::Configured => self.configured(landed),
             FrameKind::Promised => Kept::raise(&mut self.log(group, landed.log).promised, landed.ballot, segment),
@@ -206,11 +263,12 @@ impl LogState {
                 let hole = Hole { segment: of, first: landed.ballot.round, end: landed.ballot.start.0 };
                 self.noted.insert(hole, segment);
             }
+            FrameKind::ColdMoved => Kept::raise(&mut self.cold.moves, landed.slot.0, segment),
             FrameKind::Confirmed => {}
         }
     }
 
-    fn log(&mut self, group: GroupId, log: LogId) -> &mut OneLogState {
+    pub(crate) fn log(&mut self, group: GroupId, log: LogId) -> &mut OneLogState {
         self.groups.entry(group).or_default().logs.entry(log).or_default()
     }
 
@@ -231,10 +289,11 @@ impl LogState {
 
     fn insert_entries(&mut self, landed: &Landed<'_>) {
         let learnt = landed.kind == FrameKind::Learnt;
+        let cold = self.goes_cold(landed.group, landed.log);
         let state = self.groups.entry(landed.group).or_default().logs.entry(landed.log).or_default();
         let ballot = state.ballot_index(landed.ballot);
         let trimmed = state.trimmed.map_or(Slot::ZERO, |kept| kept.value);
-        let segments = &mut self.segments;
+        let (segments, laggards) = (&mut self.segments, &mut self.laggards);
         for (distance, entry) in landed.entries.iter().enumerate() {
             let slot = landed.slot.plus(distance as u64);
             let keep = slot > trimmed
@@ -254,23 +313,19 @@ impl LogState {
             if !keep {
                 continue;
             }
-            let mut flags = if learnt { LEARNT } else { 0 };
-            if entry.is_none() {
-                flags |= DAMAGED;
+            let mut place = Place::of(Home::Segment(landed.segment), *entry, ballot, learnt);
+            if cold {
+                place.mark_cold();
             }
-            let LandedEntry { offset, bytes, checksum } =
-                entry.unwrap_or(LandedEntry { offset: 0, bytes: 0, checksum: 0 });
-            let place = Place { segment: landed.segment, offset, bytes, checksum, ballot, flags };
+            place.follow(state.entries.get(&slot));
             let replaced = state.entries.insert(slot, place);
             if replaced.is_some_and(|old| old.is_damaged()) && entry.is_some() {
                 self.damage_healed += 1;
                 tracing::info!(group = %landed.group, log = %landed.log, %slot, "a damaged entry of the log is whole again");
             }
-            release(segments, replaced);
+            release(segments, laggards, replaced);
             if let Some(segment) = segments.get_mut(&landed.segment) {
-                segment.live_entries += 1;
-                segment.live_bytes += u64::from(bytes);
-                segment.note_run(landed.group, landed.log, slot);
+                segment.live.add(landed.group, landed.log, slot, &place);
             }
         }
     }
@@ -280,7 +335,7 @@ impl LogState {
         Kept::raise(&mut state.trimmed, landed.slot, landed.segment);
         let kept = state.entries.split_off(&landed.slot.plus(1));
         for place in std::mem::replace(&mut state.entries, kept).into_values() {
-            release(&mut self.segments, Some(place));
+            release(&mut self.segments, &mut self.laggards, Some(place));
         }
         if state.entries.is_empty() {
             state.ballots.clear();
@@ -288,28 +343,41 @@ impl LogState {
     }
 
     fn forget(&mut self, group: GroupId) {
+        self.cold.forgotten.insert(group);
         let Some(state) = self.groups.remove(&group) else {
             return;
         };
         for place in state.logs.into_values().flat_map(|log| log.entries.into_values()) {
-            release(&mut self.segments, Some(place));
+            release(&mut self.segments, &mut self.laggards, Some(place));
         }
     }
 
-    /// Takes closed slots that stand in segments up to `segment` out of the index: a record that replaced them may have
-    /// been lost there, so they no longer prove what was chosen. They are fetched from peers instead.
+    /// The index no longer points there.
+    pub(crate) fn release(&mut self, place: Option<Place>) {
+        release(&mut self.segments, &mut self.laggards, place);
+    }
+
+    /// Takes closed slots that stand in segments up to `segment`, or in laggards' files written no later, out of the
+    /// index: a record that replaced them may have been lost there, so they no longer prove what was chosen. They are
+    /// fetched from peers instead.
     pub(crate) fn distrust_closed(&mut self, segment: SegmentSequence) {
+        let files = &self.laggards.files;
+        let doubtful: BTreeSet<LaggardsNumber> =
+            files.iter().filter(|(_, file)| file.header.written_in <= u64::from(segment)).map(|(n, _)| *n).collect();
         for log in self.groups.values_mut().flat_map(|group| group.logs.values_mut()) {
             let closed = log.closed.map_or(Slot::ZERO, |kept| kept.value);
             let distrusted: Vec<Slot> = log
                 .entries
                 .range(..=closed)
-                .filter(|(_, place)| place.segment <= segment)
+                .filter(|(_, place)| match place.home() {
+                    Home::Segment(home) => home <= segment,
+                    Home::Laggards(number) => doubtful.contains(&number),
+                })
                 .map(|(slot, _)| *slot)
                 .collect();
             for slot in distrusted {
                 let place = log.entries.remove(&slot);
-                release(&mut self.segments, place);
+                release(&mut self.segments, &mut self.laggards, place);
             }
         }
     }
@@ -318,7 +386,10 @@ impl LogState {
     pub(crate) fn place(&self, group: GroupId, log: LogId, slot: Slot) -> Option<(Place, Ballot, Arc<dyn DiskFile>)> {
         let log = self.groups.get(&group)?.logs.get(&log)?;
         let place = *log.entries.get(&slot)?;
-        let file = self.segments.get(&place.segment)?.file.clone();
+        let file = match place.home() {
+            Home::Segment(segment) => self.segments.get(&segment)?.file.clone(),
+            Home::Laggards(number) => self.laggards.files.get(&number)?.file.clone(),
+        };
         Some((place, log.ballots[place.ballot as usize], file))
     }
 
@@ -360,7 +431,7 @@ impl LogState {
     /// Takes note that this place was found damaged; `None` if the entry has moved meanwhile.
     pub(crate) fn found_damaged(&mut self, group: GroupId, log: LogId, slot: Slot, found: Place) -> Option<()> {
         let place = self.groups.get_mut(&group)?.logs.get_mut(&log)?.entries.get_mut(&slot)?;
-        let same = (place.segment, place.offset, place.checksum) == (found.segment, found.offset, found.checksum);
+        let same = (place.home(), place.offset, place.checksum) == (found.home(), found.offset, found.checksum);
         if !same {
             return None;
         }
@@ -384,28 +455,54 @@ impl LogState {
 
     /// Bytes used from the oldest segment that must stay to the end of the log.
     pub(crate) fn oldest_kept_bytes(&self) -> u64 {
-        self.segments.values().skip_while(|segment| segment.live_entries == 0).map(|segment| segment.used_bytes).sum()
+        self.segments.values().skip_while(|segment| segment.live.count == 0).map(|segment| segment.used_bytes).sum()
     }
 
-    /// Bytes of entries that are kept.
+    /// Bytes of entries that are kept in segments.
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.segments.values().map(|segment| segment.live_bytes).sum()
+        self.segments.values().map(|segment| segment.live.bytes).sum()
+    }
+
+    /// Those among them that justify a larger log: not what the store of cold logs can take.
+    pub(crate) fn live_bytes_for_log(&self) -> u64 {
+        self.segments.values().map(|segment| segment.live.bytes - segment.live.cold_bytes).sum()
+    }
+
+    /// Closed-up-to of a log, as far as that is durable.
+    pub(crate) fn closed(&self, group: GroupId, log: LogId) -> Slot {
+        let log = self.groups.get(&group).and_then(|group| group.logs.get(&log));
+        log.map_or(Slot::ZERO, OneLogState::closed)
     }
 
     /// Whether the segment must stay: some record in it is the only durable one that says what it says.
     pub(crate) fn holds_anything_current(&self, sequence: SegmentSequence) -> bool {
-        if self.segments[&sequence].live_entries > 0 {
+        if self.segments[&sequence].live.count > 0 {
             return true;
         }
         let mut frames = Vec::new();
-        self.carry_small(sequence, Sequence(0), &mut frames);
+        self.carry_small(sequence, Sequence(0), Forward::All, &mut frames);
         !frames.is_empty()
     }
 
     /// Writes again whatever of promises, fences, positions and the like has its current record in this segment.
-    pub(crate) fn carry_small(&self, segment: SegmentSequence, position: Sequence, frames: &mut Vec<Frame>) {
+    pub(crate) fn carry_small(
+        &self,
+        segment: SegmentSequence,
+        position: Sequence,
+        forward: Forward,
+        frames: &mut Vec<Frame>,
+    ) {
         for (group, state) in &self.groups {
             state.carry_small(*group, segment, position, frames);
+        }
+        for (group, log) in self.segments.get(&segment).map(|segment| &segment.touched).into_iter().flatten() {
+            let state = self.groups.get(group).and_then(|group| group.logs.get(log));
+            if let Some(state) = state.filter(|_| forward == Forward::All || !self.goes_cold(*group, *log)) {
+                state.carry_small((*group, *log), segment, position, frames);
+            }
+        }
+        if let Some(kept) = self.cold.moves.filter(|kept| kept.segment == segment) {
+            frames.push(cold_moved(position, kept.value));
         }
         for (node, kept) in self.peers.iter().filter(|(_, kept)| kept.segment == segment) {
             frames.push(Frame::peer_seen(position, *node, kept.value.0, kept.value.1));
@@ -414,20 +511,19 @@ impl LogState {
         frames.extend(noted.map(|(hole, _)| Frame::damage_noted(position, hole)));
     }
 
-    /// Slots whose entry now stands in this segment, in runs.
-    pub(crate) fn live_in(&self, sequence: SegmentSequence) -> BTreeSet<(GroupId, LogId, Slot)> {
+    /// Slots whose entry now stands in this file.
+    pub(crate) fn live_in(&self, home: Home) -> BTreeSet<(GroupId, LogId, Slot)> {
         let mut live = BTreeSet::new();
-        let Some(segment) = self.segments.get(&sequence) else {
-            return live;
+        let of_file = match home {
+            Home::Segment(segment) => self.segments.get(&segment).map(|segment| &segment.live),
+            Home::Laggards(number) => self.laggards.files.get(&number).map(|file| &file.live),
         };
-        for run in &segment.runs {
+        for run in of_file.map_or(&[][..], |live| &live.runs) {
             let Some(log) = self.groups.get(&run.group).and_then(|group| group.logs.get(&run.log)) else {
                 continue;
             };
             let slots = log.entries.range(run.first..run.first.plus(run.count));
-            live.extend(
-                slots.filter(|(_, place)| place.segment == sequence).map(|(slot, _)| (run.group, run.log, *slot)),
-            );
+            live.extend(slots.filter(|(_, place)| place.home() == home).map(|(slot, _)| (run.group, run.log, *slot)));
         }
         live
     }
@@ -453,29 +549,44 @@ impl GroupState {
                 Ballot::ZERO,
             ));
         }
-        for (log, state) in &self.logs {
-            let mut carry = |kind, slot, ballot| frames.push(Frame::bare(kind, position, group, *log, slot, ballot));
-            if let Some(kept) = state.promised.filter(|kept| kept.segment == segment) {
-                carry(FrameKind::Promised, Slot::ZERO, kept.value);
-            }
-            if let Some(kept) = state.closed.filter(|kept| kept.segment == segment) {
-                carry(FrameKind::Chosen, kept.value, Ballot::ZERO);
-            }
-            if let Some(kept) = state.trimmed.filter(|kept| kept.segment == segment) {
-                carry(FrameKind::Trimmed, kept.value, Ballot::ZERO);
-            }
-        }
     }
 }
 
 impl OneLogState {
-    fn closed(&self) -> Slot {
+    fn carry_small(
+        &self,
+        (group, log): (GroupId, LogId),
+        segment: SegmentSequence,
+        position: Sequence,
+        frames: &mut Vec<Frame>,
+    ) {
+        let mut carry = |kind, slot, ballot| frames.push(Frame::bare(kind, position, group, log, slot, ballot));
+        if let Some(kept) = self.promised.filter(|kept| kept.segment == segment) {
+            carry(FrameKind::Promised, Slot::ZERO, kept.value);
+        }
+        if let Some(kept) = self.closed.filter(|kept| kept.segment == segment) {
+            carry(FrameKind::Chosen, kept.value, Ballot::ZERO);
+        }
+        if let Some(kept) = self.trimmed.filter(|kept| kept.segment == segment) {
+            carry(FrameKind::Trimmed, kept.value, Ballot::ZERO);
+        }
+    }
+
+    /// Whether something current of it stands in this segment.
+    pub(crate) fn stands_in(&self, segment: SegmentSequence) -> bool {
+        self.promised.is_some_and(|kept| kept.segment == segment)
+            || self.closed.is_some_and(|kept| kept.segment == segment)
+            || self.trimmed.is_some_and(|kept| kept.segment == segment)
+            || self.entries.values().any(|place| place.home() == Home::Segment(segment))
+    }
+
+    pub(crate) fn closed(&self) -> Slot {
         let (closed, trimmed) = (self.closed.map(|kept| kept.value), self.trimmed.map(|kept| kept.value));
         closed.max(trimmed).unwrap_or_default()
     }
 
     /// Ballots change rarely, so entries refer to them by number.
-    fn ballot_index(&mut self, ballot: Ballot) -> u32 {
+    pub(crate) fn ballot_index(&mut self, ballot: Ballot) -> u32 {
         let index = self.ballots.iter().rposition(|known| *known == ballot).unwrap_or_else(|| {
             self.ballots.push(ballot);
             self.ballots.len() - 1
@@ -484,24 +595,14 @@ impl OneLogState {
     }
 }
 
-impl Segment {
-    fn note_run(&mut self, group: GroupId, log: LogId, slot: Slot) {
-        if let Some(last) = self.runs.last_mut() {
-            if (last.group, last.log, last.first.plus(last.count)) == (group, log, slot) {
-                last.count += 1;
-                return;
+fn release(segments: &mut BTreeMap<SegmentSequence, Segment>, laggards: &mut Laggards, place: Option<Place>) {
+    let Some(place) = place else { return };
+    match place.home() {
+        Home::Segment(segment) => {
+            if let Some(segment) = segments.get_mut(&segment) {
+                segment.live.remove(&place);
             }
         }
-        self.runs.push(Run { group, log, first: slot, count: 1 });
+        Home::Laggards(_) => laggards.release(&place),
     }
-}
-
-fn release(segments: &mut BTreeMap<SegmentSequence, Segment>, place: Option<Place>) {
-    let Some(place) = place else { return };
-    let Some(segment) = segments.get_mut(&place.segment) else {
-        return;
-    };
-    assert!(segment.live_entries > 0, "an entry is released once");
-    segment.live_entries -= 1;
-    segment.live_bytes -= u64::from(place.bytes);
 }

@@ -5,9 +5,13 @@
 //! one of which neither is left was never finished: *torn*, and nobody was told of it. The cut is recorded in the header
 //! of the fresh segment, which is synced before anything is sent.
 
+use crate::cold_moves::SharedStore;
+use crate::cold_store::{number_in, number_value, ColdStore, ColdStoreError, DISTRUSTED, MOVES};
 use crate::disk::Disk;
+use crate::laggards_file::UNFINISHED;
+use crate::laggards_recovery::find_laggards;
 use crate::log::LogOptions;
-use crate::log_state::SharedState;
+use crate::log_state::{SegmentSequence, SharedState};
 use crate::replay::Replay;
 use crate::segment_files::find_segments;
 use crate::segment_pool::SegmentPool;
@@ -34,19 +38,24 @@ pub enum RecoveryError {
     /// The fresh segment could not be written.
     #[error("cannot start a new log segment: {0}")]
     Write(String),
+    /// The store of cold logs cannot be used, for another reason than damage.
+    #[error("cannot use the store of cold logs: {0}")]
+    ColdStore(String),
     /// Written by another version.
     #[error(
-        "log segment {path} has format version {found}, this version reads {}; start the version that wrote it",
-        crate::segment_header::VERSION
+        "{path} has format version {found}, this program reads {reads} and converts nothing: start the program that wrote it; \
+         or remove the node from its groups on another node, move its directory away, start it and join anew"
     )]
     UnknownVersion {
-        /// The segment.
+        /// The file.
         path: PathBuf,
         /// The version found.
         found: u32,
+        /// The version that is read.
+        reads: u32,
     },
     /// A record of a kind that this version does not know.
-    #[error("log segment {path} holds a record of kind {kind}, which this version does not know; start the version that wrote it")]
+    #[error("file {path} of the log holds a record of kind {kind}, which this version does not know; start the version that wrote it")]
     UnknownKind {
         /// The segment.
         path: PathBuf,
@@ -55,7 +64,7 @@ pub enum RecoveryError {
     },
     /// Another node's log.
     #[error(
-        "log segment {path} belongs to node {found}, not to this node {node}; it was copied here and must not be used"
+        "file {path} of the log belongs to node {found}, not to this node {node}; it was copied here and must not be used"
     )]
     Foreign {
         /// The segment.
@@ -66,7 +75,7 @@ pub enum RecoveryError {
         node: NodeId,
     },
     /// Two files claim the same place in the log.
-    #[error("log segments {path} and {other} claim the same place {sequence}; one was copied by hand and must be moved away")]
+    #[error("files {path} and {other} of the log claim the same place {sequence}; one was copied by hand and must be moved away")]
     Twice {
         /// One segment.
         path: PathBuf,
@@ -116,11 +125,61 @@ impl From<WriteError> for RecoveryError {
 /// that never was.
 const BEGUN: &str = "begun";
 
+/// What was found of the store of cold logs.
+#[derive(Default)]
+struct FoundStore {
+    /// It lacks changes that the log knows of.
+    lost: bool,
+    moves: u64,
+    distrusted: SegmentSequence,
+}
+
+/// Compares the store with what the log knows of it. One that cannot be read, or has lost something, is set aside.
+fn look_at_store(cold: Option<&dyn ColdStore>, replay: &Replay) -> Result<FoundStore, RecoveryError> {
+    let noted = replay.state.cold.moves.map_or(0, |kept| kept.value);
+    let Some(cold) = cold else { return Ok(FoundStore { lost: noted > 0, ..FoundStore::default() }) };
+    let both = number_in(cold, MOVES).and_then(|moves| Ok((moves, number_in(cold, DISTRUSTED)?)));
+    let (moves, distrusted) = match both {
+        Ok((moves, distrusted)) if moves >= noted => (moves, distrusted),
+        Err(error @ ColdStoreError::Io(_)) => return Err(store_failed(error)),
+        lost => {
+            let why =
+                lost.map_or_else(|error| error.to_string(), |(moves, _)| format!("it has {moves} of {noted} changes"));
+            tracing::error!(%why, "the store of cold logs is set aside; groups whose promises stood in it are told");
+            cold.set_aside().map_err(|error| store_failed(error.into()))?;
+            return Ok(FoundStore { lost: noted > 0, ..FoundStore::default() });
+        }
+    };
+    let known = SegmentSequence::try_from(distrusted).unwrap_or(SegmentSequence::MAX);
+    let distrusted = replay.last_hole().unwrap_or(0).max(known);
+    if distrusted > known && moves > 0 {
+        // The gap leaves the log some day; what stands in the store may not have been written again by then.
+        let value = number_value(DISTRUSTED, u64::from(distrusted));
+        cold.change(&[(DISTRUSTED.to_vec(), Some(value))]).map_err(store_failed)?;
+    }
+    Ok(FoundStore { lost: false, moves, distrusted })
+}
+
+fn store_failed(error: ColdStoreError) -> RecoveryError {
+    RecoveryError::ColdStore(error.to_string())
+}
+
 /// Opens the log and continues it in a fresh segment.
+#[cfg(test)]
 pub(crate) fn open(
     disk: Arc<dyn Disk>,
     node: NodeId,
     start: Start,
+    options: LogOptions,
+) -> Result<(SegmentedLog, Recovered), RecoveryError> {
+    open_with(disk, None, (node, start), options)
+}
+
+/// The same, with a store for cold logs.
+pub(crate) fn open_with(
+    disk: Arc<dyn Disk>,
+    cold: SharedStore,
+    (node, start): (NodeId, Start),
     options: LogOptions,
 ) -> Result<(SegmentedLog, Recovered), RecoveryError> {
     let sizes = crate::bounds::SEGMENT_BYTES_MIN..=crate::bounds::SEGMENT_BYTES_MAX;
@@ -136,11 +195,23 @@ pub(crate) fn open(
     }
     let damaged = std::mem::take(&mut files.damaged);
     let spare = std::mem::take(&mut files.spare);
+    let laggards = find_laggards(&*disk, Some(node))?;
     let mut replay = Replay::new(node);
+    replay.read_laggards(&disk, &laggards)?;
     replay.read_all(&*disk, files, !damaged.is_empty())?;
-    let (continuation, state, mut recovered) = replay.finish();
-    let state = SharedState::new(state);
-    let log = SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), state.clone(), continuation)?;
+    let store = look_at_store(cold.as_deref(), &replay)?;
+    let (continuation, mut state, mut recovered) = replay.finish(store.lost, store.moves);
+    state.cold.present = cold.is_some();
+    state.cold.distrusted = store.distrusted;
+    state.mark_cold();
+    let noted = state.cold.moves.map_or(0, |kept| kept.value);
+    let shared = (SharedState::new(state), cold.clone());
+    let state = shared.0.clone();
+    let mut log = SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), shared, continuation)?;
+    if let (true, Some(cold)) = (store.lost, &cold) {
+        // Told durably by now: from here on the two agree again.
+        cold.change(&[(MOVES.to_vec(), Some(number_value(MOVES, noted)))]).map_err(store_failed)?;
+    }
     if !begun {
         disk.create(BEGUN, 0).map_err(|source| RecoveryError::io("create", &disk.path().join(BEGUN), source))?;
     }
@@ -163,8 +234,14 @@ pub(crate) fn open(
         let path = disk.path().join(&file.name);
         pool.give_back(file).map_err(|source| RecoveryError::io("remove", &path, source))?;
     }
-    for name in damaged {
-        tracing::error!(%name, "log segment with two unreadable headers: kept aside");
+    log.remove_emptied()?;
+    log.wipe_forgotten()?;
+    if laggards.unfinished {
+        let path = disk.path().join(UNFINISHED);
+        disk.remove(UNFINISHED).map_err(|source| RecoveryError::io("remove", &path, source))?;
+    }
+    for name in damaged.into_iter().chain(laggards.damaged) {
+        tracing::error!(%name, "a file of the log has two unreadable headers: kept aside");
         let path = disk.path().join(&name);
         disk.rename(&name, &format!("damaged-{name}")).map_err(|source| RecoveryError::io("rename", &path, source))?;
     }

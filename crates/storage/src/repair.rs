@@ -3,10 +3,12 @@
 //! Nothing is written over in place but a header, which has a page of its own. A segment with a damaged record is left:
 //! whatever in it is current (promises, fences, positions, which memory holds, and entries, whose content has its own
 //! checksum) is written again at the log's end, some with each batch; once that is synced, the log notes that damage in the
-//! segment is accounted for. An entry whose content is lost is told to the core, which has it or fetches it, and persists it.
+//! segment is accounted for. A laggards' file is left for another one. An entry whose content is lost is told to the core, which has it or fetches it, and persists it.
 
+use crate::carrying::Forward;
 use crate::disk::DiskFile;
 use crate::frame::Frame;
+use crate::laggards_file::LaggardsNumber;
 use crate::log_state::{Hole, SegmentSequence};
 use crate::segment_header::{SegmentHeader, HEADER_BLOCK_BYTES};
 use crate::segmented_log::{SegmentedLog, WriteError};
@@ -24,6 +26,10 @@ pub(crate) enum Repair {
     Segment(SegmentSequence),
     /// One of a segment's headers.
     Header(SegmentSequence),
+    /// The store of cold logs.
+    ColdStore,
+    /// A laggards' file, but for the contents of its entries.
+    Laggards(LaggardsNumber),
 }
 
 impl SegmentedLog {
@@ -32,6 +38,11 @@ impl SegmentedLog {
         match repair {
             Repair::Entry { .. } | Repair::Checkpoint { .. } => Ok(()),
             Repair::Header(segment) => self.write_header_again(segment),
+            Repair::ColdStore => Err(self.give_up_store("it is damaged")?),
+            Repair::Laggards(number) => {
+                self.leaving_for_laggards.insert(number);
+                Ok(())
+            }
             Repair::Segment(segment) => {
                 if segment == self.current.sequence() {
                     // What is noted about a segment must not speak of records still to come. (Rolling now, for a batch of
@@ -46,7 +57,7 @@ impl SegmentedLog {
 
     /// Whether more is to be written again.
     pub(crate) fn is_leaving(&self) -> bool {
-        !self.leaving.is_empty()
+        !self.leaving.is_empty() || !self.leaving_for_laggards.is_empty()
     }
 
     fn write_header_again(&mut self, sequence: SegmentSequence) -> Result<(), WriteError> {
@@ -60,11 +71,18 @@ impl SegmentedLog {
         Ok(())
     }
 
-    /// The next frames to write again; empty once no segment is being left.
+    /// The next frames to write again; empty once no file is being left.
     pub(crate) fn carry_from_damaged(&mut self) -> Result<Vec<Frame>, WriteError> {
+        // What another pass of scrub told again may be gone by now.
+        let there = |number: &LaggardsNumber| self.state.lock().laggards.files.contains_key(number);
+        if let Some(number) = self.leaving_for_laggards.pop_first().filter(there) {
+            self.rewrite_for_laggards(number)?;
+            self.healed();
+            tracing::info!(number, "what a damaged laggards' file held stands in another one now");
+        }
         while let Some(segment) = self.leaving.first().copied() {
             let is_there = self.state.lock().segments.contains_key(&segment);
-            let frames = if is_there { self.carry_from(segment)? } else { Vec::new() };
+            let frames = if is_there { self.carry_from(segment, Forward::All)? } else { Vec::new() };
             if !frames.is_empty() {
                 return Ok(frames);
             }

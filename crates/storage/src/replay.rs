@@ -1,8 +1,11 @@
 //! Reads every record of every segment in order, and tells a torn end from damage. `recovery.rs` says what counts as what.
 
+use crate::cold_moves::cold_moved;
+use crate::discipline::is_of_values;
 use crate::disk::Disk;
 use crate::frame::{read_content, Frame, FrameContent, FrameKind};
-use crate::log_state::{Hole, Landed, LandedEntry, LogState, Segment, SegmentSequence};
+use crate::live_entries::LiveEntries;
+use crate::log_state::{Hole, Kept, Landed, LandedEntry, LogState, Segment, SegmentSequence};
 use crate::recovery::RecoveryError;
 use crate::segment_files::SegmentFiles;
 use crate::segment_header::{SegmentHeader, HEADER_BLOCK_BYTES};
@@ -13,10 +16,13 @@ use bytes::Bytes;
 use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, Sequence, Slot};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Where what is proved by a laggards' file stands: in no segment.
+const NO_SEGMENT: SegmentSequence = 0;
+
 /// Everything read so far.
 pub(crate) struct Replay {
     node: NodeId,
-    state: LogState,
+    pub(crate) state: LogState,
     recovered: Recovered,
     /// Frames of an unfinished last batch that still stand; they are written again.
     survivors: Vec<Frame>,
@@ -67,7 +73,7 @@ impl Replay {
             let bytes = usize::try_from(file.header.bytes).expect("64-bit machines only");
             let mut buffer = vec![0u8; bytes];
             file.file.read_at(0, &mut buffer).map_err(|source| RecoveryError::io("read", &path, source))?;
-            let found = scan(&Bytes::from(buffer), &file.header);
+            let found = scan(&Bytes::from(buffer), file.header.id);
             if let Some(bad) = found.iter().find(|record| FrameKind::of(record.identity.kind).is_none()) {
                 return Err(RecoveryError::UnknownKind { path, kind: bad.identity.kind });
             }
@@ -80,9 +86,8 @@ impl Replay {
                     header: file.header,
                     records: 0,
                     used_bytes: used_bytes(&found),
-                    live_bytes: 0,
-                    live_entries: 0,
-                    runs: Vec::new(),
+                    live: LiveEntries::default(),
+                    touched: BTreeSet::new(),
                 },
             );
             let end = (Some(sequence) != newest).then(|| end_batch(&headers, sequence)).flatten();
@@ -184,6 +189,7 @@ impl Replay {
             | FrameKind::Lost
             | FrameKind::PromisesLost
             | FrameKind::DamageNoted
+            | FrameKind::ColdMoved
             | FrameKind::Confirmed => {
                 self.fold_entries(decoded);
                 return;
@@ -203,7 +209,7 @@ impl Replay {
         self.fold_entries(decoded);
     }
 
-    fn fold_entries(&mut self, decoded: &StoredRecord) {
+    pub(crate) fn fold_entries(&mut self, decoded: &StoredRecord) {
         if decoded.entries.is_empty() {
             return;
         }
@@ -214,8 +220,32 @@ impl Replay {
         }
     }
 
+    /// Slots up to this one are closed, which no record of the log may say any more.
+    pub(crate) fn prove_closed(&mut self, group: GroupId, log: LogId, slot: Slot) {
+        let state = self.state.groups.entry(group).or_default().logs.entry(log).or_default();
+        Kept::raise(&mut state.closed, slot, NO_SEGMENT);
+        self.order = Sequence(self.order.0 + 1);
+        self.recovered.apply(self.order, &Record::Chosen { group, log, up_to: slot });
+    }
+
+    /// The last segment with a gap, noted or not.
+    pub(crate) fn last_hole(&self) -> Option<SegmentSequence> {
+        self.holes.iter().map(|hole| hole.segment).max()
+    }
+
+    /// The store of cold logs has lost what it held: every group whose logs may have stood there is told.
+    fn tell_of_lost_store(&self, frames: &mut Vec<Frame>) {
+        for (group, state) in &self.state.groups {
+            let known = state.configuration.as_ref();
+            if known.is_none_or(|(configuration, _)| is_of_values(configuration)) {
+                let (lost, zero) = (FrameKind::PromisesLost, Ballot::ZERO);
+                frames.push(Frame::bare(lost, self.position, *group, LogId::CONTROL, Slot::ZERO, zero));
+            }
+        }
+    }
+
     /// What to continue with, what the log says, and what the core is told.
-    pub(crate) fn finish(mut self) -> (Continuation, LogState, Recovered) {
+    pub(crate) fn finish(mut self, store_lost: bool, moves: u64) -> (Continuation, LogState, Recovered) {
         let unnoted: Vec<Hole> = self
             .holes
             .iter()
@@ -230,7 +260,23 @@ impl Replay {
                 group.promises_lost = Some(lost.segment);
             }
         }
-        if let Some(last) = self.holes.iter().map(|hole| hole.segment).max() {
+        // Where the record of it was lost to damage, it is written again.
+        for (group, state) in &self.state.groups {
+            for (log, state) in &state.logs {
+                if let Some(kept) = state.closed.filter(|kept| kept.segment == NO_SEGMENT) {
+                    let (chosen, zero) = (FrameKind::Chosen, Ballot::ZERO);
+                    frames.push(Frame::bare(chosen, self.position, *group, *log, kept.value, zero));
+                }
+            }
+        }
+        if store_lost {
+            self.tell_of_lost_store(&mut frames);
+        }
+        if self.state.cold.moves.is_none_or(|kept| kept.value < moves) && moves > 0 {
+            // A crash came before the log could note the last one.
+            frames.push(cold_moved(self.position, moves));
+        }
+        if let Some(last) = self.last_hole() {
             self.state.distrust_closed(last);
         }
         for hole in &unnoted {

@@ -7,9 +7,12 @@
 
 use crate::bounds;
 use crate::checkpoints::Checkpoints;
+use crate::cold_moves::decode;
+use crate::cold_store::{key_of, log_of, ColdStoreError};
 use crate::disk::DiskFile;
 use crate::frame::{directory_is_whole, read_content, FrameContent, FrameKind};
-use crate::log_state::{Hole, Place, Segment, SegmentSequence, SharedState};
+use crate::laggards_file::{LaggardsBlock, LaggardsHeader, LaggardsNumber};
+use crate::log_state::{Hole, Home, LogState, Place, Segment, SegmentSequence, SharedState};
 use crate::record_identity::{IdentityCopy, RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
 use crate::repair::Repair;
 use crate::segment_header::{HeaderBlock, SegmentHeader, HEADER_BLOCK_BYTES};
@@ -67,8 +70,10 @@ impl ScrubThread {
         options: ScrubOptions,
     ) -> io::Result<ScrubThread> {
         let stop = Arc::new(Stop::default());
+        let (bad_checkpoints, bad_cold_entries) = (BTreeSet::new(), BTreeSet::new());
+        let of_thread = stop.clone();
         let mut scrub =
-            Scrub { shared, state, checkpoints, options, stop: stop.clone(), bad_checkpoints: BTreeSet::new() };
+            Scrub { shared, state, checkpoints, options, stop: of_thread, bad_checkpoints, bad_cold_entries };
         let thread = std::thread::Builder::new().name("log scrub".to_string()).spawn(move || scrub.run())?;
         Ok(ScrubThread { stop, thread: Some(thread) })
     }
@@ -93,6 +98,7 @@ struct Scrub {
     stop: Arc<Stop>,
     /// Those counted as damage.
     bad_checkpoints: BTreeSet<(GroupId, Slot)>,
+    bad_cold_entries: BTreeSet<(GroupId, LogId, Slot)>,
 }
 
 /// Scrub is to end.
@@ -114,7 +120,61 @@ impl Scrub {
         for segment in segments {
             self.scrub_segment(segment)?;
         }
+        let laggards: Vec<LaggardsNumber> = self.state.lock().laggards.files.keys().copied().collect();
+        for number in laggards {
+            self.scrub_laggards(number)?;
+        }
+        self.scrub_cold_logs()?;
         self.scrub_checkpoints()
+    }
+
+    /// The store reads through caches of its own and the system's: rot is found once the blocks have left them.
+    fn scrub_cold_logs(&mut self) -> Result<(), Ended> {
+        let Some(store) = self.shared.cold() else { return Ok(()) };
+        let (mut from, to) = (key_of(GroupId(0), LogId(0)), key_of(GroupId(u128::MAX), LogId(u128::MAX)));
+        let mut bad = BTreeSet::new();
+        loop {
+            let page = match store.scan(&from, &to, bounds::SCRUB_LOGS_AT_ONCE) {
+                Ok(page) => page,
+                Err(ColdStoreError::Damaged(why)) => return self.report_store(&why),
+                Err(ColdStoreError::Io(error)) => {
+                    tracing::warn!(%error, "scrub cannot look at the store of cold logs");
+                    return Ok(());
+                }
+            };
+            let Some((last, _)) = page.last() else { break };
+            // The least key after it.
+            from = last.iter().copied().chain([0]).collect();
+            self.pace(page.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())?;
+            for (key, value) in &page {
+                let state = match decode(key, value) {
+                    Ok(state) => state,
+                    Err(error) => return self.report_store(&error.to_string()),
+                };
+                let (group, log) = log_of(key).expect("only keys of logs were asked for");
+                let damaged = state.entries.iter().filter(|(_, entry)| entry.entry.is_none());
+                bad.extend(damaged.map(|(slot, _)| (group, log, *slot)).take(bounds::REPAIRS_WAITING_MAX));
+            }
+        }
+        let before = std::mem::replace(&mut self.bad_cold_entries, bad);
+        let mut state = self.state.lock();
+        state.damage_found += self.bad_cold_entries.difference(&before).count() as u64;
+        state.damage_healed += before.difference(&self.bad_cold_entries).count() as u64;
+        drop(state);
+        let repairs = self.bad_cold_entries.iter().map(|&(group, log, slot)| Repair::Entry { group, log, slot });
+        let repairs: Vec<Repair> = repairs.take(bounds::REPAIRS_WAITING_MAX / 2).collect();
+        if !repairs.is_empty() {
+            self.shared.repair(repairs);
+        }
+        Ok(())
+    }
+
+    fn report_store(&self, why: &str) -> Result<(), Ended> {
+        tracing::error!(%why, "scrub found the store of cold logs damaged");
+        self.state.lock().damage_found += 1;
+        self.shared.repair(vec![Repair::ColdStore]);
+        // The log ends with this.
+        Err(Ended)
     }
 
     fn scrub_segment(&self, sequence: SegmentSequence) -> Result<(), Ended> {
@@ -123,8 +183,7 @@ impl Scrub {
             let Some(segment) = state.segments.get(&sequence).filter(|segment| segment.records > 0) else {
                 return Ok(());
             };
-            let place = |at: (GroupId, LogId, Slot)| state.place(at.0, at.1, at.2).map(|(place, ..)| (at, place));
-            let live: Vec<Live> = state.live_in(sequence).into_iter().filter_map(place).collect();
+            let live = live_in(&state, Home::Segment(sequence));
             let all = Hole { segment: sequence, first: 0, end: u64::from(segment.records) };
             let noted = state.noted.keys().any(|hole| hole.segment == sequence && hole.contains(&all));
             (Seen::of(segment), live, noted)
@@ -132,12 +191,12 @@ impl Scrub {
         let bytes = self.read(&seen, &live)?;
         let mut repairs = Vec::new();
         if !noted {
-            repairs.extend(first_bad_record(&bytes, &seen).map(|number| {
+            repairs.extend(first_bad_record(&bytes, seen.header.id, seen.records).map(|number| {
                 tracing::debug!(sequence, number, "bad record");
                 Repair::Segment(sequence)
             }));
         }
-        if !headers_are_whole(&bytes, &seen.header) {
+        if !headers_are_whole(&bytes, &|block| SegmentHeader::decode(block) == HeaderBlock::Valid(seen.header)) {
             repairs.push(Repair::Header(sequence));
         }
         let bad: Vec<Live> = live.into_iter().filter(|(_, place)| !is_whole(&bytes, place)).collect();
@@ -155,15 +214,41 @@ impl Scrub {
             tracing::error!(segment = sequence, ?repair, "scrub found a log segment damaged");
             state.damage_found += 1;
         }
-        for ((group, log, slot), place) in bad {
-            if state.found_damaged(group, log, slot, place).is_some() {
-                repairs.push(Repair::Entry { group, log, slot });
+        repairs.extend(bad_entries(&mut state, bad));
+        drop(state);
+        if !repairs.is_empty() {
+            self.shared.repair(repairs);
+        }
+    }
+
+    fn scrub_laggards(&self, number: LaggardsNumber) -> Result<(), Ended> {
+        let (file, header, live) = {
+            let state = self.state.lock();
+            let Some(file) = state.laggards.files.get(&number) else { return Ok(()) };
+            (file.file.clone(), file.header, live_in(&state, Home::Laggards(number)))
+        };
+        let mut bytes = vec![0u8; usize::try_from(header.bytes).expect("64-bit machines only")];
+        self.read_part(&*file, 0, &mut bytes)?;
+        let bytes = Bytes::from(bytes);
+        let whole = headers_are_whole(&bytes, &|block| LaggardsHeader::decode(block) == LaggardsBlock::Valid(header))
+            && first_bad_record(&bytes, header.id, header.records).is_none();
+        let bad: Vec<Live> = live.into_iter().filter(|(_, place)| !is_whole(&bytes, place)).collect();
+        let mut state = self.state.lock();
+        let mut repairs = bad_entries(&mut state, bad);
+        // It may have been emptied and removed meanwhile.
+        if let Some(file) = state.laggards.files.get_mut(&number).filter(|_| !whole) {
+            let counted = std::mem::replace(&mut file.leaving, true);
+            if !counted {
+                state.damage_found += 1;
+                tracing::error!(number, "scrub found a laggards' file damaged");
             }
+            repairs.push(Repair::Laggards(number));
         }
         drop(state);
         if !repairs.is_empty() {
             self.shared.repair(repairs);
         }
+        Ok(())
     }
 
     /// The used parts of a segment, at their offsets; what the disk does not give is zero.
@@ -173,15 +258,20 @@ impl Scrub {
         let ends = live.iter().map(|(_, place)| u64::from(place.offset) + u64::from(place.bytes));
         let front = ends.chain([seen.used_bytes.saturating_sub(apart), HEADER_BLOCK_BYTES]).max().unwrap_or(0);
         let mut bytes = vec![0u8; usize::try_from(length).expect("64-bit machines only")];
-        for (mut from, until) in [(0, front.min(length)), (length.saturating_sub(apart), length)] {
-            while from < until {
-                let piece = (until - from).min(bounds::SCRUB_PIECE_BYTES);
-                read_piece(&*seen.file, from, &mut bytes[from as usize..(from + piece) as usize]);
-                self.pace(piece)?;
-                from += piece;
-            }
+        for (from, until) in [(0, front.min(length)), (length.saturating_sub(apart), length)] {
+            self.read_part(&*seen.file, from, &mut bytes[from as usize..until as usize])?;
         }
         Ok(Bytes::from(bytes))
+    }
+
+    /// Fills the buffer from an offset of the file, at scrub's pace.
+    fn read_part(&self, file: &dyn DiskFile, mut from: u64, buffer: &mut [u8]) -> Result<(), Ended> {
+        for piece in buffer.chunks_mut(bounds::SCRUB_PIECE_BYTES as usize) {
+            read_piece(file, from, piece);
+            self.pace(piece.len() as u64)?;
+            from += piece.len() as u64;
+        }
+        Ok(())
     }
 
     fn pace(&self, bytes: u64) -> Result<(), Ended> {
@@ -258,18 +348,32 @@ fn is_whole(bytes: &Bytes, place: &Place) -> bool {
     !place.is_damaged() && content.is_some_and(|content| crc32c::crc32c(content) == place.checksum)
 }
 
-fn headers_are_whole(bytes: &Bytes, header: &SegmentHeader) -> bool {
+/// What of a file counts.
+fn live_in(state: &LogState, home: Home) -> Vec<Live> {
+    let place = |at: (GroupId, LogId, Slot)| state.place(at.0, at.1, at.2).map(|(place, ..)| (at, place));
+    state.live_in(home).into_iter().filter_map(place).collect()
+}
+
+/// Takes note of damaged entries that still stand where they were found.
+fn bad_entries(state: &mut LogState, bad: Vec<Live>) -> Vec<Repair> {
+    let still = |((group, log, slot), place): (_, Place)| {
+        state.found_damaged(group, log, slot, place).map(|()| Repair::Entry { group, log, slot })
+    };
+    bad.into_iter().filter_map(still).collect()
+}
+
+fn headers_are_whole(bytes: &Bytes, is_header: &dyn Fn(&[u8]) -> bool) -> bool {
     let blocks = [0, bytes.len() - HEADER_BLOCK_BYTES as usize];
-    blocks.into_iter().all(|at| SegmentHeader::decode(&bytes[at..]) == HeaderBlock::Valid(*header))
+    blocks.into_iter().all(|at| is_header(&bytes[at..]))
 }
 
 /// The first record that either copy of the identity, the directory of entries or the configuration fails.
-fn first_bad_record(bytes: &Bytes, seen: &Seen) -> Option<u32> {
+fn first_bad_record(bytes: &Bytes, id: u64, records: u32) -> Option<u32> {
     let mut offset = HEADER_BLOCK_BYTES;
-    for number in 0..seen.records {
+    for number in 0..records {
         let copy = |copy, at: u64| {
             let block = bytes.get(usize::try_from(at).ok()?..)?;
-            RecordIdentity::decode(block, copy, seen.header.id, at).filter(|identity| identity.number == number)
+            RecordIdentity::decode(block, copy, id, at).filter(|identity| identity.number == number)
         };
         let here = copy(IdentityCopy::AtRecord, offset);
         let apart = apart_offset(bytes.len() as u64, number).and_then(|at| copy(IdentityCopy::Apart, at));

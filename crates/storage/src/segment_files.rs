@@ -4,7 +4,7 @@ use crate::bounds::MISSING_SEGMENTS_MAX;
 use crate::disk::{Disk, DiskFile};
 use crate::log_state::SegmentSequence;
 use crate::recovery::RecoveryError;
-use crate::segment_header::{HeaderBlock, SegmentHeader, HEADER_BLOCK_BYTES, HEADER_BYTES};
+use crate::segment_header::{HeaderBlock, SegmentHeader, HEADER_BLOCK_BYTES, HEADER_BYTES, VERSION};
 use crate::segment_pool::{segment_number, SpareSegment};
 use consensus::NodeId;
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ pub(crate) fn find_segments(disk: &dyn Disk, node: Option<NodeId>) -> Result<Seg
         }
         for block in &blocks {
             if let HeaderBlock::UnknownVersion(found) = block {
-                return Err(RecoveryError::UnknownVersion { path, found: *found });
+                return Err(RecoveryError::UnknownVersion { path, found: *found, reads: VERSION });
             }
         }
         if blocks.iter().all(|block| *block == HeaderBlock::Zero) {

@@ -11,8 +11,9 @@ use crate::bytes_reader::{put, BytesReader};
 /// What stands at the start of every segment that was ever used.
 pub(crate) const MAGIC: [u8; 8] = *b"SYNODLOG";
 
-/// The only version of the segment format there is.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the segment format that is written, and the only one that is read. 1 knew no entries in parts, had no
+/// bound on an entry, and kept everything for laggards in the segments themselves.
+pub(crate) const VERSION: u32 = 2;
 
 /// Both ends of the file keep a block of this size for the header, so that no later write touches its page.
 pub(crate) const HEADER_BLOCK_BYTES: u64 = 4096;
@@ -181,10 +182,12 @@ mod tests {
 
     #[test]
     fn an_unknown_version_is_named_not_guessed() {
-        let mut bytes = header().encode();
-        put(&mut bytes, 8, &2u32.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
-        put(&mut bytes, HEADER_BYTES - 4, &checksum.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), HeaderBlock::UnknownVersion(2));
+        for version in [1, 3] {
+            let mut bytes = header().encode();
+            put(&mut bytes, 8, &u32::to_le_bytes(version));
+            let checksum = crc32c::crc32c(&bytes[..HEADER_BYTES - 4]);
+            put(&mut bytes, HEADER_BYTES - 4, &checksum.to_le_bytes());
+            assert_eq!(SegmentHeader::decode(&bytes), HeaderBlock::UnknownVersion(version));
+        }
     }
 }

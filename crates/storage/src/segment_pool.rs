@@ -70,6 +70,11 @@ impl SegmentPool {
         self.disk.remove(&spare.name)
     }
 
+    /// The directory of all files of the log.
+    pub(crate) fn disk(&self) -> &Arc<dyn Disk> {
+        &self.disk
+    }
+
     /// Where the files are, for messages.
     pub(crate) fn directory(&self) -> String {
         self.disk.path().display().to_string()

@@ -6,7 +6,7 @@
 
 use crate::frame::is_plausible;
 use crate::record_identity::{IdentityCopy, RecordIdentity, ALIGNMENT, IDENTITY_BYTES};
-use crate::segment_header::{SegmentHeader, HEADER_BLOCK_BYTES};
+use crate::segment_header::HEADER_BLOCK_BYTES;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -24,20 +24,20 @@ pub(crate) fn apart_offset(segment_bytes: u64, number: u32) -> Option<u64> {
     segment_bytes.checked_sub(from_end).filter(|offset| *offset >= HEADER_BLOCK_BYTES)
 }
 
-/// Every record of the segment, in order of its number. `bytes` is the whole file.
-pub(crate) fn scan(bytes: &Bytes, header: &SegmentHeader) -> Vec<FoundRecord> {
-    let apart = scan_apart(bytes, header);
+/// Every record of the segment with this id, in order of its number. `bytes` is the whole file.
+pub(crate) fn scan(bytes: &Bytes, id: u64) -> Vec<FoundRecord> {
+    let apart = scan_apart(bytes, id);
     let mut found = Vec::new();
     let mut number = 0u32;
     let mut offset = HEADER_BLOCK_BYTES;
     loop {
-        let here = at_record(bytes, header, offset).filter(|identity| identity.number == number);
+        let here = at_record(bytes, id, offset).filter(|identity| identity.number == number);
         let identity = match here.or_else(|| apart.get(&number).copied()) {
             Some(identity) => identity,
             None => {
                 let next_apart = apart.range(number..).next().map(|(_, identity)| *identity);
                 let limit = next_apart.map_or(bytes.len() as u64, |identity| identity.offset());
-                match search(bytes, header, offset, limit, number).or(next_apart) {
+                match search(bytes, id, offset, limit, number).or(next_apart) {
                     Some(identity) => identity,
                     None => return found,
                 }
@@ -53,9 +53,9 @@ pub(crate) fn scan(bytes: &Bytes, header: &SegmentHeader) -> Vec<FoundRecord> {
     }
 }
 
-fn at_record(bytes: &Bytes, header: &SegmentHeader, offset: u64) -> Option<RecordIdentity> {
+fn at_record(bytes: &Bytes, id: u64, offset: u64) -> Option<RecordIdentity> {
     let from = usize::try_from(offset).ok()?;
-    let identity = RecordIdentity::decode(bytes.get(from..)?, IdentityCopy::AtRecord, header.id, offset)?;
+    let identity = RecordIdentity::decode(bytes.get(from..)?, IdentityCopy::AtRecord, id, offset)?;
     can_be_there(bytes, &identity).then_some(identity)
 }
 
@@ -66,14 +66,14 @@ fn can_be_there(bytes: &Bytes, identity: &RecordIdentity) -> bool {
     identity.offset() >= HEADER_BLOCK_BYTES && end <= bytes.len() as u64 && is_plausible(identity)
 }
 
-fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIdentity> {
+fn scan_apart(bytes: &Bytes, id: u64) -> BTreeMap<u32, RecordIdentity> {
     let mut apart = BTreeMap::new();
     for number in 0.. {
         let Some(offset) = apart_offset(bytes.len() as u64, number) else {
             break;
         };
         let block = &bytes[offset as usize..offset as usize + IDENTITY_BYTES];
-        if let Some(identity) = RecordIdentity::decode(block, IdentityCopy::Apart, header.id, offset) {
+        if let Some(identity) = RecordIdentity::decode(block, IdentityCopy::Apart, id, offset) {
             if identity.number == number && can_be_there(bytes, &identity) {
                 apart.insert(number, identity);
             }
@@ -83,10 +83,10 @@ fn scan_apart(bytes: &Bytes, header: &SegmentHeader) -> BTreeMap<u32, RecordIden
 }
 
 /// The first whole identity between two offsets of a record not before `number`.
-fn search(bytes: &Bytes, header: &SegmentHeader, from: u64, limit: u64, number: u32) -> Option<RecordIdentity> {
+fn search(bytes: &Bytes, id: u64, from: u64, limit: u64, number: u32) -> Option<RecordIdentity> {
     let mut offset = from;
     while offset < limit {
-        if let Some(identity) = at_record(bytes, header, offset).filter(|identity| identity.number >= number) {
+        if let Some(identity) = at_record(bytes, id, offset).filter(|identity| identity.number >= number) {
             return Some(identity);
         }
         offset += ALIGNMENT;

@@ -1,12 +1,16 @@
-//! Appends batches to segments, one flush each, and gives segments back when nothing in them is current.
+//! Appends batches to segments, one flush each, and gives segments back when nothing in them is current. `carrying.rs` says
+//! what moves elsewhere before.
 //!
 //! One thread owns it. It keeps no promise about time; it keeps the order: a batch is written after the one before it is
 //! synced, a segment is given back after everything current in it stands durably elsewhere, and a file given back is
 //! used again only after a later segment's durable header says that the log begins behind it.
 
 use crate::bounds;
+use crate::cold_moves::SharedStore;
 use crate::disk::{Disk, DiskFile};
 use crate::frame::{Frame, FrameKind};
+use crate::laggards_file::LaggardsNumber;
+use crate::live_entries::LiveEntries;
 use crate::log::LogOptions;
 use crate::log_state::{Landed, LandedEntry, Segment, SegmentSequence, SharedState};
 use crate::record_identity::{IdentityCopy, IDENTITY_BYTES};
@@ -24,9 +28,9 @@ use std::sync::Arc;
 pub(crate) struct SegmentedLog {
     pub(crate) pool: Arc<SegmentPool>,
     pub(crate) state: SharedState,
-    options: LogOptions,
-    node: NodeId,
-    start: Start,
+    pub(crate) options: LogOptions,
+    pub(crate) node: NodeId,
+    pub(crate) start: Start,
     pub(crate) current: CurrentSegment,
     next_batch: u64,
     pub(crate) position: Sequence,
@@ -34,6 +38,12 @@ pub(crate) struct SegmentedLog {
     cooling: Vec<SpareSegment>,
     /// Segments in which scrub found damage: what is current in them is being written again.
     pub(crate) leaving: BTreeSet<SegmentSequence>,
+    /// Laggards' files in which scrub found damage: the same.
+    pub(crate) leaving_for_laggards: BTreeSet<LaggardsNumber>,
+    /// Where the state of cold logs goes.
+    pub(crate) cold: SharedStore,
+    /// Bytes that the batch wrote to other files than segments.
+    pub(crate) moved_bytes: u64,
     /// The next batch goes to a new segment in any case.
     pub(crate) roll_next: bool,
 }
@@ -77,7 +87,7 @@ impl SegmentedLog {
         (node, start): (NodeId, Start),
         options: LogOptions,
         pool: Arc<SegmentPool>,
-        state: SharedState,
+        (state, cold): (SharedState, SharedStore),
         found: Continuation,
     ) -> Result<SegmentedLog, WriteError> {
         let failed = |what| {
@@ -119,6 +129,9 @@ impl SegmentedLog {
             position: found.position,
             cooling: Vec::new(),
             leaving: BTreeSet::new(),
+            leaving_for_laggards: BTreeSet::new(),
+            cold,
+            moved_bytes: 0,
             roll_next: false,
         };
         log.write_frames(&found.frames).map_err(failed("write what recovery kept"))?;
@@ -131,24 +144,26 @@ impl SegmentedLog {
 
     /// Writes these records and syncs them. After an error nothing more may be written: what is on the disk is unknown.
     pub(crate) fn append(&mut self, records: &[(Sequence, Record)]) -> Result<u64, WriteError> {
+        self.moved_bytes = 0;
         let mut frames = self.carry()?;
         for (sequence, record) in records {
             assert!(*sequence > self.position, "records come in order");
             self.position = *sequence;
             Frame::of_record(*sequence, record, &mut frames);
         }
-        if frames.is_empty() {
-            return Ok(0);
+        if !frames.is_empty() {
+            self.append_frames(&frames)?;
         }
-        let written = frames.iter().map(|frame| frame.bytes() + IDENTITY_BYTES as u64).sum();
-        self.append_frames(&frames)?;
         if frames.iter().any(|frame| frame.kind == FrameKind::Configured) {
             // A fence whose content is damaged must never be taken for one that was never finished, or the other way
             // round: nobody is told of it before a later batch proves that it was synced. Fences are rare.
             self.append_frames(&[Frame::confirmed(self.position)])?;
         }
+        self.remove_emptied()?;
+        self.wipe_forgotten()?;
         self.retire()?;
-        Ok(written)
+        let written: u64 = frames.iter().map(|frame| frame.bytes() + IDENTITY_BYTES as u64).sum();
+        Ok(written + self.moved_bytes)
     }
 
     pub(crate) fn append_frames(&mut self, frames: &[Frame]) -> Result<(), WriteError> {
@@ -259,67 +274,15 @@ impl SegmentedLog {
         }
     }
 
-    /// What must be written again so that the oldest segment can leave the log: its small state once no entry in it is
-    /// live, and the live entries too, some at a time, while the log is larger than its bound. Then what stands in segments
-    /// that are being left because of damage.
-    fn carry(&mut self) -> Result<Vec<Frame>, WriteError> {
-        let state = self.state.lock();
-        let oldest = state.oldest();
-        let bound = 2 * state.live_bytes() + bounds::SLACK_SEGMENTS * self.options.segment_bytes;
-        let wanted =
-            oldest != self.current.sequence() && (state.segments[&oldest].live_entries == 0 || state.bytes() > bound);
-        drop(state);
-        let frames = if wanted { self.carry_from(oldest)? } else { Vec::new() };
-        if frames.is_empty() {
-            return self.carry_from_damaged();
-        }
-        Ok(frames)
-    }
-
-    /// The small state that stands in a segment, and as many of its live entries as one batch takes.
-    pub(crate) fn carry_from(&self, segment: SegmentSequence) -> Result<Vec<Frame>, WriteError> {
-        let mut frames = Vec::new();
-        let state = self.state.lock();
-        state.carry_small(segment, self.position, &mut frames);
-        let mut wanted = Vec::new();
-        let mut bytes = 0u64;
-        for (group, log, slot) in state.live_in(segment) {
-            let (place, ballot, file) = state.place(group, log, slot).expect("it is live");
-            bytes += u64::from(place.bytes);
-            if bytes > bounds::CARRY_BYTES_MAX && !wanted.is_empty() {
-                break;
-            }
-            wanted.push((group, log, slot, place, ballot, file));
-        }
-        drop(state);
-        for (group, log, slot, place, ballot, file) in wanted {
-            let kind = if place.is_learnt() { FrameKind::Learnt } else { FrameKind::Accepted };
-            let mut content = vec![0u8; place.bytes as usize];
-            if !place.is_damaged() {
-                file.read_at(u64::from(place.offset), &mut content)
-                    .map_err(|source| self.failed("read an entry", source))?;
-            }
-            if place.is_damaged() || crc32c::crc32c(&content) != place.checksum {
-                frames.push(Frame::lost(self.position, (group, log), (slot, ballot)));
-                continue;
-            }
-            let entry = (Bytes::from(content), place.checksum);
-            frames.push(Frame::entries(
-                (kind, self.position),
-                (group, log),
-                (slot, ballot),
-                &mut std::iter::once(entry),
-            ));
-        }
-        Ok(frames)
-    }
-
     /// Bytes and number of all files, those that wait to be used again included.
     pub(crate) fn files(&self) -> (u64, u64) {
         let state = self.state.lock();
         let (spare_bytes, spares) = self.pool.usage();
         let cooling: u64 = self.cooling.iter().map(|spare| spare.bytes).sum();
-        (state.bytes() + spare_bytes + cooling, state.segments.len() as u64 + spares + self.cooling.len() as u64)
+        let files = state.segments.len() + state.laggards.files.len() + self.cooling.len();
+        let bytes = state.bytes() + state.laggards.bytes() + spare_bytes + cooling;
+        drop(state);
+        (bytes + self.cold.as_ref().map_or(0, |store| store.bytes()), files as u64 + spares)
     }
 }
 
@@ -424,9 +387,8 @@ fn segment_of(spare: &SpareSegment, header: SegmentHeader) -> Segment {
         header,
         records: 0,
         used_bytes: 2 * HEADER_BLOCK_BYTES,
-        live_bytes: 0,
-        live_entries: 0,
-        runs: Vec::new(),
+        live: LiveEntries::default(),
+        touched: BTreeSet::new(),
     }
 }
 
@@ -446,7 +408,7 @@ thread_local! {
     pub(crate) static FIXED_ID: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
 }
 
-fn random_id() -> io::Result<u64> {
+pub(crate) fn random_id() -> io::Result<u64> {
     #[cfg(test)]
     if let Some(id) = FIXED_ID.get() {
         return Ok(id);

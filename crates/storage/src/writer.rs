@@ -1,6 +1,7 @@
 //! The queue in front of the log, and the thread that empties it, one batch and one sync at a time.
 
 use crate::bounds;
+use crate::cold_moves::SharedStore;
 use crate::log::{Completion, CompletionCallback, LogOptions, SubmitError, Usage};
 use crate::log_reader::LogReader;
 use crate::log_state::SharedState;
@@ -21,6 +22,7 @@ type Work = (Vec<(Sequence, Record)>, Vec<Repair>);
 pub(crate) struct Shared {
     options: LogOptions,
     state: SharedState,
+    cold: SharedStore,
     queue: Mutex<Queue>,
     wake: Condvar,
 }
@@ -43,7 +45,7 @@ struct Queue {
 }
 
 impl Shared {
-    pub(crate) fn new(options: LogOptions, state: SharedState, position: Sequence) -> Shared {
+    pub(crate) fn new(options: LogOptions, (state, cold): (SharedState, SharedStore), position: Sequence) -> Shared {
         let queue = Queue {
             records: VecDeque::new(),
             bytes: 0,
@@ -56,7 +58,7 @@ impl Shared {
             bytes_in_flight: 0,
             figures: Usage::default(),
         };
-        Shared { options, state, queue: Mutex::new(queue), wake: Condvar::new() }
+        Shared { options, state, cold, queue: Mutex::new(queue), wake: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -117,8 +119,12 @@ impl Shared {
         self.state.clone()
     }
 
-    pub(crate) fn reader(&self) -> LogReader {
-        LogReader::new(self.state.clone())
+    pub(crate) fn cold(&self) -> SharedStore {
+        self.cold.clone()
+    }
+
+    pub(crate) fn reader(self: &Arc<Self>) -> LogReader {
+        LogReader::with_store(self.state.clone(), self.cold.clone(), Some(self.clone()))
     }
 
     pub(crate) fn usage(&self) -> Usage {
@@ -273,7 +279,7 @@ impl Writer {
             match *repair {
                 Repair::Entry { group, log, slot } => (self.completion)(Completion::Damaged { group, log, slot }),
                 Repair::Checkpoint { group, slot } => (self.completion)(Completion::CheckpointDamaged { group, slot }),
-                Repair::Segment(_) | Repair::Header(_) => {}
+                Repair::Segment(_) | Repair::Header(_) | Repair::Laggards(_) | Repair::ColdStore => {}
             }
         }
     }

@@ -243,7 +243,7 @@ impl Log {
             ballot: self.ownership.highest,
             closed: self.learner.closed,
             held: self.held_here(),
-            room: self.room(context),
+            room: self.room(context, scope),
         }
     }
 

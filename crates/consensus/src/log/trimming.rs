@@ -10,7 +10,7 @@ use crate::context::Context;
 use crate::effect::{Effect, Refusal};
 use crate::group::Scope;
 use crate::ids::{NodeId, Slot};
-use crate::message::{LogPosition, Room};
+use crate::message::{GroupMessage, LogPosition, Room};
 use crate::record::Record;
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
@@ -148,7 +148,8 @@ impl Log {
     pub(super) fn skip_as_witness(&mut self, context: &mut Context, scope: &Scope, first: Slot) {
         let votes = scope.configuration.votes(context.node);
         let gone = self.trimming.gone.values().copied().filter(|gone| *gone >= first).min();
-        let up_to = self.held_by_all(context, scope).max(gone.filter(|_| !votes).unwrap_or_default());
+        let may_lack = !votes && gone.is_some() && self.is_gone_everywhere(context, scope, first);
+        let up_to = self.held_by_all(context, scope).max(gone.filter(|_| may_lack).unwrap_or_default());
         if up_to < first {
             self.trimming.blocked = gone.map(|_| first).filter(|slot| *slot > self.learner.closed);
             return;
@@ -164,6 +165,27 @@ impl Log {
         self.skip_to(context, scope, up_to);
         self.trim_to(context, scope, up_to);
         self.touch(context, scope);
+    }
+
+    /// Whether no member in contact that holds the state has this slot in its log. Those that have not said are asked.
+    fn is_gone_everywhere(&self, context: &mut Context, scope: &Scope, first: Slot) -> bool {
+        let members = scope.configuration.members.iter().filter(|member| member.role.holds_state());
+        let heard = members.map(|member| member.node).filter(|node| context.peers.hears(*node, context.now));
+        let unsaid = |node: &NodeId| self.trimming.gone.get(node).is_none_or(|gone| *gone < first);
+        let ask: Vec<NodeId> = heard.filter(unsaid).collect();
+        let none = ask.is_empty();
+        if !none {
+            context.send(scope, ask, GroupMessage::Fetch { log: self.id, from: first, up_to: first });
+        }
+        none
+    }
+
+    /// Whether this witness has dropped what some voter's state may lack, as it may before it votes: it cannot be let in until
+    /// those states are durable.
+    pub(crate) fn waits_for_states(&self, context: &Context, scope: &Scope) -> bool {
+        let me = context.node;
+        let to_be = self.witness && scope.is_member() && !scope.configuration.votes(me);
+        to_be && self.held_by_all(context, scope) < self.learner.trimmed
     }
 
     /// Up to where this member has the log, for a sync pass. A witness has what every voter of the new configuration holds, as it
@@ -187,10 +209,11 @@ impl Log {
     }
 
     /// What a witness says of its room.
-    pub(super) fn room(&self, context: &Context) -> Room {
+    pub(super) fn room(&self, context: &Context, scope: &Scope) -> Room {
         match self.witness {
             true if self.keeps_halves(context, FULL_HALVES) => Room::None,
             true if self.keeps_halves(context, PRESSED_HALVES) => Room::Little,
+            true if self.waits_for_states(context, scope) => Room::Little,
             _ => Room::Enough,
         }
     }

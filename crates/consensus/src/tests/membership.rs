@@ -2,8 +2,8 @@
 
 use crate::cluster::{configuration, member, node, Cluster, GROUP};
 use crate::{
-    Ballot, Change, Entry, Epoch, Input, LogId, OperationId, ProposalOutcome, Record, Refusal, Role, Sequence, Slot,
-    Start, Token,
+    Ballot, Change, Entry, Epoch, Input, LogId, Message, OperationId, ProposalOutcome, Record, Refusal, Role, Sequence,
+    Slot, Start, Token,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -279,4 +279,28 @@ fn a_sync_pass_ends_although_only_the_member_that_leaves_has_accepted_what_it_fo
     cluster.run(Duration::from_secs(2));
     assert!(matches!(cluster.state(3).outcomes[&id], ProposalOutcome::Chosen(_)));
     assert_eq!(cluster.bodies(3), ["one", "two"]);
+}
+
+#[test]
+fn a_new_member_whose_first_word_was_lost_is_asked_for_another() {
+    let mut cluster = alone();
+    let token = cluster.change(1, Change::AddLearner(member(2, Role::Learner)));
+    cluster.run(Duration::from_millis(500));
+    let configuration = cluster.state(1).changes[&token].clone().expect("added");
+    cluster.input(node(2), Input::LearnGroup { token: Token(9001), configuration });
+    // All that it says of the group until now is lost, and nothing is written.
+    let is_heartbeat = |message: &Message| matches!(message, Message::Heartbeat(_));
+    loop {
+        let polled = cluster.poll(node(1)) | cluster.poll(node(2));
+        cluster.in_flight.retain(|(from, _, message)| *from != node(2) || is_heartbeat(message));
+        if !cluster.deliver_one() && !polled {
+            break;
+        }
+    }
+    let early = cluster.change(1, Change::Promote(node(2)));
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(cluster.state(1).changes[&early], Err(Refusal::NotInContact(node(2))));
+    let token = cluster.change(1, Change::Promote(node(2)));
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.state(1).changes[&token].is_ok(), "{:?}", cluster.state(1).changes);
 }

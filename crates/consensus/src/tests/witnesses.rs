@@ -1,7 +1,7 @@
 //! Members that vote and hold no state (design, sections 1 and 4).
 
 use crate::cluster::{configuration, member, node, Cluster, GROUP};
-use crate::{Change, CoreOptions, Input, LogId, ProposalOutcome, Refusal, Role, Token};
+use crate::{Change, CoreOptions, Input, LogId, ProposalOutcome, Refusal, Role, Slot, Token};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -215,4 +215,48 @@ fn witnesses_are_never_a_quorum_by_themselves() {
     let token = cluster.change(1, Change::Remove(node(3)));
     cluster.run(Duration::from_secs(2));
     assert!(cluster.state(1).changes[&token].is_ok(), "a witness can leave");
+}
+
+/// Two voters of which only the second has a durable state, and has trimmed; and a new witness, that may reach it alone.
+fn new_witness_beside_a_trimmed_log(reaches_both: bool) -> Cluster {
+    let mut cluster = Cluster::with_options(2, |options| options.log_keep_entries = 0);
+    write_many(&mut cluster, 1, 10);
+    holds_all(&mut cluster, 2);
+    assert!(cluster.main_status(2).trimmed == Slot(10) && cluster.main_status(1).trimmed == Slot(0));
+    cluster.run(Duration::from_secs(10));
+    cluster.add(3, Vec::new());
+    let token = cluster.change(2, Change::AddWitness(member(3, Role::Witness)));
+    cluster.run(Duration::from_millis(500));
+    let configuration = cluster.state(2).changes[&token].clone().expect("added");
+    if !reaches_both {
+        cluster.cut(1, 3);
+    }
+    cluster.input(node(3), Input::LearnGroup { token: Token(9001), configuration });
+    cluster.run(Duration::from_secs(3));
+    cluster.heal();
+    cluster.run(Duration::from_secs(10));
+    cluster
+}
+
+fn promoted(cluster: &mut Cluster) -> bool {
+    let token = cluster.change(2, Change::Promote(node(3)));
+    cluster.run(Duration::from_secs(3));
+    cluster.state(2).changes[&token].is_ok()
+}
+
+#[test]
+fn a_new_witness_takes_from_the_log_that_is_left_what_another_one_lacks() {
+    let mut cluster = new_witness_beside_a_trimmed_log(true);
+    assert_eq!((cluster.main_status(3).closed, cluster.main_status(3).trimmed), (Slot(10), Slot(0)));
+    assert!(promoted(&mut cluster));
+}
+
+#[test]
+fn a_new_witness_that_could_not_has_the_states_made_durable() {
+    let mut cluster = new_witness_beside_a_trimmed_log(false);
+    assert_eq!(cluster.main_status(3).trimmed, Slot(10));
+    assert!(!promoted(&mut cluster), "1 may lack what it has not");
+    assert!(cluster.state(1).asked_to_hold);
+    holds_all(&mut cluster, 1);
+    assert!(promoted(&mut cluster));
 }

@@ -217,7 +217,7 @@ struct Header {
 
 fn put_header(segment: &mut [u8], header: &Header) {
     let mut out = b"SYNODLOG".to_vec();
-    out.extend(1u32.to_le_bytes());
+    out.extend(2u32.to_le_bytes());
     out.extend(header.opened_at_start.to_le_bytes());
     out.extend((segment.len() as u64).to_le_bytes());
     out.extend(header.sequence.to_le_bytes());

@@ -114,7 +114,8 @@ pub(crate) fn configuration(choices: &mut Unstructured<'_>) -> Result<Configurat
     for other in others {
         let settled = [Role::Voter, Role::Learner, Role::Witness, Role::NewWitness, Role::Away];
         let leaving = [Role::Leaving, Role::LeavingWitness];
-        let role = *choices.choose(if joint && choices.arbitrary()? { &leaving[..] } else { &settled[..] })?;
+        let leaves = joint && choices.arbitrary()?;
+        let role = *choices.choose(if leaves { &leaving[..] } else { &settled[..] })?;
         made.members.push(member(choices, NodeId(other), role)?);
     }
     if joint {

@@ -6,14 +6,17 @@
 use super::memory_disk::MemoryDisk;
 use super::script::configuration;
 use crate::checkpoints::Checkpoints;
+use crate::cold_log::ColdLog;
+use crate::cold_store::key_of;
 use crate::disk::Disk;
 use crate::log::LogOptions;
 use crate::segmented_log::FIXED_ID;
 use crate::{describe, recovery};
 use consensus::{
-    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Renewal, Sequence,
-    Slot, Start,
+    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, RecoveredEntry,
+    RecoveredLog, Renewal, Sequence, Slot, Start,
 };
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +80,12 @@ fn renewed() -> Arc<Configuration> {
     Arc::new(configuration)
 }
 
+/// An operation in two parts.
+fn in_parts() -> [Entry; 2] {
+    let id = |sequence| OperationId { node: NODE, start: Start(3), sequence };
+    [Entry::part(id(78), id(79), 0, b"fi"), Entry::last_part(id(79), 1, 4, b"ve")]
+}
+
 /// One of every kind.
 fn records() -> Vec<Record> {
     let (group, log) = (GROUP, LOG);
@@ -96,6 +105,7 @@ fn records() -> Vec<Record> {
             first: Slot(3),
             entries: Arc::from([(ballot(6), entry("three")), (ballot(7), entry("four"))]),
         },
+        Record::Accepted { group, log, ballot: ballot(7), first: Slot(5), entries: Arc::from(in_parts()) },
         Record::Chosen { group, log, up_to: Slot(2) },
         Record::Trimmed { group, log, up_to: Slot(1) },
         Record::PeerSeen { node: NodeId(0xdef), start: Start(9), position: Sequence(1234) },
@@ -106,7 +116,7 @@ fn records() -> Vec<Record> {
 }
 
 #[test]
-fn a_segment_is_written_and_read_as_in_version_1() {
+fn a_segment_is_written_and_read_as_in_version_2() {
     FIXED_ID.set(Some(0x0123_4567_89ab_cdef));
     let disk = MemoryDisk::new();
     let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(3), options()).unwrap();
@@ -115,7 +125,7 @@ fn a_segment_is_written_and_read_as_in_version_1() {
     log.append(&numbered[4..]).unwrap();
     FIXED_ID.set(None);
     let bytes = disk.with_file("segment-00000001", |bytes| bytes.clone());
-    let text = golden("segment_v1.txt", &dump(&bytes));
+    let text = golden("segment_v2.txt", &dump(&bytes));
 
     // What is read back from the golden bytes is what was written.
     let from_golden = MemoryDisk::new();
@@ -123,11 +133,83 @@ fn a_segment_is_written_and_read_as_in_version_1() {
     from_golden.with_file("segment-00000001", |bytes| *bytes = parse(&text));
     let mut described = Vec::new();
     describe::describe_log(&from_golden, &mut described).unwrap();
-    golden("segment_v1_described.txt", &String::from_utf8(described).unwrap());
+    golden("segment_v2_described.txt", &String::from_utf8(described).unwrap());
     let (_, recovered) = recovery::open(Arc::new(from_golden), NODE, Start(4), options()).unwrap();
     let mut expected = Recovered::default();
     numbered.iter().for_each(|(sequence, record)| expected.apply(*sequence, record));
     assert_eq!(recovered, expected);
+}
+
+#[test]
+fn a_laggards_file_is_written_and_read_as_in_version_1() {
+    let disk = MemoryDisk::new();
+    let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(3), options()).unwrap();
+    let (group, log_id, first) = (GROUP, LOG, Slot(1));
+    let kept = [
+        Record::Accepted { group, log: log_id, ballot: ballot(6), first, entries: [entry("one")].into() },
+        Record::Learnt { group, log: log_id, first: Slot(2), entries: [(ballot(7), entry("two"))].into() },
+        Record::Chosen { group, log: log_id, up_to: Slot(2) },
+    ];
+    let busy = (1..).map(|slot| {
+        let entries = [Entry::operation(OperationId::NONE, &[7; 30_000])].into();
+        let (group, log, ballot, first) = (GroupId(5), LOG, ballot(1), Slot(slot));
+        [Record::Accepted { group, log, ballot, first, entries }, Record::Trimmed { group, log, up_to: Slot(slot) }]
+    });
+    FIXED_ID.set(Some(0x0123_4567_89ab_cdef));
+    let name = "laggards-11112222333344445555666677778888-00000001";
+    for (sequence, record) in (1..).zip(kept.into_iter().chain(busy.flatten())) {
+        log.append(&[(Sequence(sequence), record)]).unwrap();
+        if disk.names().iter().any(|found| found == name) {
+            break;
+        }
+    }
+    FIXED_ID.set(None);
+    let text = golden("laggards_v1.txt", &disk.with_file(name, |bytes| dump(bytes)));
+
+    let from_golden = MemoryDisk::new();
+    drop(recovery::open(Arc::new(from_golden.clone()), NODE, Start(3), options()).unwrap());
+    from_golden.create(name, 0).unwrap();
+    from_golden.with_file(name, |bytes| *bytes = parse(&text));
+    let (log, recovered) = recovery::open(Arc::new(from_golden), NODE, Start(4), options()).unwrap();
+    assert_eq!(recovered.groups[&GROUP].logs[&LOG].closed, Slot(2), "what stands there was closed");
+    let read = super::script::reader(log.state()).read_entries(GROUP, LOG, Slot(1), Slot(2), usize::MAX).unwrap();
+    let found: Vec<_> = read.into_iter().map(|stored| (stored.ballot, stored.entry)).collect();
+    assert_eq!(found, [(ballot(6), entry("one")), (ballot(7), entry("two"))]);
+}
+
+#[test]
+fn the_state_of_a_cold_log_is_written_and_read_as_in_version_1() {
+    let accepted = BTreeMap::from([
+        (Slot(5), RecoveredEntry { ballot: ballot(6), entry: Some(entry("five")) }),
+        (Slot(6), RecoveredEntry { ballot: ballot(7), entry: None }),
+    ]);
+    let (promised, closed, trimmed) = (ballot(8), Slot(5), Slot(4));
+    let state = ColdLog::of(3, RecoveredLog { promised, closed, trimmed, accepted, ..RecoveredLog::default() });
+    let key = key_of(GROUP, LogId(0x77));
+    let both = format!("key\n{}value\n{}", dump(&key), dump(&state.encode(&key)));
+    let text = golden("cold_log_v1.txt", &both);
+    let (_, value) = text.split_once("value\n").unwrap();
+    assert_eq!(ColdLog::decode(&key, &parse(value)), Some(state));
+}
+
+#[test]
+fn a_log_of_an_older_version_is_refused_and_left_as_it_is() {
+    let disk = MemoryDisk::new();
+    drop(recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap());
+    let old = disk.with_file("segment-00000001", |bytes| {
+        for header in [0, bytes.len() - 4096] {
+            bytes[header + 8] = 1;
+            let checksum = crc32c::crc32c(&bytes[header..header + 124]).to_le_bytes();
+            bytes[header + 124..header + 128].copy_from_slice(&checksum);
+        }
+        bytes.clone()
+    });
+    let error = recovery::open(Arc::new(disk.clone()), NODE, Start(2), options()).map(|_| ()).unwrap_err();
+    let said = error.to_string();
+    for part in ["segment-00000001", "format version 1", "reads 2", "start the program that wrote it", "join anew"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert_eq!(disk.with_file("segment-00000001", |bytes| bytes.clone()), old);
 }
 
 #[test]

@@ -2,9 +2,13 @@
 
 mod bit_rot;
 mod checkpoint_files;
+mod cold_logs;
 mod crash_matrix;
+mod disk_store;
 mod failures;
+mod fjall_files;
 mod golden_files;
+mod laggards;
 mod log_on_files;
 mod memory_disk;
 mod on_demand;
