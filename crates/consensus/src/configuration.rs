@@ -3,6 +3,7 @@
 use crate::bounded::{at_most, map_of_at_most, perhaps_at_most};
 use crate::bounds::{self, MEMBERS_MAX};
 use crate::ids::{Epoch, GroupId, NodeId};
+use crate::renewal::Renewal;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -94,9 +95,9 @@ pub struct Configuration {
     /// In a joint epoch: the voters of the old configuration, in order.
     #[serde(deserialize_with = "perhaps_at_most::<MEMBERS_MAX, _, _>")]
     pub old_voters: Option<Vec<NodeId>>,
-    /// Members that had lost their promises, with the joint epoch begun afterwards: past it they vote again (rule 9).
+    /// Members that had lost their promises, each with the renewal begun afterwards: past its joint epoch they vote again (rule 9).
     #[serde(deserialize_with = "map_of_at_most::<MEMBERS_MAX, _, _, _>")]
-    pub renewed: BTreeMap<NodeId, Epoch>,
+    pub renewed: BTreeMap<NodeId, Renewal>,
 }
 
 /// A set of members of one configuration: bit n stands for its n-th member.

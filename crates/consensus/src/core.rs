@@ -37,6 +37,8 @@ pub struct Core {
     live: BTreeSet<NodeId>,
     /// Groups found in the log without a configuration: damage took it. Kept until somebody tells it again.
     orphans: BTreeMap<GroupId, RecoveredGroup>,
+    /// Whether this start forgot a group, in which it may have voted.
+    forgot: bool,
 }
 
 impl Core {
@@ -58,14 +60,15 @@ impl Core {
                 continue;
             };
             let mut group = Group::new(&context, configuration, recovered);
-            group.bar_if_needed(&mut context, recovered);
+            group.bar_if_needed(&mut context, recovered, start);
             for log in group.logs.keys() {
                 context.dirty.insert((*id, *log));
             }
             context.dirty_groups.insert(*id);
             groups.insert(*id, group);
         }
-        Core { context, groups, heartbeat_at: now, noted_peers_at: Sequence(0), live: BTreeSet::new(), orphans }
+        let (noted_peers_at, live) = (Sequence(0), BTreeSet::new());
+        Core { context, groups, heartbeat_at: now, noted_peers_at, live, orphans, forgot: false }
     }
 
     /// Takes one input.
@@ -189,6 +192,7 @@ impl Core {
             }
             Input::Forget { group } => {
                 if self.groups.remove(&group).is_some() || self.orphans.remove(&group).is_some() {
+                    self.forgot = true;
                     context.persist(Record::Forgotten { group });
                 }
             }
@@ -451,7 +455,9 @@ impl Core {
         }
         context.persist(Record::Configured { configuration: configuration.clone() });
         let mut group = Group::new(context, configuration.clone(), &recovered);
-        group.bar_if_needed(context, &recovered);
+        // What it forgot it may have promised in this very start: then only the next one is certain to come after it.
+        let start = if self.forgot { Start(context.start.0 + 1) } else { context.start };
+        group.bar_if_needed(context, &recovered, start);
         for log in group.logs.keys() {
             context.dirty.insert((configuration.group, *log));
         }

@@ -36,6 +36,7 @@ mod peers;
 mod random;
 mod record;
 mod recovered;
+mod renewal;
 mod residence;
 mod seeded_bug;
 mod status;
@@ -61,6 +62,7 @@ pub use message::{
 pub use options::CoreOptions;
 pub use record::Record;
 pub use recovered::{Recovered, RecoveredEntry, RecoveredGroup, RecoveredLog};
+pub use renewal::Renewal;
 #[cfg(feature = "seeded_bugs")]
 pub use seeded_bug::plant;
 pub use seeded_bug::{is_planted, SeededBug};

@@ -8,12 +8,10 @@ use crate::configuration::{Configuration, InvalidConfiguration, Member, MemberSe
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
 use crate::group::Group;
-use crate::ids::{Epoch, LogId, NodeId, Slot, Token};
+use crate::ids::{Epoch, LogId, NodeId, Slot, Start, Token};
 use crate::input::Change;
 use crate::message::{GroupMessage, LogPosition};
 use crate::pages::{nearer, Page};
-use crate::record::Record;
-use crate::recovered::RecoveredGroup;
 use crate::residence::Work;
 use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
@@ -34,8 +32,8 @@ pub(crate) struct Changes {
     again_at: Option<Time>,
     /// What concerns members that are away, see `absence.rs`.
     pub(crate) absence: Absence,
-    /// An epoch in which the voting bar was noticed (rule 9).
-    barred_since: Option<Epoch>,
+    /// The start in which it was found that promises are lost, while that keeps this node from voting, see `renewal.rs`.
+    pub(crate) barred: Option<Start>,
 }
 
 #[derive(Debug)]
@@ -267,12 +265,11 @@ impl Group {
             Change::GoBack => {
                 // Without a sync pass nobody's lost promises are made up for.
                 let abandoned = self.scope.epoch();
-                next.renewed.retain(|_, joint| *joint != abandoned);
+                next.renewed.retain(|_, renewal| renewal.joint != abandoned);
                 go_back(&mut next)?;
             }
             Change::Renew(nodes) => {
-                nodes.iter().try_for_each(|node| find(&next, *node).map(|_| ()))?;
-                next.renewed.extend(nodes.iter().map(|node| (*node, next.epoch)));
+                self.renew(context, &mut next, nodes)?;
                 next.old_voters = Some(old_voters);
             }
         }
@@ -477,33 +474,6 @@ impl Group {
         self.lift_bar_if_renewed(context);
         context.dirty_groups.insert(self.scope.group);
     }
-
-    /// A node that cannot know what it promised does not vote until a change begun afterwards is final (rule 9).
-    pub(crate) fn bar_if_needed(&mut self, context: &mut Context, recovered: &RecoveredGroup) {
-        if recovered.promises_lost {
-            // Its newest configuration may be among what is lost; then what it did in that epoch may still tell of it.
-            let since = self.scope.epoch().max(recovered.newest_epoch());
-            context.persist(Record::VotingBarred { group: self.scope.group, since });
-            self.changes.barred_since = Some(since.max(recovered.barred_since.unwrap_or_default()));
-        } else {
-            self.changes.barred_since = recovered.barred_since;
-        }
-        self.scope.barred = self.changes.barred_since.is_some();
-        self.lift_bar_if_renewed(context);
-    }
-
-    /// The joint epoch that named this node was begun after the bar, and is final: what was promised before concerns only older epochs.
-    fn lift_bar_if_renewed(&mut self, context: &mut Context) {
-        let Some(since) = self.changes.barred_since else { return };
-        let configuration = &self.scope.configuration;
-        let renewed = configuration.renewed.get(&context.node);
-        let early = is_planted(SeededBug::VotesFromJointEpoch);
-        if renewed.is_some_and(|joint| *joint > since && (configuration.epoch > *joint || early)) {
-            self.changes.barred_since = None;
-            self.scope.barred = false;
-            self.scope.renewed_in = renewed.copied();
-        }
-    }
 }
 
 /// The voters of before vote, and nobody else.
@@ -559,7 +529,7 @@ fn is_fulfilled(change: &Change, since: Epoch, configuration: &Arc<Configuration
         Change::Renew(nodes) => {
             settled
                 && configuration.epoch > since
-                && nodes.iter().all(|node| configuration.renewed.get(node).is_some_and(|joint| *joint > since))
+                && nodes.iter().all(|node| configuration.renewed.get(node).is_some_and(|renewal| renewal.joint > since))
         }
     }
 }

@@ -168,6 +168,14 @@ impl Peers {
             || self.peers.get(&node).is_some_and(|peer| peer.seen.0 == start && peer.incarnation.is_some())
     }
 
+    /// The present start of a node in contact, which it said in its heartbeats.
+    pub(crate) fn start_of(&self, node: NodeId, now: Time) -> Option<Start> {
+        if node == self.node {
+            return Some(self.start);
+        }
+        self.peers.get(&node).filter(|peer| self.is_live(node, now) && !peer.refused).map(|peer| peer.seen.0)
+    }
+
     pub(crate) fn position_at_start(&self) -> Sequence {
         self.position_at_start
     }

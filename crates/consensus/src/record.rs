@@ -87,12 +87,13 @@ pub enum Record {
         /// Its log's durable length.
         position: Sequence,
     },
-    /// This node cannot know what it promised in the group: it must not vote until a change begun after this epoch is final (rule 9).
+    /// This node cannot know what it promised in the group: it must not vote until a change is final that renews it and names
+    /// this start or a later one (rule 9).
     VotingBarred {
         /// The group.
         group: GroupId,
-        /// The newest epoch that this node, or any member that it asked, knew at that time.
-        since: crate::ids::Epoch,
+        /// The start of this node in which the loss was found, before it sent anything.
+        start: Start,
     },
     /// The node dropped the group; everything about it is void.
     Forgotten {

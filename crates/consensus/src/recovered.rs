@@ -6,7 +6,7 @@
 use crate::ballot::Ballot;
 use crate::configuration::Configuration;
 use crate::entry::Entry;
-use crate::ids::{Epoch, GroupId, LogId, NodeId, Sequence, Slot, Start};
+use crate::ids::{GroupId, LogId, NodeId, Sequence, Slot, Start};
 use crate::record::Record;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub struct RecoveredGroup {
     pub logs: BTreeMap<LogId, RecoveredLog>,
     /// Set by storage when a damaged record may have been a promise or fence of this group: it must not vote (rule 9).
     pub promises_lost: bool,
-    /// A [`Record::VotingBarred`] in force: its epoch.
-    pub barred_since: Option<Epoch>,
+    /// The latest [`Record::VotingBarred`]: its start. A renewal that names this start or a later one lifts it.
+    pub barred: Option<Start>,
 }
 
 /// One log.
@@ -99,9 +99,9 @@ impl Recovered {
                 let seen = self.peers.entry(*node).or_default();
                 *seen = (*seen).max((*start, *position));
             }
-            Record::VotingBarred { group, since } => {
+            Record::VotingBarred { group, start } => {
                 let group = self.group(*group);
-                group.barred_since = group.barred_since.max(Some(*since));
+                group.barred = group.barred.max(Some(*start));
             }
             Record::Forgotten { group } => {
                 self.groups.remove(group);
@@ -118,15 +118,6 @@ impl RecoveredGroup {
     /// The log's recovered state, empty if it has no record yet.
     pub fn log(&mut self, log: LogId) -> &mut RecoveredLog {
         self.logs.entry(log).or_default()
-    }
-
-    /// The newest epoch that any promise or open entry names.
-    pub(crate) fn newest_epoch(&self) -> Epoch {
-        let ballots = |log: &RecoveredLog| {
-            let open = log.accepted.values().map(|found| found.ballot.epoch);
-            open.chain(log.lost.values().map(|ballot| ballot.epoch)).chain([log.promised.epoch]).max()
-        };
-        self.logs.values().filter_map(ballots).max().unwrap_or_default()
     }
 
     fn configure(&mut self, configuration: &Arc<Configuration>) {

@@ -63,6 +63,7 @@ seeded_bugs! {
     LostDiskRejoins: "Rule 7: a node that lost its disk comes back as itself, and is not refused.",
     NoOpOverDamage: "Rule 9: a damaged acceptance counts as nothing accepted.",
     VotesFromJointEpoch: "Rule 9: a node that lost its promises votes from the joint epoch on.",
+    RenewalOfBefore: "Rule 9: a renewal lets a node vote again whatever start of it the change names.",
     SentMeansFailed: "Rule 10: what was sent is answered as definitely failed.",
     RejectedIdUsedAgain: "Rule 10: a rejected operation does not use its id up.",
     WitnessTrimsByLiveMembers: "Design, section 4: a witness trims what the members in contact hold, not what every voter does.",

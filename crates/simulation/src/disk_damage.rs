@@ -1,6 +1,8 @@
 //! What goes wrong with what a disk holds (rule 9): bit rot, and writes that land where something else stands. It is
 //! known to be damaged, as storage knows it by its checksums and by the second copy of each record's identity.
 
+use std::ops::Range;
+
 use consensus::{Record, Sequence, Slot};
 
 use crate::disk::{Disk, Place};
@@ -11,11 +13,12 @@ use crate::tally::Fault;
 const LATEST: usize = 200;
 
 impl Disk {
-    /// A content, a whole record, or both in one misdirected write. Says what it was; nothing if there was nothing to hit.
+    /// A content, a whole record, or both in one misdirected write; or everything of late. Says what it was; nothing if there was nothing to hit.
     pub fn damage(&mut self, random: &mut Random) -> Option<Fault> {
         match random.below(10) {
             0..=5 => self.rot_content(random).then_some(Fault::ContentRot),
-            6..=8 => self.rot_record(random).then_some(Fault::RecordRot),
+            6 | 7 => self.rot_record(random).then_some(Fault::RecordRot),
+            8 => self.lose_segments(random).then_some(Fault::LostSegments),
             // What should have been written is nowhere, and where it landed something else is gone.
             _ => (self.rot_record(random) && self.rot_content(random)).then_some(Fault::Misdirected),
         }
@@ -45,16 +48,31 @@ impl Disk {
             return false;
         }
         let index = proven - 1 - random.below(reach as u64) as usize;
-        let (sequence, _) = self.durable.remove(index);
-        self.last_batch -= 1;
-        self.hole = self.hole.max(Some(sequence));
+        self.remove(index..index + 1);
+        true
+    }
+
+    /// The latest segments are gone but for the end of the last one, with whole epochs: nothing is left that names them.
+    fn lose_segments(&mut self, random: &mut Random) -> bool {
+        let proven = self.last_batch.min(self.durable.len());
+        if proven == 0 {
+            return false;
+        }
+        let lost = random.between(1, LATEST.min(proven) as u64) as usize;
+        self.remove(proven - lost..proven);
+        true
+    }
+
+    fn remove(&mut self, records: Range<usize>) {
+        self.last_batch -= records.len();
+        let lost = self.durable.drain(records).map(|(sequence, _)| sequence).max();
+        self.hole = self.hole.max(lost);
         self.spoilt.clear();
         for (place, entries) in &mut self.entries {
             let closed = self.closed.get(place).copied().unwrap_or_default();
             let hole = self.hole.expect("there is one");
             entries.retain(|slot, stored| *slot > closed || stored.sequence > hole);
         }
-        true
     }
 }
 

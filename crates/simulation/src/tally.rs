@@ -47,6 +47,7 @@ faults! {
     UnsyncedLost: "crash that lost unsynced records",
     ContentRot: "bit rot in an entry",
     RecordRot: "bit rot that cost a whole record",
+    LostSegments: "loss of the latest segments, but for their end",
     Misdirected: "write to a wrong place",
     ReadError: "read error",
     SyncError: "sync error",

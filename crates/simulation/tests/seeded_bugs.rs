@@ -20,7 +20,7 @@ fn world(bug: SeededBug) -> World {
         | SeededBug::SyncPassFromOne
         | SeededBug::OwnerResumesAfterEpoch
         | SeededBug::BallotsWithoutEpoch => World::Members,
-        SeededBug::NoOpOverDamage | SeededBug::VotesFromJointEpoch => World::Damage,
+        SeededBug::NoOpOverDamage | SeededBug::VotesFromJointEpoch | SeededBug::RenewalOfBefore => World::Damage,
         SeededBug::FsyncRetried | SeededBug::LostDiskRejoins => World::Disks,
         bug if SeededBug::OF_VALUES.contains(&bug) => World::Values,
         _ => World::Any,

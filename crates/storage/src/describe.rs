@@ -139,7 +139,7 @@ fn line(record: &FoundRecord) -> String {
         FrameKind::Installed => format!("{group} {log} state installed at slot {slot}"),
         FrameKind::Trimmed => format!("{group} {log} trimmed up to slot {slot}"),
         FrameKind::PeerSeen => format!("{} seen in start {} at {}", ballot.node, ballot.start, Sequence(slot)),
-        FrameKind::VotingBarred => format!("{group} barred from voting since epoch {epoch}"),
+        FrameKind::VotingBarred => format!("{group} barred from voting, a loss found in start {}", ballot.start),
         FrameKind::Forgotten => format!("{group} forgotten"),
         FrameKind::Lost => format!("{group} {log} slot {slot} under {ballot} was damaged"),
         FrameKind::PromisesLost => format!("{group} promises may be lost"),

@@ -195,6 +195,11 @@ impl Frame {
         Frame::bare(FrameKind::PeerSeen, position, GroupId(0), LogId(0), Slot(seen.0), ballot)
     }
 
+    pub(crate) fn voting_barred(position: Sequence, group: GroupId, start: Start) -> Frame {
+        let ballot = Ballot { start, ..Ballot::ZERO };
+        Frame::bare(FrameKind::VotingBarred, position, group, LogId::CONTROL, Slot::ZERO, ballot)
+    }
+
     /// Appends the frames of a record. Only learnt entries of different ballots make more than one.
     pub(crate) fn of_record(position: Sequence, record: &Record, frames: &mut Vec<Frame>) {
         let bare = |kind, group: &GroupId, log: &LogId, slot: &Slot, ballot| {
@@ -226,9 +231,7 @@ impl Frame {
             Record::Installed { group, log, slot } => bare(FrameKind::Installed, group, log, slot, Ballot::ZERO),
             Record::Trimmed { group, log, up_to } => bare(FrameKind::Trimmed, group, log, up_to, Ballot::ZERO),
             Record::PeerSeen { node, start, position: seen } => Frame::peer_seen(position, *node, *start, *seen),
-            Record::VotingBarred { group, since } => {
-                bare(FrameKind::VotingBarred, group, &LogId::CONTROL, &Slot::ZERO, Ballot::floor(*since))
-            }
+            Record::VotingBarred { group, start } => Frame::voting_barred(position, *group, *start),
             Record::Forgotten { group } => {
                 bare(FrameKind::Forgotten, group, &LogId::CONTROL, &Slot::ZERO, Ballot::ZERO)
             }

@@ -178,7 +178,8 @@ pub(crate) struct Segment {
 #[derive(Debug, Default)]
 pub(crate) struct GroupState {
     pub configuration: Option<(Arc<Configuration>, SegmentSequence)>,
-    pub barred: Option<Kept<Epoch>>,
+    /// The start of the latest bar on voting.
+    pub barred: Option<Kept<Start>>,
     pub promises_lost: Option<SegmentSequence>,
     /// A fence whose content is lost, until a configuration of its epoch or a later one follows.
     pub lost_fence: Option<Kept<Epoch>>,
@@ -252,7 +253,7 @@ impl LogState {
             }
             FrameKind::VotingBarred => {
                 let state = self.groups.entry(group).or_default();
-                Kept::raise(&mut state.barred, landed.ballot.epoch, segment);
+                Kept::raise(&mut state.barred, landed.ballot.start, segment);
                 state.promises_lost = None;
             }
             FrameKind::Forgotten => self.forget(group),
@@ -535,8 +536,7 @@ impl GroupState {
         }
         let barred = self.barred.filter(|kept| kept.segment == segment);
         if let Some(kept) = barred {
-            let floor = Ballot::floor(kept.value);
-            frames.push(Frame::bare(FrameKind::VotingBarred, position, group, LogId::CONTROL, Slot::ZERO, floor));
+            frames.push(Frame::voting_barred(position, group, kept.value));
         }
         // A bar ends the suspicion before it, so one that is later must be written again behind it.
         if self.promises_lost.is_some_and(|of| of == segment || barred.is_some()) {

@@ -200,7 +200,7 @@ impl Replay {
             FrameKind::PeerSeen => {
                 Record::PeerSeen { node: ballot.node, start: ballot.start, position: Sequence(slot.0) }
             }
-            FrameKind::VotingBarred => Record::VotingBarred { group, since: ballot.epoch },
+            FrameKind::VotingBarred => Record::VotingBarred { group, start: ballot.start },
             FrameKind::Forgotten => Record::Forgotten { group },
         };
         // Records that recovery or recycling wrote again share a position, so the fold counts for itself.

@@ -184,16 +184,14 @@ impl Log {
                 self.skip_as_witness(context, scope, first);
                 return;
             }
-            let is_donor =
-                |node: &NodeId| self.catch_up.trimmed_at.contains(node) && scope.configuration.holds_state(*node);
-            if heard.iter().any(is_donor) {
-                if self.learner.delivered > closed {
-                    // The face holds it already: only the log was behind.
-                    let slot = self.learner.delivered;
-                    self.skip_to(context, scope, slot);
-                } else {
-                    self.say_need_state(context, scope, first);
-                }
+            let is_gone = |node: &&NodeId| self.catch_up.trimmed_at.contains(*node);
+            let is_donor = |node: &NodeId| scope.configuration.holds_state(*node);
+            if self.learner.delivered > closed && heard.iter().any(|node| is_gone(&node)) {
+                // The face holds it already: only the log was behind. Whoever trimmed it, a witness too, knew it chosen.
+                let slot = self.learner.delivered;
+                self.skip_to(context, scope, slot);
+            } else if heard.iter().filter(is_gone).any(is_donor) {
+                self.say_need_state(context, scope, first);
             }
             return;
         }

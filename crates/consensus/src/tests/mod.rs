@@ -8,6 +8,7 @@ mod membership;
 mod ownership;
 mod random;
 mod reads;
+mod renewal;
 mod replication;
 mod safety;
 mod speed;

@@ -3,7 +3,7 @@
 use crate::cluster::{configuration, node, Cluster, GROUP};
 use crate::{
     Ballot, ChosenRange, Entry, Epoch, GroupMessage, Input, LogId, Message, OperationId, ProposalOutcome, Record,
-    RecoveredEntry, Sequence, Slot, Start, StopReason,
+    RecoveredEntry, Renewal, Sequence, Slot, Start, StopReason,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -321,14 +321,14 @@ fn a_copy_on_a_member_that_may_not_vote_heals_a_damaged_acceptance() {
 #[test]
 fn a_member_that_lost_records_once_heals_what_it_accepted_since_it_was_renewed() {
     let mut renewed = configuration(3, &[1, 2, 3]);
-    renewed.renewed.insert(node(1), Epoch(2));
+    renewed.renewed.insert(node(1), Renewal { joint: Epoch(2), start: Start(1) });
     let configured = Record::Configured { configuration: Arc::new(renewed) };
     for (epoch, healed) in [(3, true), (2, true), (1, false)] {
         let under = Ballot { epoch: Epoch(epoch), ..ballot(3, 2) };
         let entries: Arc<[Entry]> = [value("v")].into();
         let accepted = Record::Accepted { group: GROUP, log: LogId::MAIN, ballot: under, first: Slot(1), entries };
         let mut cluster = Cluster::empty();
-        let barred = Record::VotingBarred { group: GROUP, since: Epoch(1) };
+        let barred = Record::VotingBarred { group: GROUP, start: Start(1) };
         let chosen = Record::Chosen { group: GROUP, log: LogId::MAIN, up_to: Slot(1) };
         let of_first = vec![barred, configured.clone(), accepted.clone(), chosen];
         let disks = [of_first, vec![configured.clone(), accepted.clone()], vec![configured.clone()]];
@@ -349,29 +349,4 @@ fn a_member_that_lost_records_once_heals_what_it_accepted_since_it_was_renewed()
         let bodies = if healed { vec!["v", "next"] } else { vec![] };
         assert!((1..=3).all(|number| cluster.bodies(number) == bodies), "under epoch {epoch}");
     }
-}
-
-/// Node 1 was renewed in the joint epoch 2 and promised something in epoch 3. Then it lost whole records, those of both
-/// configurations among them: that it was renewed before must not be taken for a renewal since.
-#[test]
-fn a_renewal_of_before_the_loss_does_not_count_although_it_was_lost_too() {
-    let mut renewed = configuration(3, &[1, 2, 3]);
-    renewed.renewed.insert(node(1), Epoch(2));
-    let newest = Record::Configured { configuration: Arc::new(renewed) };
-    let first = Record::Configured { configuration: Arc::new(configuration(1, &[1, 2, 3])) };
-    let promised =
-        Record::Promised { group: GROUP, log: LogId::MAIN, ballot: Ballot { epoch: Epoch(3), ..ballot(1, 2) } };
-    let mut cluster = Cluster::empty();
-    cluster.add(1, (1..).map(Sequence).zip([first, promised]).collect());
-    (2..=3).for_each(|number| cluster.add(number, vec![(Sequence(1), newest.clone())]));
-    cluster.kill(1);
-    cluster.restart_with(1, |recovered| recovered.groups.get_mut(&GROUP).expect("it is there").promises_lost = true);
-    cluster.run(Duration::from_secs(2));
-    let group = cluster.state(1).core.status(cluster.now).groups[0].clone();
-    assert_eq!(group.configuration.epoch, Epoch(3));
-    assert!(!group.may_vote, "epoch 3 was there before the loss");
-    let token = cluster.change(2, crate::Change::Renew(vec![node(1)]));
-    cluster.run(Duration::from_secs(3));
-    assert!(cluster.state(2).changes[&token].is_ok());
-    assert!(cluster.state(1).core.status(cluster.now).groups[0].may_vote);
 }

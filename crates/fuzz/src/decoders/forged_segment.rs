@@ -1,6 +1,6 @@
 //! Writes segment files as `docs/on-disk-format.md` describes them, by its own code, and lies where it likes.
 
-use super::values::{ballot, configuration, entry, epoch, group, log, node, perhaps, sequence, several, slot, start};
+use super::values::{ballot, configuration, entry, group, log, node, perhaps, sequence, several, slot, start};
 use arbitrary::{Result, Unstructured};
 use consensus::{Entry, NodeId, Record, Sequence};
 
@@ -71,7 +71,7 @@ fn record(choices: &mut Unstructured<'_>) -> Result<Record> {
         3 => Record::Installed { group, log, slot: slot(choices)? },
         4 => Record::Trimmed { group, log, up_to: slot(choices)? },
         5 => Record::PeerSeen { node: node(choices)?, start: start(choices)?, position: sequence(choices)? },
-        6 => Record::VotingBarred { group, since: epoch(choices)? },
+        6 => Record::VotingBarred { group, start: start(choices)? },
         7 => Record::Forgotten { group },
         8 => {
             let (ballot, entries) = (ballot(choices)?, entries(choices)?);
@@ -133,7 +133,7 @@ fn frame(position: Sequence, record: &Record) -> Frame {
         Record::PeerSeen { node, start, position } => {
             bare(8, 0, 0, position.0, consensus::Ballot { node: *node, start: *start, ..zero })
         }
-        Record::VotingBarred { group, since } => bare(9, group.0, 0, 0, floor(*since)),
+        Record::VotingBarred { group, start } => bare(9, group.0, 0, 0, consensus::Ballot { start: *start, ..zero }),
         Record::Forgotten { group } => bare(10, group.0, 0, 0, zero),
     }
 }

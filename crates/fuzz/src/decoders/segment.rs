@@ -81,7 +81,7 @@ fn never_forgets(first: &Recovered, second: &Recovered) {
     assert!(second.position >= first.position);
     for (group, before) in &first.groups {
         let after = second.groups.get(group).unwrap_or_else(|| panic!("{group} is gone"));
-        assert!(after.promises_lost || !before.promises_lost || after.barred_since > before.barred_since);
+        assert!(after.promises_lost || !before.promises_lost || after.barred > before.barred);
         for (log, before) in &before.logs {
             let after = after.logs.get(log).unwrap_or_else(|| panic!("{log} of {group} is gone"));
             assert!(after.promised >= before.promised && after.closed >= before.closed);

@@ -3,8 +3,8 @@
 use arbitrary::{Result, Unstructured};
 use bytes::Bytes;
 use consensus::{
-    Ballot, Configuration, Discipline, Entry, Epoch, GroupId, LogId, Member, NodeId, OperationId, Role, Sequence, Slot,
-    Start,
+    Ballot, Configuration, Discipline, Entry, Epoch, GroupId, LogId, Member, NodeId, OperationId, Renewal, Role,
+    Sequence, Slot, Start,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -135,7 +135,7 @@ pub(crate) fn configuration(choices: &mut Unstructured<'_>) -> Result<Configurat
         }
     }
     if choices.ratio(1, 4)? {
-        made.renewed = BTreeMap::from([(made.members[0].node, made.epoch)]);
+        made.renewed = BTreeMap::from([(made.members[0].node, Renewal { joint: made.epoch, start: start(choices)? })]);
     }
     assert_eq!(made.check(), Ok(()), "valid values are made here");
     Ok(made)

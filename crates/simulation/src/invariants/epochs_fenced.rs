@@ -64,7 +64,7 @@ impl Invariant for EpochsFenced {
                     let epoch =
                         found.configuration.as_ref().map(|configuration| configuration.epoch).unwrap_or_default();
                     let durable = self.durable.get(&(*node, *group)).copied().unwrap_or_default();
-                    let lost = found.promises_lost || found.barred_since.is_some();
+                    let lost = found.promises_lost || found.barred.is_some();
                     ensure!(lost || epoch >= durable, "{node} fenced {durable} and comes back in {epoch}");
                     self.fences.insert((*node, *group), epoch);
                 }

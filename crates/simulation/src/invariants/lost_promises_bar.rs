@@ -4,26 +4,54 @@
 
 use std::collections::BTreeMap;
 
-use consensus::{Configuration, Epoch, GroupId, GroupMessage, Message, NodeId};
+use consensus::{Configuration, Epoch, GroupId, GroupMessage, Message, NodeId, Recovered};
 
 use super::{ensure, Invariant};
 use crate::observation::Observation;
 
-/// Nodes that may not vote, and the newest epoch that each knew when it lost its promises.
+/// A node that lost its promises.
+#[derive(Debug)]
+struct Loss {
+    /// The newest epoch that anybody knew when the node started and found the loss: a change begun afterwards has a later
+    /// one. The node itself may have known an older one, and have to go by its starts.
+    since: Epoch,
+    /// Whether it may vote.
+    renewed: bool,
+}
+
+/// Nodes that may not vote.
 #[derive(Debug, Default)]
 pub struct LostPromisesBar {
-    since: BTreeMap<(NodeId, GroupId), Epoch>,
+    losses: BTreeMap<(NodeId, GroupId), Loss>,
+    newest: BTreeMap<GroupId, Epoch>,
 }
 
 impl LostPromisesBar {
-    fn lift(&mut self, node: NodeId, configuration: &Configuration) {
-        let key = (node, configuration.group);
-        let Some(since) = self.since.get(&key) else { return };
-        let renewed = configuration.renewed.get(&node);
-        // The joint epoch that names it is not enough: there the old quorums still decide, and it may have promised in them.
-        if renewed.is_some_and(|joint| joint > since && configuration.epoch > *joint) {
-            self.since.remove(&key);
+    fn started(&mut self, node: NodeId, recovered: &Recovered) {
+        let still_barred = |group: &GroupId| recovered.groups.get(group).is_some_and(|found| found.barred.is_some());
+        self.losses.retain(|(owner, group), _| *owner != node || still_barred(group));
+        for (group, found) in &recovered.groups {
+            let since = self.newest.get(group).copied().unwrap_or_default();
+            if found.promises_lost {
+                self.losses.insert((node, *group), Loss { since, renewed: false });
+            }
+            if let Some(loss) = self.losses.get_mut(&(node, *group)) {
+                loss.renewed = false;
+            }
+            if let Some(configuration) = &found.configuration {
+                self.configured(node, configuration);
+            }
         }
+    }
+
+    fn configured(&mut self, node: NodeId, configuration: &Configuration) {
+        let newest = self.newest.entry(configuration.group).or_default();
+        *newest = (*newest).max(configuration.epoch);
+        let Some(loss) = self.losses.get_mut(&(node, configuration.group)) else { return };
+        let renewal = configuration.renewed.get(&node);
+        // The joint epoch that names it is not enough: there the old quorums still decide, and it may have promised in them.
+        loss.renewed |=
+            renewal.is_some_and(|renewal| renewal.joint > loss.since && configuration.epoch > renewal.joint);
     }
 }
 
@@ -34,31 +62,19 @@ impl Invariant for LostPromisesBar {
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
-            Observation::Started { node, recovered, .. } => {
-                self.since.retain(|(owner, _), _| owner != node);
-                for (group, found) in &recovered.groups {
-                    let epoch = found.configuration.as_ref().map(|known| known.epoch).unwrap_or_default();
-                    let lost = found.promises_lost.then_some(epoch);
-                    if let Some(since) = lost.max(found.barred_since) {
-                        self.since.insert((*node, *group), since);
-                    }
-                    if let Some(configuration) = &found.configuration {
-                        self.lift(*node, configuration);
-                    }
-                }
-            }
-            Observation::Configured { node, configuration } => self.lift(*node, configuration),
+            Observation::Started { node, recovered, .. } => self.started(*node, recovered),
+            Observation::Configured { node, configuration } => self.configured(*node, configuration),
             Observation::Sent { from, message: Message::Group { group, body, .. }, .. } => {
                 let votes = match body {
                     GroupMessage::Prepare { .. } | GroupMessage::Promise { .. } | GroupMessage::Accepted { .. } => true,
                     GroupMessage::SyncAnswer { votes, .. } => *votes,
                     _ => false,
                 };
-                let barred = self.since.get(&(*from, *group));
+                let barred = self.losses.get(&(*from, *group)).filter(|loss| !loss.renewed);
                 ensure!(
                     !votes || barred.is_none(),
-                    "{from} lost its promises in epoch {:?} and votes: {body:?}",
-                    barred.expect("just found")
+                    "{from} lost its promises by {:?}, was not renewed since, and votes: {body:?}",
+                    barred.expect("just found").since
                 );
             }
             _ => {}

@@ -59,7 +59,7 @@ impl PromisesMonotone {
                 // Looked at when it is loaded.
                 continue;
             }
-            if known.is_none_or(|group| group.promises_lost || group.barred_since.is_some()) {
+            if known.is_none_or(|group| group.promises_lost || group.barred.is_some()) {
                 // The disk says that it lost some, or knows nothing of the group, so that whoever tells it bars it: then nothing may be promised or accepted below them, which is
                 // checked as for any other record.
                 continue;

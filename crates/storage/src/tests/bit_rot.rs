@@ -131,12 +131,12 @@ fn a_record_lost_with_both_copies_is_told_until_the_group_is_barred() {
     let (mut log, recovered) = reopen(&disk).unwrap();
     assert!(recovered.groups[&GROUP].promises_lost);
     let last = recovered.position;
-    log.append(&[(Sequence(last.0 + 1), Record::VotingBarred { group: GROUP, since: Epoch(3) })]).unwrap();
+    log.append(&[(Sequence(last.0 + 1), Record::VotingBarred { group: GROUP, start: Start(3) })]).unwrap();
 
     // Once the bar is durable, the damage is accounted for.
     let (_, recovered) = reopen(&disk).unwrap();
     assert!(!recovered.groups[&GROUP].promises_lost);
-    assert_eq!(recovered.groups[&GROUP].barred_since, Some(Epoch(3)));
+    assert_eq!(recovered.groups[&GROUP].barred, Some(Start(3)));
 
     let (_, recovered) = reopen(&whole).unwrap();
     assert!(!recovered.groups[&GROUP].promises_lost, "without damage nothing is told");

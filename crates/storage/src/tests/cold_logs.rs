@@ -417,7 +417,7 @@ fn a_store_that_lost_something_is_set_aside_and_its_groups_are_told_until_they_a
     }
     let (mut again, _) = Written::on(&written.disk);
     assert_eq!(again.load(100), RecoveredLog::default());
-    again.write(Record::VotingBarred { group: VALUES, since: Epoch(1) });
+    again.write(Record::VotingBarred { group: VALUES, start: Start(1) });
     let (again, recovered) = Written::on(&again.disk);
     assert!(!recovered.groups[&VALUES].promises_lost, "the two agree again");
     assert!(again.store.len() <= 1);

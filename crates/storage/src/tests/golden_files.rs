@@ -13,8 +13,8 @@ use crate::log::LogOptions;
 use crate::segmented_log::FIXED_ID;
 use crate::{describe, recovery};
 use consensus::{
-    Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, RecoveredEntry, RecoveredLog,
-    Sequence, Slot, Start,
+    Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, RecoveredEntry,
+    RecoveredLog, Renewal, Sequence, Slot, Start,
 };
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -73,6 +73,13 @@ fn entry(text: &str) -> Entry {
     Entry::operation(OperationId { node: NODE, start: Start(3), sequence: 77 }, text.as_bytes())
 }
 
+fn renewed() -> Arc<Configuration> {
+    let mut configuration = (*configuration(GROUP, 2)).clone();
+    let member = configuration.members[0].node;
+    configuration.renewed.insert(member, Renewal { joint: Epoch(1), start: Start(300) });
+    Arc::new(configuration)
+}
+
 /// An operation in two parts.
 fn in_parts() -> [Entry; 2] {
     let id = |sequence| OperationId { node: NODE, start: Start(3), sequence };
@@ -83,7 +90,7 @@ fn in_parts() -> [Entry; 2] {
 fn records() -> Vec<Record> {
     let (group, log) = (GROUP, LOG);
     vec![
-        Record::Configured { configuration: configuration(GROUP, 2) },
+        Record::Configured { configuration: renewed() },
         Record::Promised { group, log, ballot: ballot(5) },
         Record::Accepted {
             group,
@@ -102,7 +109,7 @@ fn records() -> Vec<Record> {
         Record::Chosen { group, log, up_to: Slot(2) },
         Record::Trimmed { group, log, up_to: Slot(1) },
         Record::PeerSeen { node: NodeId(0xdef), start: Start(9), position: Sequence(1234) },
-        Record::VotingBarred { group, since: Epoch(2) },
+        Record::VotingBarred { group, start: Start(3) },
         Record::Installed { group: GroupId(5), log, slot: Slot(100) },
         Record::Forgotten { group: GroupId(5) },
     ]
