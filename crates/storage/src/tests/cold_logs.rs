@@ -36,7 +36,7 @@ fn entry(text: &str, bytes: usize) -> Entry {
 
 fn of_values() -> Record {
     let mut of_values = (*configuration(VALUES, 1)).clone();
-    of_values.kind = "values".to_string();
+    of_values.discipline = consensus::Discipline::Values;
     Record::Configured { configuration: Arc::new(of_values) }
 }
 

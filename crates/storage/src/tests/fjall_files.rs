@@ -53,7 +53,7 @@ fn two_hundred_thousand_logs_cost_disk_and_not_memory() {
     let directory = tempfile::tempdir().unwrap();
     let (node, log, _, completions) = open(directory.path());
     let mut of_values = (*configuration(VALUES, 1)).clone();
-    of_values.kind = "values".to_string();
+    of_values.discipline = consensus::Discipline::Values;
     log.submit(vec![(Sequence(1), Record::Configured { configuration: Arc::new(of_values) })]).unwrap();
     let mut sequence = 1;
     let mut most = 0;
