@@ -125,10 +125,11 @@ pub(crate) fn configuration(choices: &mut Unstructured<'_>) -> Result<Configurat
             Some(made.members.iter().filter(|member| voted(member.role)).map(|member| member.node).collect());
     }
     if made.check().is_err() {
-        // Too many witnesses: they hold the state after all.
+        // Too many witnesses, or in a group of values: they hold the state after all.
         for member in &mut made.members {
             member.role = match member.role {
                 Role::Witness => Role::Voter,
+                Role::NewWitness => Role::Learner,
                 Role::LeavingWitness => Role::Leaving,
                 other => other,
             };
