@@ -4,7 +4,8 @@
 //! A copy is taken only under the very ballot of a damaged acceptance. Under one ballot there is one value, so it is the value
 //! that was accepted there; who has it, and what else that member may have forgotten, does not matter.
 
-use super::proposer::{Preparing, Stage};
+use super::phase_one::Preparing;
+use super::proposer::Stage;
 use super::Log;
 use crate::ballot::Ballot;
 use crate::context::Context;

@@ -9,6 +9,7 @@ mod healing;
 mod learner;
 mod origins;
 mod ownership;
+mod phase_one;
 mod proposer;
 mod reader;
 mod sync_goal;
