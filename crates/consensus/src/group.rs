@@ -282,7 +282,9 @@ impl Group {
         }
         if live || restarted {
             self.compare_with(context, node);
-        } else {
+        }
+        if !live {
+            // Out of contact, or back after a crash before anybody noticed: what it was about to tell it may have forgotten.
             self.compare_without(context, node);
         }
         if live && !self.scope.is_of_values() {
