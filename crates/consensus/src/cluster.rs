@@ -609,7 +609,7 @@ fn show(message: &Message) -> String {
         GroupMessage::Fenced => "fenced".to_owned(),
         GroupMessage::SyncAsk { after: None } => "sync?".to_owned(),
         GroupMessage::SyncAsk { after: Some(log) } => format!("sync after {log}?"),
-        GroupMessage::CompareAsk { after } => format!("compare after {after:?}?"),
+        GroupMessage::CompareAsk { after, .. } => format!("compare after {after:?}?"),
         GroupMessage::Newer { logs, .. } => format!("newer {logs:?}"),
         GroupMessage::UpToDate { .. } => "up to date".to_owned(),
         GroupMessage::Compare { logs, .. } => format!("has {logs:?}"),

@@ -330,11 +330,15 @@ pub enum GroupMessage {
     },
     /// Which logs have you that come after this one, and where do they stand? (Logs of values only.)
     CompareAsk {
+        /// Names the question, at the node that asks.
+        number: u64,
         /// The last log of the page before; none to begin.
         after: Option<LogId>,
     },
     /// The answer.
     Compare {
+        /// The question that it answers: a page of an earlier comparison may lack what came since.
+        number: u64,
         /// What was asked.
         after: Option<LogId>,
         /// Each log with closed-up-to and highest accepted slot, in order.
