@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// The only version of the encoding that is spoken. The hello between peers agrees on a range of them. Since 2 an entry may be a
 /// part of an operation, and a refusal names the start under which more was seen. Since 3 a configuration says what the group's logs
-/// are, and lists of logs come in pages.
-pub const MESSAGE_VERSION: u8 = 3;
+/// are, and lists of logs come in pages. Since 4 the pages of a comparison are numbered.
+pub const MESSAGE_VERSION: u8 = 4;
 
 /// A message between two nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

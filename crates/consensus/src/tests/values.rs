@@ -415,3 +415,29 @@ fn who_counted_a_quorum_tells_those_that_lack_the_value_although_it_owns_the_log
     cluster.run(Duration::from_secs(20));
     assert_eq!(cluster.take_transcript(), "");
 }
+
+#[test]
+fn a_page_of_an_earlier_comparison_says_nothing_of_what_came_since() {
+    let mut cluster = Cluster::of_values(3, 10);
+    cluster.isolate(3);
+    cluster.run(Duration::from_secs(2));
+    cluster.put(1, 7, "one");
+    cluster.run(Duration::from_secs(10));
+    // In contact again it asks what the others have; what comes is a page from before.
+    cluster.loses = |to, message| {
+        let Message::Group { body, .. } = message else { return false };
+        to == node(3) && matches!(body, GroupMessage::Compare { .. })
+    };
+    cluster.heal();
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(kept(&cluster, 3, 7), (0, vec![]));
+    for from in 1..=2 {
+        let body = GroupMessage::Compare { number: 1, after: None, logs: Vec::new(), last: true };
+        let message = Message::Group { group: GROUP, epoch: crate::Epoch(1), body };
+        cluster.input(node(3), Input::Message { from: node(from), message });
+    }
+    cluster.settle();
+    cluster.loses = |_, _| false;
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(kept(&cluster, 3, 7), (1, vec![1]));
+}
