@@ -46,6 +46,8 @@ pub(crate) struct Cluster {
     pub(crate) in_flight: VecDeque<(NodeId, NodeId, Arc<Message>)>,
     /// Pairs (from, to) whose messages are lost.
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
+    /// Which messages to whom are lost besides.
+    pub(crate) loses: fn(NodeId, &Message) -> bool,
     pub(crate) transcript: String,
     pub(crate) show_heartbeats: bool,
     /// Keeps no transcript.
@@ -124,6 +126,7 @@ impl Cluster {
             now: Time(1_000_000),
             in_flight: VecDeque::new(),
             cut: BTreeSet::new(),
+            loses: |_, _| false,
             transcript: String::new(),
             show_heartbeats: false,
             quiet: false,
@@ -246,6 +249,7 @@ impl Cluster {
     pub(crate) fn deliver_one(&mut self) -> bool {
         let Some((from, to, message)) = self.in_flight.pop_front() else { return false };
         let lost = self.cut.contains(&(from, to))
+            || (self.loses)(to, &message)
             || !self.nodes.get(&to).is_some_and(|state| state.up)
             || !self.nodes[&from].up;
         if !self.quiet && (!matches!(&*message, Message::Heartbeat(_)) || self.show_heartbeats) {
@@ -605,7 +609,7 @@ fn show(message: &Message) -> String {
         GroupMessage::Fenced => "fenced".to_owned(),
         GroupMessage::SyncAsk { after: None } => "sync?".to_owned(),
         GroupMessage::SyncAsk { after: Some(log) } => format!("sync after {log}?"),
-        GroupMessage::CompareAsk { after } => format!("compare after {after:?}?"),
+        GroupMessage::CompareAsk { after, .. } => format!("compare after {after:?}?"),
         GroupMessage::Newer { logs, .. } => format!("newer {logs:?}"),
         GroupMessage::UpToDate { .. } => "up to date".to_owned(),
         GroupMessage::Compare { logs, .. } => format!("has {logs:?}"),

@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// How far the comparison with one member is.
 #[derive(Debug)]
 struct Comparison {
+    /// Names the question for this page: an answer to one of an earlier contact says nothing of what came since.
+    number: u64,
     /// The last log that is compared.
     after: Option<LogId>,
     theirs: Option<Page>,
@@ -33,9 +35,10 @@ struct Comparison {
 }
 
 impl Comparison {
-    fn from(after: Option<LogId>, now: Time) -> Comparison {
+    fn from(after: Option<LogId>, context: &mut Context) -> Comparison {
         let (behind, open) = (VecDeque::new(), VecDeque::new());
-        Comparison { after, theirs: None, ours: None, behind, open, compared: false, again_at: now }
+        let (number, again_at) = (context.next_read_round(), context.now);
+        Comparison { number, after, theirs: None, ours: None, behind, open, compared: false, again_at }
     }
 }
 
@@ -53,7 +56,7 @@ impl Group {
     /// Contact with a member began: what it has and this node lacks is to be fetched.
     pub(crate) fn compare_with(&mut self, context: &mut Context, node: NodeId) {
         if self.scope.is_of_values() && node != context.node {
-            self.comparisons.0.insert(node, Comparison::from(None, context.now));
+            self.comparisons.0.insert(node, Comparison::from(None, context));
             context.dirty_groups.insert(self.scope.group);
         }
     }
@@ -77,21 +80,21 @@ impl Group {
         }
     }
 
-    pub(crate) fn on_compare_ask(&mut self, context: &mut Context, from: NodeId, after: Option<LogId>) {
+    pub(crate) fn on_compare_ask(&mut self, context: &mut Context, from: NodeId, number: u64, after: Option<LogId>) {
         if self.scope.is_of_values() {
-            self.list_logs(context, ListFor::Comparison { to: from }, after);
+            self.list_logs(context, ListFor::Comparison { to: from, number }, after);
         }
     }
 
-    pub(crate) fn on_compare(&mut self, context: &mut Context, from: NodeId, after: Option<LogId>, page: Page) {
-        if let Some(comparison) = self.comparisons.0.get_mut(&from).filter(|known| known.after == after) {
+    pub(crate) fn on_compare(&mut self, context: &mut Context, from: NodeId, number: u64, page: Page) {
+        if let Some(comparison) = self.comparisons.0.get_mut(&from).filter(|known| known.number == number) {
             comparison.theirs = Some(page);
             context.dirty_groups.insert(self.scope.group);
         }
     }
 
-    pub(crate) fn own_page(&mut self, context: &mut Context, with: NodeId, after: Option<LogId>, page: Page) {
-        if let Some(comparison) = self.comparisons.0.get_mut(&with).filter(|known| known.after == after) {
+    pub(crate) fn own_page(&mut self, context: &mut Context, with: NodeId, number: u64, page: Page) {
+        if let Some(comparison) = self.comparisons.0.get_mut(&with).filter(|known| known.number == number) {
             comparison.ours = Some(page);
             context.dirty_groups.insert(self.scope.group);
         }
@@ -127,12 +130,13 @@ impl Group {
             return false;
         }
         comparison.again_at = context.now + context.options.retry_interval();
-        let (after, asks, lists) = (comparison.after, comparison.theirs.is_none(), comparison.ours.is_none());
+        let (number, after) = (comparison.number, comparison.after);
+        let (asks, lists) = (comparison.theirs.is_none(), comparison.ours.is_none());
         if asks {
-            context.send(&self.scope, [node], GroupMessage::CompareAsk { after });
+            context.send(&self.scope, [node], GroupMessage::CompareAsk { number, after });
         }
         if lists {
-            self.list_logs(context, ListFor::Own { with: node }, after);
+            self.list_logs(context, ListFor::Own { with: node, number }, after);
         }
         false
     }
@@ -145,7 +149,7 @@ impl Group {
         if comparison.behind.is_empty() && comparison.open.is_empty() {
             // Without an end there is nothing after it.
             if let Some(after) = comparison.after {
-                self.comparisons.0.insert(node, Comparison::from(Some(after), context.now));
+                self.comparisons.0.insert(node, Comparison::from(Some(after), context));
                 return true;
             }
             return false;

@@ -197,9 +197,9 @@ impl Group {
             GroupMessage::SyncAnswer { after, logs, last, votes } => {
                 self.on_sync_answer(context, from, after, Page::new(logs, last), votes);
             }
-            GroupMessage::CompareAsk { after } => self.on_compare_ask(context, from, after),
-            GroupMessage::Compare { after, logs, last } => {
-                self.on_compare(context, from, after, Page::new(logs, last));
+            GroupMessage::CompareAsk { number, after } => self.on_compare_ask(context, from, number, after),
+            GroupMessage::Compare { number, logs, last, .. } => {
+                self.on_compare(context, from, number, Page::new(logs, last));
             }
             GroupMessage::Newer { number, logs } => self.on_newer(context, from, number, logs),
             GroupMessage::UpToDate { number } => self.on_up_to_date(context, from, number),
@@ -282,7 +282,9 @@ impl Group {
         }
         if live || restarted {
             self.compare_with(context, node);
-        } else {
+        }
+        if !live {
+            // Out of contact, or back after a crash before anybody noticed: what it was about to tell it may have forgotten.
             self.compare_without(context, node);
         }
         if live && !self.scope.is_of_values() {

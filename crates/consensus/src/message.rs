@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 /// The only version of the encoding that is spoken. The hello between peers agrees on a range of them. Since 2 an entry may be a
 /// part of an operation, and a refusal names the start under which more was seen. Since 3 a configuration says what the group's logs
-/// are, and lists of logs come in pages.
-pub const MESSAGE_VERSION: u8 = 3;
+/// are, and lists of logs come in pages. Since 4 the pages of a comparison are numbered.
+pub const MESSAGE_VERSION: u8 = 4;
 
 /// A message between two nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -330,11 +330,15 @@ pub enum GroupMessage {
     },
     /// Which logs have you that come after this one, and where do they stand? (Logs of values only.)
     CompareAsk {
+        /// Names the question, at the node that asks.
+        number: u64,
         /// The last log of the page before; none to begin.
         after: Option<LogId>,
     },
     /// The answer.
     Compare {
+        /// The question that it answers: a page of an earlier comparison may lack what came since.
+        number: u64,
         /// What was asked.
         after: Option<LogId>,
         /// Each log with closed-up-to and highest accepted slot, in order.

@@ -47,9 +47,9 @@ pub(crate) enum ListFor {
     /// The answer to a member's sync pass, of this epoch.
     SyncPass { to: NodeId, epoch: Epoch },
     /// The answer to a member's comparison.
-    Comparison { to: NodeId },
-    /// This node's own side of a comparison with that member.
-    Own { with: NodeId },
+    Comparison { to: NodeId, number: u64 },
+    /// This node's own side of such a question.
+    Own { with: NodeId, number: u64 },
 }
 
 /// Lists that the disk was asked for, with the log after which they begin.
@@ -94,11 +94,11 @@ impl Group {
                 context.send_when_durable(&self.scope, to, body);
             }
             ListFor::SyncPass { .. } => {}
-            ListFor::Comparison { to } => {
-                let body = GroupMessage::Compare { after, logs: listed(page), last };
+            ListFor::Comparison { to, number } => {
+                let body = GroupMessage::Compare { number, after, logs: listed(page), last };
                 context.send_when_durable(&self.scope, to, body);
             }
-            ListFor::Own { with } => self.own_page(context, with, after, page),
+            ListFor::Own { with, number } => self.own_page(context, with, number, page),
         }
     }
 

@@ -322,7 +322,9 @@ impl Group {
         }
         self.residence.look_at = None;
         if self.has_room_to_look(context) {
-            if let Some(id) = self.residence.unfinished.pop_first() {
+            let first = self.residence.unfinished.first().copied();
+            if let Some(id) = first.filter(|id| self.residence.has_room_to_wait(*id, &Work::Look)) {
+                self.residence.unfinished.remove(&id);
                 self.work(context, id, Work::Look);
             }
         }
@@ -358,7 +360,10 @@ impl Group {
         if !self.scope.is_of_values() {
             return;
         }
-        if let Some(log) = self.logs.get(&id) {
+        if let Some(log) = self.logs.get_mut(&id) {
+            for node in log.due_to_tell(context, &self.scope) {
+                self.news.owe(node, id, log.known_chosen(), context.now);
+            }
             self.residence.note(id, log.bytes(), log.next_deadline(context.now));
         }
         if self.residence.bytes > bounds::RESIDENT_BYTES_MAX
@@ -374,7 +379,7 @@ impl Group {
             let log = self.logs.remove(&id).expect("it was in memory");
             self.residence.remove(id, log.closed());
             for node in log.untold(context, &self.scope) {
-                self.news.owe(node, id, log.closed(), context.now);
+                self.news.owe(node, id, log.known_chosen(), context.now);
             }
             if !log.is_settled() && self.residence.unfinished.len() < bounds::UNFINISHED_LOGS_MAX {
                 self.residence.unfinished.insert(id);

@@ -184,13 +184,17 @@ impl Cluster {
 
     /// The members that lack the newest value of a log, and where they stand.
     pub(crate) fn values_that_differ(&self) -> Option<String> {
+        let alone = self.members().len() == 1;
         let closed = |id: NodeId, log: LogId| {
             let node = &self.nodes[&id];
             let status = node.core.as_ref().map(|core| core.status(node.told));
             let groups = status.into_iter().flat_map(|status| status.groups);
             let in_memory = groups.flat_map(|group| group.logs).find(|known| known.log == log).map(|log| log.closed);
             let stored = node.disk.load_log(log);
-            in_memory.unwrap_or_default().max(stored.closed)
+            // What a member accepted alone is chosen. Started again before it wrote that down, it finds out when the log is used:
+            // there is nobody to compare with.
+            let accepted = stored.accepted.last_key_value().map(|(slot, _)| *slot).filter(|_| alone);
+            in_memory.max(Some(stored.closed)).max(accepted).unwrap_or_default()
         };
         let mut differ = String::new();
         for (log, highest) in &self.values.highest {

@@ -13,6 +13,7 @@ mod phase_one;
 mod proposer;
 mod reader;
 mod sync_goal;
+mod telling;
 mod trimming;
 mod values;
 
@@ -63,8 +64,9 @@ pub(crate) struct Log {
     busy_at: Option<Time>,
     /// The last record of it that must be synced.
     last_record: Option<Queued>,
-    /// In a log of values: what stands open up to here was not chosen when this node last asked a quorum.
-    void_above: Slot,
+    /// In a log of values: what stood open here, under which ballot, when this node last asked a quorum, and was not chosen.
+    void: Option<(Slot, Ballot)>,
+    telling: telling::Telling,
     /// In a log of values: the highest slot that each member said it has, accepted or chosen, since the log is in memory.
     said_to_have: BTreeMap<NodeId, Slot>,
 }
@@ -95,7 +97,8 @@ impl Log {
             member_closed: BTreeMap::new(),
             busy_at: None,
             last_record: None,
-            void_above: Slot::ZERO,
+            void: None,
+            telling: telling::Telling::default(),
             said_to_have: BTreeMap::new(),
         }
     }
@@ -266,6 +269,7 @@ impl Log {
             self.reader.next_deadline(),
             self.catch_up.next_deadline(),
             self.acceptor.next_deadline(),
+            self.telling.next_deadline(),
         ]
         .into_iter()
         .min()

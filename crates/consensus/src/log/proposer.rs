@@ -364,6 +364,9 @@ impl Log {
         for batch in owning.batches.iter().take_while(|batch| batch.chosen) {
             closed = closed.max(batch.last);
         }
+        if closed > self.learner.closed {
+            self.counted(context, scope, closed);
+        }
         self.close(context, scope, closed);
     }
 

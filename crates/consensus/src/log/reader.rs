@@ -38,6 +38,8 @@ struct Waiting {
 struct Round {
     readers: Vec<Waiting>,
     answers: BTreeMap<NodeId, Answer>,
+    /// What was open here when it began: what is accepted later its answers say nothing of.
+    open: Option<(Slot, Ballot)>,
     again_at: Time,
     /// Since when a quorum has answered.
     quorum_at: Option<Time>,
@@ -153,9 +155,11 @@ impl Log {
             return;
         }
         let number = context.next_read_round();
+        let open = self.open_acceptance();
         let round = Round {
             readers: self.reader.waiting.drain(..).collect(),
             answers: BTreeMap::new(),
+            open,
             again_at: context.now,
             quorum_at: None,
         };
@@ -232,7 +236,7 @@ impl Log {
             let round = self.reader.rounds.remove(&number).expect("it was there");
             self.catch_up.aim(barrier);
             if barrier <= self.learner.closed {
-                self.void_above = self.acceptor.highest();
+                self.void = round.open;
             }
             for token in round.readers.into_iter().filter_map(|reader| reader.token) {
                 context.effect(Effect::Barrier { token, result: Ok(barrier) });
@@ -440,6 +444,7 @@ impl Log {
             if !scope.configuration.is_quorum(acks) {
                 break;
             }
+            self.counted(context, scope, slot);
             let range = ChosenRange { first: slot, last: slot, ballot };
             self.take_chosen(context, scope, range);
             let others = scope

@@ -302,7 +302,7 @@ impl Log {
         let closed = self.learner.closed;
         self.learner.recorded == closed
             && self.learner.delivered >= closed
-            && self.acceptor.highest() <= closed.max(self.void_above)
+            && self.open_acceptance().is_none_or(|open| self.void == Some(open))
             && self.catch_up.target() <= closed
     }
 
@@ -317,19 +317,6 @@ impl Log {
             let known = self.said_to_have.entry(node).or_default();
             *known = (*known).max(slot);
         }
-    }
-
-    /// Members in contact that have not accepted the newest value, as far as its proposer or their own answers say.
-    pub(crate) fn untold(&self, context: &Context, scope: &Scope) -> Vec<NodeId> {
-        let proposed = match &self.proposer.stage {
-            Stage::Owning(owning) => Some(owning),
-            _ => None,
-        };
-        let lacks = |node: &NodeId| {
-            let said = self.said_to_have.get(node).is_some_and(|slot| *slot < self.learner.closed);
-            *node != context.node && (said || proposed.is_some_and(|owning| !owning.has_told(scope, *node)))
-        };
-        self.audience(context, scope).into_iter().filter(lacks).collect()
     }
 
     /// Bytes of values in memory.

@@ -1,7 +1,9 @@
 //! Logs of values: the newest value replaces older ones, and a log is in memory only while it is used.
 
 use crate::cluster::{member, node, Cluster, GROUP};
-use crate::{Change, Discipline, Input, LogId, ProposalOutcome, Record, Refusal, Role, Slot, Token};
+use crate::{
+    Change, Discipline, GroupMessage, Input, LogId, Message, ProposalOutcome, Record, Refusal, Role, Slot, Token,
+};
 use expect_test::expect;
 use std::time::Duration;
 
@@ -338,4 +340,104 @@ fn other_entries_do_not_belong_into_a_log_of_values() {
     let id = tables.put_after(1, LogId::MAIN.0, 0, "a value");
     tables.settle();
     assert!(matches!(tables.state(1).outcomes[&id], ProposalOutcome::Failed(Refusal::Unfit(_))));
+}
+
+/// Whether a message is news, or brings something of log 7.
+fn is_news_or_of_seven(message: &Message) -> bool {
+    let Message::Group { body, .. } = message else { return false };
+    matches!(body, GroupMessage::Accept { log: LogId(7), .. }) || is_notice_or_news(message)
+}
+
+fn is_notice_or_news(message: &Message) -> bool {
+    let Message::Group { body, .. } = message else { return false };
+    matches!(body, GroupMessage::Chosen { log: LogId(7), .. } | GroupMessage::Newer { .. })
+}
+
+#[test]
+fn what_is_accepted_after_a_read_began_is_not_void_by_its_answers() {
+    let mut cluster = Cluster::of_values(3, 1);
+    cluster.put(1, 7, "one");
+    cluster.settle();
+    // Node 3 asks where the log stands; both others answer, and the answers take a while.
+    cluster.read_log(3, 7);
+    cluster.poll(node(3));
+    while cluster.deliver_one() {}
+    for number in 1..=2 {
+        cluster.poll(node(number));
+    }
+    let answers = std::mem::take(&mut cluster.in_flight);
+    assert!(!answers.is_empty());
+    // Meanwhile it accepts the next value, and the notice that this was chosen gets lost.
+    cluster.loses = |to, message| to == node(3) && is_notice_or_news(message);
+    cluster.put(1, 7, "two");
+    cluster.settle();
+    cluster.in_flight.extend(answers);
+    cluster.settle();
+    for log in 20..24 {
+        cluster.put(1, log, "other");
+        cluster.settle();
+    }
+    assert!((1..=3).all(|number| !cluster.loaded(number).contains(&7)));
+    assert_eq!(kept(&cluster, 3, 7), (1, vec![1, 2]));
+    // It finds out by itself.
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(kept(&cluster, 3, 7), (2, vec![2]));
+}
+
+#[test]
+fn who_counted_a_quorum_tells_those_that_lack_the_value_although_it_owns_the_log_no_more() {
+    let mut cluster = Cluster::of_values(5, 1);
+    cluster.put(1, 7, "one");
+    cluster.settle();
+    cluster.loses = |to, message| to == node(5) && is_news_or_of_seven(message);
+    cluster.put(1, 7, "two");
+    cluster.settle();
+    // Another ballot takes the log, and all let go of it.
+    let before = cluster.state(2).stored(LogId(7)).promised;
+    let ballot = crate::Ballot { round: before.round + 1, node: node(2), ..before };
+    let body = GroupMessage::Prepare { log: LogId(7), ballot, closed: Slot(2) };
+    cluster.input(
+        node(1),
+        Input::Message { from: node(2), message: Message::Group { group: GROUP, epoch: crate::Epoch(1), body } },
+    );
+    cluster.settle();
+    for log in 20..24 {
+        cluster.put(1, log, "other");
+        cluster.settle();
+    }
+    assert!((1..=5).all(|number| !cluster.loaded(number).contains(&7)));
+    assert_eq!(kept(&cluster, 5, 7), (1, vec![1]));
+    cluster.loses = |_, _| false;
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(kept(&cluster, 5, 7), (2, vec![2]));
+    // Once all have it nobody speaks of it any more.
+    cluster.take_transcript();
+    cluster.run(Duration::from_secs(20));
+    assert_eq!(cluster.take_transcript(), "");
+}
+
+#[test]
+fn a_page_of_an_earlier_comparison_says_nothing_of_what_came_since() {
+    let mut cluster = Cluster::of_values(3, 10);
+    cluster.isolate(3);
+    cluster.run(Duration::from_secs(2));
+    cluster.put(1, 7, "one");
+    cluster.run(Duration::from_secs(10));
+    // In contact again it asks what the others have; what comes is a page from before.
+    cluster.loses = |to, message| {
+        let Message::Group { body, .. } = message else { return false };
+        to == node(3) && matches!(body, GroupMessage::Compare { .. })
+    };
+    cluster.heal();
+    cluster.run(Duration::from_secs(1));
+    assert_eq!(kept(&cluster, 3, 7), (0, vec![]));
+    for from in 1..=2 {
+        let body = GroupMessage::Compare { number: 1, after: None, logs: Vec::new(), last: true };
+        let message = Message::Group { group: GROUP, epoch: crate::Epoch(1), body };
+        cluster.input(node(3), Input::Message { from: node(from), message });
+    }
+    cluster.settle();
+    cluster.loses = |_, _| false;
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(kept(&cluster, 3, 7), (1, vec![1]));
 }

@@ -172,8 +172,9 @@ fn learning(choices: &mut Unstructured<'_>, log: consensus::LogId) -> Result<Gro
             last: choices.arbitrary()?,
             votes: choices.arbitrary()?,
         },
-        13 => GroupMessage::CompareAsk { after: perhaps(choices, super::values::log)? },
+        13 => GroupMessage::CompareAsk { number: choices.arbitrary()?, after: perhaps(choices, super::values::log)? },
         14 => GroupMessage::Compare {
+            number: choices.arbitrary()?,
             after: perhaps(choices, super::values::log)?,
             logs: page(choices)?,
             last: choices.arbitrary()?,

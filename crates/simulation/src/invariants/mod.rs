@@ -19,6 +19,7 @@ mod one_configuration_per_epoch;
 mod one_value_per_ballot;
 mod promises_monotone;
 mod states_alike;
+mod sync_answers;
 mod values_follow;
 mod witnesses_keep;
 
@@ -80,6 +81,7 @@ impl Invariants {
             Box::new(bounded::Bounded::new(plan)),
             Box::new(newest_value_kept::NewestValueKept::default()),
             Box::new(values_follow::ValuesFollow::default()),
+            Box::new(sync_answers::SyncAnswers::default()),
         ])
     }
 
