@@ -5,6 +5,7 @@
 //! disk has said what was promised and accepted in it (rule 3). What waits is bounded (rule 11): peers send again what was
 //! dropped, new work is refused. A log leaves memory only when the disk has all of it and nobody here waits for it.
 
+use crate::ballot::Ballot;
 use crate::bounds;
 use crate::context::Context;
 use crate::effect::{Effect, ProposalOutcome, Refusal};
@@ -104,6 +105,9 @@ pub(crate) struct Residence {
     unloaded: BTreeMap<LogId, Slot>,
     /// Logs that had to leave memory with something unfinished that nobody waits for: looked at again, one by one.
     unfinished: BTreeSet<LogId>,
+    /// What stood open in logs when they left memory, and was found not to be chosen: looked at once, not each time that a peer's
+    /// question loads them.
+    voids: BTreeMap<LogId, (Slot, Ballot)>,
     look_at: Option<Time>,
 }
 
@@ -232,6 +236,7 @@ impl Group {
         }
         let Some(waiting) = self.residence.take(id) else { return };
         let mut log = Log::of_values(id, loaded, held);
+        log.void = self.residence.voids.remove(&id);
         log.touch(context, &self.scope);
         if self.residence.unfinished.remove(&id) {
             log.look(context, &self.scope);
@@ -385,6 +390,9 @@ impl Group {
                 self.residence.unfinished.insert(id);
                 let pause = context.options.retry_interval();
                 self.residence.look_at.get_or_insert(context.now + pause);
+            }
+            if let Some(void) = log.void.filter(|_| self.residence.voids.len() < bounds::UNFINISHED_LOGS_MAX) {
+                self.residence.voids.insert(id, void);
             }
             context.effect(Effect::Unloaded { group: self.scope.group, log: id });
         }

@@ -76,8 +76,8 @@ pub(crate) enum Event {
         node: NodeId,
         life: u64,
         token: Token,
-        after: Option<LogId>,
-        count_max: usize,
+        logs: Vec<(LogId, Slot, Slot)>,
+        last: bool,
     },
     CopyState {
         node: NodeId,
@@ -366,8 +366,8 @@ impl Cluster {
             }
             Event::LogLoaded { node, life, log } if self.is_alive(node, life) => self.log_loaded(node, log),
             Event::Put { node, life, log } if self.is_alive(node, life) => self.put(node, log),
-            Event::LogsListed { node, life, token, after, count_max } if self.is_alive(node, life) => {
-                self.logs_listed(node, token, after, count_max);
+            Event::LogsListed { node, life, token, logs, last } if self.is_alive(node, life) => {
+                self.give(node, Input::LogsListed { token, logs, last });
             }
             Event::CopyState { node, life, place, donor } if self.is_alive(node, life) => {
                 self.copy_state(node, place, donor);

@@ -154,7 +154,9 @@ impl Cluster {
             }
             Effect::ListLogs { token, after, count_max, .. } => {
                 let (life, wait) = (self.life(id), self.disk_time(id));
-                self.schedule.at(now + wait, Event::LogsListed { node: id, life, token, after, count_max });
+                // As the disk is now: until the answer comes, logs change and leave memory.
+                let (logs, last) = self.list_logs(id, after, count_max);
+                self.schedule.at(now + wait, Event::LogsListed { node: id, life, token, logs, last });
             }
             Effect::Unloaded { group, log } => {
                 self.watch.see(now, &Observation::Unloaded { node: id, group, log });

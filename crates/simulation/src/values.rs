@@ -159,7 +159,13 @@ impl Cluster {
         self.give(id, Input::LogLoaded { group: GROUP, log, loaded, held: Slot::ZERO });
     }
 
-    pub(crate) fn logs_listed(&mut self, id: NodeId, token: Token, after: Option<LogId>, count_max: usize) {
+    /// Logs after one, where they stand, and whether no more follow.
+    pub(crate) fn list_logs(
+        &mut self,
+        id: NodeId,
+        after: Option<LogId>,
+        count_max: usize,
+    ) -> (Vec<(LogId, Slot, Slot)>, bool) {
         let mut ids: BTreeSet<LogId> = self.nodes[&id].disk.logs();
         ids.retain(|id| Some(*id) > after);
         // Pages of any size: the disk may give fewer than were asked for.
@@ -170,8 +176,7 @@ impl Cluster {
             let highest = found.accepted.last_key_value().map_or(Slot::ZERO, |(slot, _)| *slot);
             (log, found.closed, highest.max(found.closed))
         };
-        let logs = ids.into_iter().take(count).map(one).collect();
-        self.give(id, Input::LogsListed { token, logs, last });
+        (ids.into_iter().take(count).map(one).collect(), last)
     }
 
     /// Whether every member has the newest value of every log.
