@@ -9,8 +9,8 @@ use simulation::{run_seed, Failure, World};
 /// Found within so many seeds, or not found.
 const SEEDS_MAX: u64 = 20_000;
 
-/// The simulated disk reads a list of logs in the moment in which it answers, so one that was asked for too early shows nothing
-/// wrong (`docs/gaps.md`): looked for only if it is named.
+/// Not looked for since the simulated disk reads its lists ahead of the answer, without which nothing can show it: only if it is
+/// named.
 const NOT_SHOWN_YET: SeededBug = SeededBug::ListedBeforeFence;
 
 /// Where a bug is looked for: in worlds in which what it breaks is at home.
