@@ -73,7 +73,7 @@ impl SegmentedLog {
         }
         drop(state);
         for moving in self.look_up(&slots, bounds::CARRY_BYTES_MAX) {
-            frames.push(self.frame_of(&moving));
+            frames.push(self.frame_of(&moving)?);
         }
         Ok(frames)
     }
@@ -133,28 +133,26 @@ impl SegmentedLog {
         found
     }
 
-    /// The entry as a frame; what the disk does not give back whole is said to be lost, by slot and ballot.
-    fn frame_of(&self, moving: &Moving) -> Frame {
+    /// The entry as a frame; damage is said to be lost, by slot and ballot. A read that fails is no damage yet: it stops the log,
+    /// and the next start finds out which it is.
+    fn frame_of(&self, moving: &Moving) -> Result<Frame, WriteError> {
         let Moving { group, log, slot, place, ballot, file } = moving;
         let kind = if place.is_learnt() { FrameKind::Learnt } else { FrameKind::Accepted };
         let mut content = vec![0u8; place.bytes as usize];
-        let mut whole = !place.is_damaged();
-        if whole {
-            if let Err(error) = file.read_at(u64::from(place.offset), &mut content) {
-                tracing::error!(%group, %log, %slot, %error, "an entry of the log cannot be read");
-                whole = false;
-            }
+        if !place.is_damaged() {
+            file.read_at(u64::from(place.offset), &mut content)
+                .map_err(|source| self.failed("read an entry", source))?;
         }
-        if !whole || crc32c::crc32c(&content) != place.checksum {
-            return Frame::lost(self.position, (*group, *log), (*slot, *ballot));
+        if place.is_damaged() || crc32c::crc32c(&content) != place.checksum {
+            return Ok(Frame::lost(self.position, (*group, *log), (*slot, *ballot)));
         }
         let entry = (Bytes::from(content), place.checksum);
-        Frame::entries((kind, self.position), (*group, *log), (*slot, *ballot), &mut std::iter::once(entry))
+        Ok(Frame::entries((kind, self.position), (*group, *log), (*slot, *ballot), &mut std::iter::once(entry)))
     }
 
     /// Writes a laggards' file, and points the index to it once it is durable.
     fn write_for_laggards(&mut self, group: GroupId, moving: &[Moving]) -> Result<(), WriteError> {
-        let frames: Vec<Frame> = moving.iter().map(|moving| self.frame_of(moving)).collect();
+        let frames = moving.iter().map(|moving| self.frame_of(moving)).collect::<Result<Vec<Frame>, _>>()?;
         let number = self.state.lock().laggards.last_number + 1;
         let header = LaggardsHeader {
             bytes: bytes_for(&frames),
