@@ -3,14 +3,11 @@
 
 use super::disk_store::DiskStore;
 use super::memory_disk::{Fault, MemoryDisk};
-use super::script::{configuration, Batch, Dice};
+use super::script::{ballot, configuration, entry_of, small_segments, Batch, Dice};
 use crate::cold_store::{key_of, ColdStore};
-use crate::log::LogOptions;
 use crate::segmented_log::SegmentedLog;
 use crate::{recovery, Completion, Log, LogReader, ReadError};
-use consensus::{
-    Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, RecoveredLog, Sequence, Slot, Start,
-};
+use consensus::{Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredLog, Sequence, Slot, Start};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -19,20 +16,6 @@ use std::time::Duration;
 const NODE: NodeId = NodeId(9);
 const VALUES: GroupId = GroupId(1);
 const TABLES: GroupId = GroupId(2);
-
-fn options() -> LogOptions {
-    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
-}
-
-fn ballot(round: u64) -> Ballot {
-    Ballot { epoch: Epoch(1), round, node: NODE, start: Start(1) }
-}
-
-fn entry(text: &str, bytes: usize) -> Entry {
-    let mut body = text.as_bytes().to_vec();
-    body.resize(body.len() + bytes, b'.');
-    Entry::operation(OperationId::NONE, &body)
-}
 
 fn of_values() -> Record {
     let mut of_values = (*configuration(VALUES, 1)).clone();
@@ -54,7 +37,7 @@ fn trimmed(group: GroupId, log: u128, slot: u64) -> Record {
 }
 
 fn value(log: u128) -> Entry {
-    entry(&format!("value {log} "), 300)
+    entry_of(&format!("value {log} "), 300)
 }
 
 /// A log that is written record by record, with a store on its own disk.
@@ -70,7 +53,7 @@ fn open(disk: &MemoryDisk) -> (Arc<DiskStore>, SegmentedLog, Recovered) {
     let shared = Arc::new(disk.clone());
     let store = Arc::new(DiskStore::open(shared.clone()));
     let cold: Arc<dyn ColdStore> = store.clone();
-    let (log, recovered) = recovery::open_with(shared, Some(cold), (NODE, Start(1)), options()).unwrap();
+    let (log, recovered) = recovery::open_with(shared, Some(cold), (NODE, Start(1)), small_segments()).unwrap();
     (store, log, recovered)
 }
 
@@ -90,7 +73,7 @@ impl Written {
     fn let_the_log_go_round(&mut self) {
         for _ in 0..150 {
             self.busy_slot += 1;
-            self.write(accepted(TABLES, 1, self.busy_slot, 1, entry("busy", 12_000)));
+            self.write(accepted(TABLES, 1, self.busy_slot, 1, entry_of("busy", 12_000)));
             self.write(chosen(TABLES, 1, self.busy_slot));
             self.write(trimmed(TABLES, 1, self.busy_slot));
         }
@@ -120,7 +103,7 @@ fn moved() -> Written {
         written.write(accepted(VALUES, log, 1, 2, value(log)));
         written.write(chosen(VALUES, log, 1));
         if log % 2 == 1 {
-            written.write(accepted(VALUES, log, 2, 3, entry("open", 10)));
+            written.write(accepted(VALUES, log, 2, 3, entry_of("open", 10)));
         }
     }
     written.let_the_log_go_round();
@@ -135,7 +118,7 @@ fn check_moved(written: &Written) {
         assert_eq!(found.accepted[&Slot(1)].entry, Some(value(log)));
         assert_eq!(found.accepted[&Slot(1)].ballot, ballot(2));
         let open = found.accepted.get(&Slot(2)).and_then(|open| open.entry.clone());
-        assert_eq!(open, (log % 2 == 1).then(|| entry("open", 10)));
+        assert_eq!(open, (log % 2 == 1).then(|| entry_of("open", 10)));
         assert!(found.lost.is_empty());
         let read = written.reader().read_entries(VALUES, LogId(log), Slot(1), Slot(1), usize::MAX).unwrap();
         assert_eq!(read[0].entry, value(log));
@@ -156,8 +139,8 @@ fn logs_that_nobody_uses_leave_memory_and_are_loaded_as_before() {
 
     // They are listed in pages, whichever place they stand in.
     let mut written = written;
-    written.write(accepted(VALUES, 150, 2, 4, entry("new", 10)));
-    written.write(accepted(VALUES, 1000, 1, 4, entry("new", 10)));
+    written.write(accepted(VALUES, 150, 2, 4, entry_of("new", 10)));
+    written.write(accepted(VALUES, 1000, 1, 4, entry_of("new", 10)));
     assert_eq!(written.in_memory(), 2);
     let mut listed = BTreeMap::new();
     let mut after = None;
@@ -186,7 +169,7 @@ fn logs_that_nobody_uses_leave_memory_and_are_loaded_as_before() {
 fn what_the_log_says_is_newer_than_the_store() {
     let mut written = moved();
     written.write(Record::Promised { group: VALUES, log: LogId(100), ballot: ballot(9) });
-    written.write(accepted(VALUES, 101, 2, 5, entry("instead", 10)));
+    written.write(accepted(VALUES, 101, 2, 5, entry_of("instead", 10)));
     written.write(chosen(VALUES, 101, 2));
     written.write(trimmed(VALUES, 101, 1));
     written.write(Record::Installed { group: VALUES, log: LogId(102), slot: Slot(7) });
@@ -196,7 +179,7 @@ fn what_the_log_says_is_newer_than_the_store() {
         let replaced = written.load(101);
         assert_eq!((replaced.promised, replaced.closed, replaced.trimmed), (ballot(5), Slot(2), Slot(1)));
         assert_eq!(replaced.accepted.keys().copied().collect::<Vec<_>>(), [Slot(2)]);
-        assert_eq!(replaced.accepted[&Slot(2)].entry, Some(entry("instead", 10)));
+        assert_eq!(replaced.accepted[&Slot(2)].entry, Some(entry_of("instead", 10)));
         let gone = written.reader().read_entries(VALUES, LogId(101), Slot(1), Slot(1), usize::MAX);
         assert!(matches!(gone, Err(ReadError::Missing { .. })));
         let installed = written.load(102);
@@ -217,7 +200,7 @@ fn a_group_that_was_dropped_leaves_nothing_in_the_store_and_begins_anew() {
     written.write(Record::Forgotten { group: VALUES });
     assert!(written.store.len() < 5);
     written.write(of_values());
-    written.write(accepted(VALUES, 150, 1, 1, entry("anew", 10)));
+    written.write(accepted(VALUES, 150, 1, 1, entry_of("anew", 10)));
     let check = |written: &Written| {
         assert_eq!(written.load(100), RecoveredLog::default());
         assert_eq!(written.load(150).promised, ballot(1));
@@ -241,7 +224,7 @@ fn script(seed: u64, batches: usize) -> Vec<Batch> {
         if number == 0 {
             records.extend([of_values(), Record::Configured { configuration: configuration(TABLES, 1) }]);
         }
-        records.push(accepted(TABLES, 1, number + 1, 1, entry("busy", 12_000)));
+        records.push(accepted(TABLES, 1, number + 1, 1, entry_of("busy", 12_000)));
         records.push(chosen(TABLES, 1, number + 1));
         records.push(trimmed(TABLES, 1, number + 1));
         let log = 100 + u128::from(dice.below(40));
@@ -260,7 +243,7 @@ fn script(seed: u64, batches: usize) -> Vec<Batch> {
             _ => {
                 *slot += 1;
                 let text = format!("{number} slot {slot} of {log} ");
-                records.push(accepted(VALUES, log, *slot, *round, entry(&text, [50, 2000][dice.below(2) as usize])));
+                records.push(accepted(VALUES, log, *slot, *round, entry_of(&text, [50, 2000][dice.below(2) as usize])));
                 if dice.below(3) > 0 {
                     records.push(chosen(VALUES, log, *slot));
                 }
@@ -434,7 +417,7 @@ fn rot_in_the_store_ends_the_node_once_and_is_told_at_the_next_start() {
     let completion = Box::new(move |completion| drop(sender.send(completion)));
     let shared: Arc<dyn ColdStore> = store.clone();
     let (log, _) =
-        Log::open_with(Arc::new(disk.clone()), Some(shared), (NODE, Start(2)), options(), completion).unwrap();
+        Log::open_with(Arc::new(disk.clone()), Some(shared), (NODE, Start(2)), small_segments(), completion).unwrap();
     assert_eq!(log.reader().load_log(VALUES, LogId(121)).unwrap().promised, ballot(3), "others are whole");
     let error = log.reader().load_log(VALUES, LogId(120)).unwrap_err();
     assert!(matches!(error, ReadError::StateLost { .. }), "{error}");

@@ -2,15 +2,12 @@
 //! outlive crashes at any operation, are gone for good when they are trimmed, and damage there is told as anywhere.
 
 use super::memory_disk::{Fault, MemoryDisk};
-use super::script::{configuration, reader, Batch, Dice};
+use super::script::{ballot, configuration, entry_of, reader, small_segments, Batch, Dice};
 use crate::disk::Disk;
 use crate::laggards_file::number_in;
-use crate::log::LogOptions;
 use crate::segmented_log::SegmentedLog;
 use crate::{recovery, Log, ReadError, ScrubOptions};
-use consensus::{
-    Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, RecoveredLog, Sequence, Slot, Start,
-};
+use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, RecoveredLog, Sequence, Slot, Start};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -20,20 +17,6 @@ const NODE: NodeId = NodeId(9);
 const IDLE: GroupId = GroupId(1);
 const DROPPED: GroupId = GroupId(2);
 const BUSY: GroupId = GroupId(3);
-
-fn options() -> LogOptions {
-    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
-}
-
-fn ballot(round: u64) -> Ballot {
-    Ballot { epoch: Epoch(1), round, node: NODE, start: Start(1) }
-}
-
-fn entry(text: &str, bytes: usize) -> Entry {
-    let mut body = text.as_bytes().to_vec();
-    body.resize(body.len() + bytes, b'.');
-    Entry::operation(OperationId::NONE, &body)
-}
 
 fn accepted(group: GroupId, slot: u64, round: u64, entry: Entry) -> Record {
     let (log, ballot, first) = (LogId::MAIN, ballot(round), Slot(slot));
@@ -58,7 +41,7 @@ struct Written {
 
 impl Written {
     fn on(disk: &MemoryDisk) -> (Written, consensus::Recovered) {
-        let (log, recovered) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+        let (log, recovered) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), small_segments()).unwrap();
         let sequence = recovered.position.0;
         let busy_slot = recovered.groups.get(&BUSY).map_or(0, |group| group.logs[&LogId::MAIN].closed.0);
         (Written { disk: disk.clone(), log, sequence, busy_slot }, recovered)
@@ -73,7 +56,7 @@ impl Written {
     fn let_the_log_go_round(&mut self) {
         for _ in 0..150 {
             self.busy_slot += 1;
-            self.write(accepted(BUSY, self.busy_slot, 1, entry("busy", 12_000)));
+            self.write(accepted(BUSY, self.busy_slot, 1, entry_of("busy", 12_000)));
             self.write(chosen(BUSY, self.busy_slot));
             self.write(trimmed(BUSY, self.busy_slot));
         }
@@ -105,7 +88,7 @@ fn moved() -> Written {
 }
 
 fn idle_entry(slot: u64) -> Entry {
-    entry(&format!("idle {slot} "), 3000)
+    entry_of(&format!("idle {slot} "), 3000)
 }
 
 fn idle_log(recovered: &consensus::Recovered) -> &RecoveredLog {
@@ -167,7 +150,7 @@ fn small_files_of_a_group_are_put_together() {
         written.write(chosen(IDLE, slot));
         for _ in 0..5 {
             written.busy_slot += 1;
-            written.write(accepted(BUSY, written.busy_slot, 1, entry("busy", 12_000)));
+            written.write(accepted(BUSY, written.busy_slot, 1, entry_of("busy", 12_000)));
             written.write(chosen(BUSY, written.busy_slot));
             written.write(trimmed(BUSY, written.busy_slot));
         }
@@ -196,7 +179,7 @@ fn script(seed: u64, batches: usize) -> Vec<Batch> {
             let mut records = Vec::new();
             let busy = slots.entry(BUSY).or_default();
             busy.0 += 1;
-            records.push(accepted(BUSY, busy.0, 1, entry("busy", 12_000)));
+            records.push(accepted(BUSY, busy.0, 1, entry_of("busy", 12_000)));
             records.push(chosen(BUSY, busy.0));
             records.push(trimmed(BUSY, busy.0));
             let group = [IDLE, DROPPED][dice.below(2) as usize];
@@ -213,14 +196,14 @@ fn script(seed: u64, batches: usize) -> Vec<Batch> {
                 }
                 2 if of_group.0 > of_group.1 => {
                     // The newest again, learnt under a lower ballot.
-                    let text = entry(&format!("life {life} slot {} again ", of_group.0), 900);
+                    let text = entry_of(&format!("life {life} slot {} again ", of_group.0), 900);
                     let (log, first) = (LogId::MAIN, Slot(of_group.0));
                     records.push(Record::Learnt { group, log, first, entries: [(ballot(1), text)].into() });
                 }
                 _ => {
                     of_group.0 += 1;
                     let size = [100, 900, 5000][dice.below(3) as usize];
-                    let text = entry(&format!("life {life} slot {} ", of_group.0), size);
+                    let text = entry_of(&format!("life {life} slot {} ", of_group.0), size);
                     records.push(accepted(group, of_group.0, 2, text));
                     if dice.below(3) > 0 {
                         records.push(chosen(group, of_group.0));
@@ -260,7 +243,8 @@ fn model(batches: &[Batch]) -> BTreeMap<(GroupId, Slot), (Ballot, Entry)> {
 /// Nothing acknowledged is missing, and nothing is there that was not written, was trimmed, or is of a dropped group. Of
 /// the batch on its way any part may be there.
 fn check(image: MemoryDisk, batches: &[Batch], acknowledged: usize) {
-    let (log, recovered) = recovery::open(Arc::new(image), NODE, Start(2), options()).expect("it opens after a crash");
+    let (log, recovered) =
+        recovery::open(Arc::new(image), NODE, Start(2), small_segments()).expect("it opens after a crash");
     assert!(recovered.groups.values().all(|group| !group.promises_lost), "a crash is no damage");
     let on_its_way: BTreeSet<(GroupId, Slot)> = match batches.get(acknowledged) {
         Some(batch) => (0..=batch.len()).flat_map(|part| model(&[batch[..part].to_vec()]).into_keys()).collect(),
@@ -295,7 +279,7 @@ fn a_crash_at_any_operation_of_a_move_or_a_removal_loses_nothing_and_brings_noth
         let batches = Arc::new(script(seed, 330));
         let disk = MemoryDisk::new();
         let acknowledged = Arc::new(AtomicUsize::new(0));
-        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), small_segments()).unwrap();
         for (number, batch) in batches.iter().enumerate() {
             if number == 50 {
                 // From here on the log goes round. Now and then all is looked at, moves always.
@@ -332,7 +316,7 @@ fn a_failed_operation_of_a_move_is_reported_and_loses_nothing() {
     let batches = script(71, 120);
     let count = || {
         let disk = MemoryDisk::new();
-        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), small_segments()).unwrap();
         let begun = batches.iter().position(|batch| {
             log.append(batch).unwrap();
             log.state().lock().laggards.last_number > 0
@@ -342,7 +326,7 @@ fn a_failed_operation_of_a_move_is_reported_and_loses_nothing() {
     let (batch, last) = count();
     for operation in last - 25..=last {
         let disk = MemoryDisk::new();
-        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+        let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), small_segments()).unwrap();
         disk.fail_at(operation, Fault::Error);
         let failed = batches.iter().position(|batch| log.append(batch).is_err()).expect("the fault is reported");
         assert!(failed <= batch);
@@ -466,14 +450,14 @@ fn other_versions_and_other_nodes_files_are_refused() {
         let checksum = crc32c::crc32c(&bytes[..124]).to_le_bytes();
         bytes[124..128].copy_from_slice(&checksum);
     });
-    let error = recovery::open(Arc::new(spoilt), NODE, Start(2), options()).map(|_| ()).unwrap_err();
+    let error = recovery::open(Arc::new(spoilt), NODE, Start(2), small_segments()).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("format version 7"), "{error}");
     let copied = written.disk.copy();
     let bytes = copied.with_file(&name, |bytes| bytes.clone());
     let other = crate::laggards_file::name_of(IDLE, 0xffff);
     copied.create(&other, bytes.len() as u64).unwrap();
     copied.with_file(&other, |copy| *copy = bytes);
-    let error = recovery::open(Arc::new(copied), NODE, Start(2), options()).map(|_| ()).unwrap_err();
+    let error = recovery::open(Arc::new(copied), NODE, Start(2), small_segments()).map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("claim the same place"), "{error}");
 }
 
@@ -488,7 +472,8 @@ fn scrub_covers_them_and_what_it_finds_is_healed() {
     drop(written);
     let (sender, completions) = std::sync::mpsc::channel();
     let completion = Box::new(move |completion| drop(sender.send(completion)));
-    let (mut log, recovered) = Log::open_on(Arc::new(disk.clone()), NODE, Start(2), options(), completion).unwrap();
+    let (mut log, recovered) =
+        Log::open_on(Arc::new(disk.clone()), NODE, Start(2), small_segments(), completion).unwrap();
     log.start_scrub(None, ScrubOptions { bytes_per_second: 1 << 30, pause: Duration::from_millis(5) }).unwrap();
     let damaged = crate::Completion::Damaged { group: IDLE, log: LogId::MAIN, slot: Slot(7) };
     let deadline = Instant::now() + Duration::from_secs(20);

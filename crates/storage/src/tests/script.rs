@@ -1,5 +1,6 @@
 //! A made-up acceptor's life as batches of records, from a seed; and what a log must say after a part of it.
 
+use crate::log::LogOptions;
 use crate::log_state::SharedState;
 use crate::LogReader;
 use consensus::{
@@ -36,8 +37,20 @@ struct LogLife {
     trimmed: u64,
 }
 
-fn ballot(round: u64) -> Ballot {
+pub(crate) fn ballot(round: u64) -> Ballot {
     Ballot { epoch: Epoch(1), round, node: NodeId(9), start: Start(1) }
+}
+
+/// An operation that begins with this text and is so many bytes longer.
+pub(crate) fn entry_of(text: &str, bytes: usize) -> Entry {
+    let mut body = text.as_bytes().to_vec();
+    body.resize(body.len() + bytes, b'.');
+    Entry::operation(OperationId::NONE, &body)
+}
+
+/// Segments so small that a few entries fill one.
+pub(crate) fn small_segments() -> LogOptions {
+    LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() }
 }
 
 fn entry(dice: &mut Dice, slot: u64, round: u64) -> Entry {
