@@ -6,41 +6,25 @@
 //! was accepted under the higher one is the same, *Paxos Made Simple*, P2b.)
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use consensus::{
-    Ballot, ChosenRange, Configuration, Entry, Epoch, GroupId, GroupMessage, LogId, MemberSet, Message, NodeId, Record,
-    Slot,
-};
+use consensus::{ChosenRange, GroupId, GroupMessage, LogId, Message, NodeId, Slot};
 
+use super::acceptances::Acceptances;
 use super::{ensure, Invariant};
 use crate::observation::Observation;
-
-type Place = (GroupId, LogId, Slot);
 
 /// What the disks say.
 #[derive(Debug, Default)]
 pub struct ClosedIsChosen {
-    configurations: BTreeMap<(GroupId, Epoch), Arc<Configuration>>,
-    accepted: BTreeMap<(Place, Ballot), (Entry, MemberSet)>,
-    chosen: BTreeMap<Place, Entry>,
+    acceptances: Acceptances,
     /// Of each log the slot up to which all is chosen.
     closed: BTreeMap<(GroupId, LogId), Slot>,
 }
 
 impl ClosedIsChosen {
-    fn accept(&mut self, node: NodeId, place: Place, ballot: Ballot, entry: &Entry) {
-        let (group, log, _) = place;
-        let Some(configuration) = self.configurations.get(&(group, ballot.epoch)) else { return };
-        let Some(index) = configuration.index(node) else { return };
-        let (_, acceptors) = self.accepted.entry((place, ballot)).or_insert_with(|| (entry.clone(), MemberSet::EMPTY));
-        acceptors.insert(index);
-        if !configuration.is_quorum(*acceptors) {
-            return;
-        }
-        self.chosen.entry(place).or_insert_with(|| entry.clone());
+    fn advance(&mut self, group: GroupId, log: LogId) {
         let closed = self.closed.entry((group, log)).or_default();
-        while self.chosen.contains_key(&(group, log, closed.next())) {
+        while self.acceptances.chosen((group, log, closed.next())).is_some() {
             *closed = closed.next();
         }
     }
@@ -58,7 +42,8 @@ impl ClosedIsChosen {
         self.check_closed(node, (group, log), range.last)?;
         // Only the end: notices reach back over a whole ownership, and each slot was the end of one, or is delivered.
         let place = (group, log, range.last);
-        if let (Some((entry, _)), Some(chosen)) = (self.accepted.get(&(place, range.ballot)), self.chosen.get(&place)) {
+        let (accepted, chosen) = (self.acceptances.accepted(place, range.ballot), self.acceptances.chosen(place));
+        if let (Some(entry), Some(chosen)) = (accepted, chosen) {
             ensure!(
                 entry == chosen,
                 "{node} says that slot {} of {log} is chosen under {}, where {entry:?} was accepted; chosen is {chosen:?}",
@@ -95,16 +80,11 @@ impl Invariant for ClosedIsChosen {
     }
 
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
+        // Contradictions among acceptances are told by the invariant of what is chosen.
+        for (group, log, _) in self.acceptances.take_in(observation).unwrap_or_default() {
+            self.advance(group, log);
+        }
         match observation {
-            Observation::Queued { record: Record::Configured { configuration }, .. }
-            | Observation::Durable { record: Record::Configured { configuration }, .. } => {
-                self.configurations.insert((configuration.group, configuration.epoch), configuration.clone());
-            }
-            Observation::Durable { node, record: Record::Accepted { group, log, ballot, first, entries }, .. } => {
-                for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
-                    self.accept(*node, (*group, *log, slot), *ballot, entry);
-                }
-            }
             Observation::Sent { from, message: Message::Group { group, body, .. }, .. } => {
                 self.check_body(*from, *group, body)?;
             }

@@ -1,5 +1,6 @@
 //! The promises, each in a file of its own, checked at every observation.
 
+mod acceptances;
 mod agreement;
 mod answered_once;
 mod ballots_of_the_epoch;
