@@ -236,7 +236,7 @@ impl Group {
         }
         let Some(waiting) = self.residence.take(id) else { return };
         let mut log = Log::of_values(id, loaded, held);
-        log.void = self.residence.voids.remove(&id);
+        log.remember_void(self.residence.voids.remove(&id));
         log.touch(context, &self.scope);
         if self.residence.unfinished.remove(&id) {
             log.look(context, &self.scope);
@@ -391,7 +391,7 @@ impl Group {
                 let pause = context.options.retry_interval();
                 self.residence.look_at.get_or_insert(context.now + pause);
             }
-            if let Some(void) = log.void.filter(|_| self.residence.voids.len() < bounds::UNFINISHED_LOGS_MAX) {
+            if let Some(void) = log.void().filter(|_| self.residence.voids.len() < bounds::UNFINISHED_LOGS_MAX) {
                 self.residence.voids.insert(id, void);
             }
             context.effect(Effect::Unloaded { group: self.scope.group, log: id });

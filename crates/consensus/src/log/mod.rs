@@ -65,7 +65,7 @@ pub(crate) struct Log {
     /// The last record of it that must be synced.
     last_record: Option<Queued>,
     /// In a log of values: what stood open here, under which ballot, when this node last asked a quorum, and was not chosen.
-    pub(crate) void: Option<(Slot, Ballot)>,
+    void: Option<(Slot, Ballot)>,
     telling: telling::Telling,
     /// In a log of values: the highest slot that each member said it has, accepted or chosen, since the log is in memory.
     said_to_have: BTreeMap<NodeId, Slot>,

@@ -306,6 +306,15 @@ impl Log {
             && self.catch_up.target() <= closed
     }
 
+    /// What stands open and was found not to be chosen: remembered while the log is not in memory.
+    pub(crate) fn void(&self) -> Option<(Slot, Ballot)> {
+        self.void
+    }
+
+    pub(crate) fn remember_void(&mut self, void: Option<(Slot, Ballot)>) {
+        self.void = void;
+    }
+
     /// Finds out at once where the other members stand, and has an open slot finished that was chosen.
     pub(crate) fn look(&mut self, context: &mut Context, scope: &Scope) {
         self.read_for_itself(context);

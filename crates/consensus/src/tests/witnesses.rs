@@ -260,3 +260,23 @@ fn a_new_witness_that_could_not_has_the_states_made_durable() {
     holds_all(&mut cluster, 1);
     assert!(promoted(&mut cluster));
 }
+
+/// Both voters' states hold ten slots, so the witness has trimmed them. One voter is gone, and the other's log lost what its state
+/// has: nobody can give it those slots, and nobody need.
+#[test]
+fn a_voter_whose_state_is_ahead_of_its_log_needs_nothing_that_the_witness_trimmed() {
+    let mut cluster = two_and_a_witness();
+    write_many(&mut cluster, 1, 10);
+    (1..=2).for_each(|number| holds_all(&mut cluster, number));
+    cluster.run(Duration::from_secs(2));
+    assert_eq!(cluster.main_status(3).trimmed, Slot(10));
+    (1..=2).for_each(|number| cluster.kill(number));
+    cluster.restart_with(1, |recovered| {
+        let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+        log.accepted.clear();
+        (log.closed, log.trimmed) = (Slot(4), Slot(4));
+    });
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.main_status(1).closed, Slot(10));
+    assert!(matches!(write(&mut cluster, 1, "next"), ProposalOutcome::Chosen(_)));
+}
