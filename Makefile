@@ -31,6 +31,10 @@ demo: install ## Three servers, one set of tables, a node killed and brought bac
 test: install ## Every test that a change must pass: unit, simulation, end to end
 	@scripts/test
 
+.PHONY: measurements
+measurements: setup ## What single parts cost by themselves: the tests that are ignored otherwise, for a quiet machine
+	$(CARGO) test --release --locked -p consensus -p node --lib -- --ignored --nocapture
+
 .PHONY: test-quick
 test-quick: setup ## The tests that need no server
 	$(CARGO) test --release --locked --workspace --lib --bins
