@@ -71,7 +71,7 @@ seeded-bugs: setup ## Every rule broken on purpose, one after the other: the sim
 	$(CARGO) test --release --locked -p simulation --features seeded_bugs --test corruption_masks taken_for_nothing -- --nocapture
 
 .PHONY: masks
-masks: setup ## Every corruption mask of three nodes and four entries, in every story: a quarter of an hour
+masks: setup ## Every corruption mask of three nodes and four entries, in every story (long)
 	MASKS=all $(CARGO) test --release --locked -p simulation --test corruption_masks -- --nocapture
 
 MODEL =
