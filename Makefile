@@ -50,19 +50,19 @@ stories: install ## Every end-to-end story, also those that `make test` leaves o
 story: install ## One end-to-end story: make story NAME=storm
 	@scripts/test --test $(NAME)
 
-# SOAK names some of them.
-.PHONY: soak
-soak: install ## The end-to-end stories at full size: an hour or two (HOURS=8 repeats them)
-	@scripts/soak $(SOAK)
+# ONLY names some of them.
+.PHONY: full-stories
+full-stories: install ## The end-to-end stories at full size: an hour or two (HOURS=8 repeats them, ONLY="storm rows": some)
+	@scripts/full-stories $(ONLY)
 
 STEPS = 100000
 .PHONY: histories
 histories: install ## What clients see under each kind of fault, checked: STEPS=100000 each (FAULT=with_nodes_killed: one)
 	@SYNOD_TEST_SIZE=full SYNOD_HISTORY_STEPS=$(STEPS) scripts/test --test histories -- --nocapture $(FAULT)
 
-MINUTES = 10
-.PHONY: simulate
-simulate: setup ## Simulated clusters of the consensus core under faults, for MINUTES=10 (WORLD=damage: one kind; FROM: first seed)
+MINUTES = 120
+.PHONY: soak
+soak: setup ## Simulated clusters of the consensus core under faults, for MINUTES=120 (WORLD=damage: one kind; FROM: first seed)
 	$(CARGO) run --release --locked -p simulation -- --minutes $(MINUTES) $(addprefix --world ,$(WORLD)) $(addprefix --from ,$(FROM))
 
 .PHONY: seeded-bugs

@@ -8,7 +8,7 @@ use std::process::Command;
 pub struct Size {
     /// In continuous integration.
     pub quick: u64,
-    /// In `make soak`.
+    /// In `make full-stories`.
     pub full: u64,
 }
 
