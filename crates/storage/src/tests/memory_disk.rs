@@ -38,6 +38,8 @@ struct Inner {
     writes: u64,
     syncs: u64,
     fault: Option<(u64, Fault)>,
+    reads: u64,
+    failing_read: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -65,6 +67,12 @@ impl MemoryDisk {
 
     pub(crate) fn fail_at(&self, operation: u64, fault: Fault) {
         self.inner.lock().unwrap().fault = Some((operation, fault));
+    }
+
+    /// The read that many reads from now fails, once.
+    pub(crate) fn fail_read(&self, reads_from_now: u64) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.failing_read = Some(inner.reads + reads_from_now);
     }
 
     pub(crate) fn operations(&self) -> u64 {
@@ -104,6 +112,7 @@ impl MemoryDisk {
         }
         inner.names = inner.durable_names.clone();
         inner.fault = None;
+        inner.failing_read = None;
         MemoryDisk { inner: Arc::new(Mutex::new(inner)), observer: Arc::default() }
     }
 
@@ -264,7 +273,11 @@ impl DiskFile for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let inner = self.disk.inner.lock().unwrap();
+        let mut inner = self.disk.inner.lock().unwrap();
+        inner.reads += 1;
+        if inner.failing_read == Some(inner.reads) {
+            return Err(broken());
+        }
         let from = offset as usize;
         let bytes = inner.files[self.file].live.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);
