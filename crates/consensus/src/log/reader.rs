@@ -465,7 +465,8 @@ impl Log {
 }
 
 /// The highest slot for which the members that answered with it or a higher one, plus those that have not answered, contain
-/// a quorum (in a joint epoch: of the old configuration). None until a quorum has answered.
+/// a quorum (in a joint epoch: of the old configuration), but no less than what one of them knows chosen: of what the voters'
+/// states hold, a witness may have skipped all, and a sync pass counts it as having it. None until a quorum has answered.
 fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
     let configuration = &scope.configuration;
     let answered = configuration.set_of(answers.keys().copied());
@@ -490,5 +491,7 @@ fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
         }
         configuration.is_old_quorum(set)
     };
-    Some(candidates.into_iter().find(|slot| contains_quorum(*slot)).unwrap_or(Slot::ZERO))
+    let possible = candidates.into_iter().find(|slot| contains_quorum(*slot)).unwrap_or(Slot::ZERO);
+    let chosen = answers.values().map(|answer| answer.closed).max().unwrap_or_default();
+    Some(possible.max(chosen))
 }
