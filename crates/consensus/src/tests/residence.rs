@@ -99,7 +99,7 @@ fn answers_to_who_has_let_go_of_a_log_load_nothing() {
     state.hold_loads = true;
     state.loads.clear();
     let (log, ballot, closed) = (LogId(7), ballot_of_one(), Slot(1));
-    let (start, position) = (Start(1), Sequence(1));
+    let position = Sequence(1);
     let (first, last, accepted) = (Slot(1), Slot(1), Vec::new());
     for body in [
         GroupMessage::ReadAnswer { log, round: 1, closed, highest: closed, ballot, promised: ballot },
@@ -111,14 +111,13 @@ fn answers_to_who_has_let_go_of_a_log_load_nothing() {
             part: 0,
             last: true,
             accepted: Vec::new(),
-            start,
             position,
         },
         GroupMessage::Refused { log, ballot, promised: ballot, closed },
-        GroupMessage::Accepted { log, ballot, first, last, closed, start, position },
+        GroupMessage::Accepted { log, ballot, first, last, closed, position },
         GroupMessage::HasAccepted { log, closed, accepted },
     ] {
-        let message = Message::Group { group: GROUP, epoch: Epoch(1), body };
+        let message = Message::Group { group: GROUP, epoch: Epoch(1), start: Start(1), body };
         cluster.input(node(1), crate::Input::Message { from: node(2), message });
         cluster.settle();
     }
