@@ -1,9 +1,9 @@
-//! A row that a transaction has locked counts on the other nodes too, however it came to be locked: also where PostgreSQL
-//! locks a row by itself and then leaves it as it is, which no trigger sees.
+//! A row that a transaction has locked counts on the other nodes too, however it came to be locked: also where
+//! PostgreSQL locks a row by itself and then leaves it as it is, which no trigger sees.
 //!
-//! What is shown needs one order of things: the other node's change stands in the log, this node has not applied it, and
-//! the transaction commits. So this node's applier stands still meanwhile: then nobody but certification can tell the
-//! transaction anything. If certification let it pass, the applier would wait for its row, and it for the applier.
+//! What is shown needs one order of things: the other node's change stands in the log, this node has not applied it,
+//! and the transaction commits. So this node's applier stands still meanwhile: then nobody but certification can tell
+//! the transaction anything. If certification let it pass, the applier would wait for its row, and it for the applier.
 
 use anyhow::{bail, ensure, Context};
 use end_to_end::{describe, is_serialization_failure, tell, wait_until, Cluster, Story, RECOVERY_TIME_MAX};
@@ -63,7 +63,7 @@ const WAYS: [Way; 9] = [
         name: "SELECT FOR SHARE",
         table: "held",
         before: None,
-        sql: "SELECT FROM held WHERE k = {k} AND v = {v} FOR SHARE LIMIT 1",
+        sql: "SELECT FROM held WHERE k = {k} AND v = {v} FOR SHARE",
     },
     Way {
         name: "INSERT ON CONFLICT DO UPDATE whose condition is false",
