@@ -120,18 +120,29 @@ impl Cluster {
 
     /// A voter that lost its promises votes again once the operator has the epoch renewed (rule 9).
     pub(crate) fn renew_the_barred(&mut self) {
-        let may_vote = |id: &NodeId| {
-            let node = &self.nodes[id];
-            let status = node.core.as_ref()?.status(node.clock.at(self.now));
-            status.groups.first().map(|group| group.may_vote)
-        };
-        let (barred, voting): (Vec<NodeId>, Vec<NodeId>) =
-            self.voters().into_iter().filter(|id| may_vote(id).is_some()).partition(|id| may_vote(id) == Some(false));
+        let known = |id: &NodeId| self.may_vote(*id).is_some();
+        let (voting, barred): (Vec<NodeId>, Vec<NodeId>) =
+            self.voters().into_iter().filter(known).partition(|id| self.may_vote(*id) == Some(true));
         if !barred.is_empty() && self.membership.asked.is_empty() {
             if let Some(via) = self.random.pick(&voting) {
                 self.ask_for_change(via, Change::Renew(barred));
             }
         }
+    }
+
+    fn may_vote(&self, id: NodeId) -> Option<bool> {
+        let node = &self.nodes[&id];
+        let status = node.core.as_ref()?.status(node.clock.at(self.now));
+        status.groups.first().map(|group| group.may_vote)
+    }
+
+    /// Whether a voter lost its promises while another was being set aside, without which there is no quorum now: the one loss that
+    /// the group bears had been used up, and neither the change nor another one can be decided (`docs/gaps.md`).
+    pub(crate) fn was_set_aside_too_early(&self) -> bool {
+        let latest = &self.membership.latest;
+        let voting = latest.set_of(latest.voters().filter(|id| self.may_vote(*id) == Some(true)));
+        let sets_aside = latest.members.iter().any(|member| member.role == Role::Away);
+        latest.is_joint() && sets_aside && !latest.is_new_quorum(voting)
     }
 
     /// A voter is gone for good, if the others can do without it.

@@ -42,7 +42,7 @@ impl Cluster {
         let members = self.holders();
         let Some(recovery) = &self.recovery else { return };
         if self.now > recovery.bound {
-            if self.plan.world == World::NoGoodCopy {
+            if self.plan.world == World::NoGoodCopy || self.was_set_aside_too_early() {
                 // Nothing is asked for any more, and what was asked for must have been answered, one way or the other.
                 // The deadlines are kept by the nodes' own clocks, of which the slowest counts.
                 let patience = (PATIENCE_MAX * self.plan.failure_timeout) as f64 / (1.0 - self.plan.clock_drift);
@@ -120,7 +120,7 @@ impl Cluster {
             && self.membership_is_settled()
     }
 
-    /// No copy of something was left, so the group stands still: whoever asked it for anything must know.
+    /// No copy of something was left, or no quorum, so the group stands still: whoever asked it for anything must know.
     pub(crate) fn check_stop(&mut self) {
         let (proposals, reads) = (&self.workload.proposals, &self.workload.reads);
         if !proposals.is_empty() || !reads.is_empty() {
