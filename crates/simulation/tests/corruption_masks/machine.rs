@@ -10,9 +10,8 @@ use consensus::{
     Core, CoreOptions, Effect, Entry, GroupId, Input, LogId, Message, NodeId, OperationId, ProposalOutcome, Record,
     Recovered, Refusal, Sequence, Slot, Start, StopReason, Time, Token,
 };
+use storage::simulation::MemoryDisk;
 use storage::{Completion, Log, LogOptions, ReadError};
-
-use crate::memory_disk::MemoryDisk;
 
 /// A running node.
 pub struct Machine {

@@ -1,9 +1,9 @@
 //! Damage anywhere in a log that was whole: it is told, never lost in silence, and never makes anything up.
 
-use super::memory_disk::MemoryDisk;
 use super::script::{fold, reader, script, Batch, Dice};
 use crate::log::LogOptions;
 use crate::recovery::{self, RecoveryError};
+use crate::simulation::MemoryDisk;
 use crate::ReadError;
 use consensus::{Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot, Start};
 use std::sync::Arc;

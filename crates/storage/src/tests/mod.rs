@@ -10,7 +10,6 @@ mod fjall_files;
 mod golden_files;
 mod laggards;
 mod log_on_files;
-mod memory_disk;
 mod on_demand;
 mod script;
 mod scrubbing;
