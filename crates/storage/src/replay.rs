@@ -24,7 +24,7 @@ pub(crate) struct Replay {
     node: NodeId,
     pub(crate) state: LogState,
     recovered: Recovered,
-    /// Frames of an unfinished last batch that still stand; they are written again.
+    /// Frames of the last batch, of which nobody knows whether it was synced; they are written again.
     survivors: Vec<Frame>,
     holes: Vec<Hole>,
     position: Sequence,
@@ -126,7 +126,9 @@ impl Replay {
         let torn_fences = counted.iter().filter(of_last).filter(|record| is_damaged_fence(record));
         let first_torn =
             torn.iter().map(|gap| gap.first).chain(torn_fences.map(|record| u64::from(record.identity.number))).min();
-        let unfinished = |record: &FoundRecord| first_torn.is_some() && record.identity.batch == last_batch;
+        // Whole or not: the process may have ended before the sync, or because it failed, and then what is read here stands in
+        // the system's cache and nowhere else. So it is written again.
+        let unfinished = |record: &FoundRecord| unproven && record.identity.batch == last_batch;
         let whole = counted.iter().filter(|record| !unfinished(record)).map(|record| record.identity.number + 1);
         let records = whole.max().unwrap_or(0);
         self.state.segments.get_mut(&sequence).expect("it was put there").records = records;
@@ -137,7 +139,7 @@ impl Replay {
         }
         if newest {
             self.next_batch = last_batch.max(proven) + 1;
-            self.cut_batch = if first_torn.is_some() { last_batch } else { self.next_batch };
+            self.cut_batch = if unproven { last_batch } else { self.next_batch };
         }
     }
 
@@ -152,8 +154,8 @@ impl Replay {
         let decoded = StoredRecord::of(kind, identity, content);
         self.fold(&decoded);
         if unfinished {
+            // It counts where it stands, too, until the copy is durable.
             self.survivors.extend(decoded.frames(self.position));
-            return;
         }
         let entries: Vec<Option<LandedEntry>> = decoded
             .entries
@@ -278,6 +280,11 @@ impl Replay {
         }
         if let Some(last) = self.last_hole() {
             self.state.distrust_closed(last);
+            if last > self.cut_segment {
+                // What may be missing came after the last batch: a copy of it must not look newer.
+                let is_open = |frame: &Frame| frame.slot > self.state.closed(frame.group, frame.log);
+                frames.retain(|frame| !matches!(frame.kind, FrameKind::Accepted | FrameKind::Learnt) || is_open(frame));
+            }
         }
         for hole in &unnoted {
             tracing::error!(?hole, node = %self.node, "records are missing from the log: promises may be lost, every group is told");

@@ -40,9 +40,8 @@ impl SteppedLog {
         let left = self.log.pool.names_that_left();
         let before = self.log.current.sequence();
         self.log.append(batch).map_err(|error| error.to_string())?;
-        let after = self.log.current.sequence();
         let state = self.log.state.lock();
-        let begun = state.segments.range(before + 1..=after).filter(|(_, segment)| left.contains(&segment.name));
+        let begun = state.segments.range(before + 1..).filter(|(_, segment)| left.contains(&segment.name));
         self.segments_used_again += begun.count() as u64;
         Ok(())
     }

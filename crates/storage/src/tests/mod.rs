@@ -8,6 +8,7 @@ mod disk_store;
 mod failures;
 mod fjall_files;
 mod golden_files;
+mod killed;
 mod laggards;
 mod log_on_files;
 mod on_demand;
