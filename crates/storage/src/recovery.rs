@@ -222,7 +222,8 @@ pub(crate) fn open_with(
     let noted = state.cold.moves.map_or(0, |kept| kept.value);
     let shared = (SharedState::new(state), cold.clone());
     let state = shared.0.clone();
-    prove_newest(&state.lock()).map_err(|source| RecoveryError::io("write the newest header in", &disk.path(), source))?;
+    prove_newest(&state.lock())
+        .map_err(|source| RecoveryError::io("write the newest header in", &disk.path(), source))?;
     let mut log = SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), shared, continuation)?;
     if let (true, Some(cold)) = (store.lost, &cold) {
         // Told durably by now: from here on the two agree again.

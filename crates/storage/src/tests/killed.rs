@@ -16,7 +16,8 @@ fn options() -> LogOptions {
 
 /// The next process reads the log, and then the power is lost: nothing that it read is gone, and nothing is taken for damage.
 fn check_next_process(disk: &MemoryDisk, seed: u64, acknowledged: &[Batch], on_its_way: &[Batch]) {
-    let (log, first) = recovery::open(Arc::new(disk.clone()), NODE, Start(2), options()).expect("it opens after a kill");
+    let (log, first) =
+        recovery::open(Arc::new(disk.clone()), NODE, Start(2), options()).expect("it opens after a kill");
     check(&first, &reader(log.state()), acknowledged, on_its_way);
     drop(log);
     let mut dice = Dice::new(seed);

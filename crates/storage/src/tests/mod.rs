@@ -10,6 +10,7 @@ mod fjall_files;
 mod golden_files;
 mod killed;
 mod laggards;
+mod learnt;
 mod log_on_files;
 mod on_demand;
 mod script;
