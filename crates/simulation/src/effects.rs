@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Event};
 use crate::face::{Face, FaceOptions};
 use crate::node::Node;
 use crate::observation::Observation;
+use crate::real_log::End;
 use crate::tally::Fault;
 
 impl Cluster {
@@ -288,8 +289,13 @@ impl Cluster {
             if is_planted(SeededBug::FsyncRetried) {
                 return Some(self.nodes.get_mut(&id).expect("a node of this cluster").disk.pretend_sync());
             }
-            self.crash(id);
+            self.end_life(id, End::WriteFailed);
             return None;
+        }
+        if let Some(real) = &self.nodes[&id].disk.real {
+            if self.random.chance(0.1) {
+                real.prepare_segment();
+            }
         }
         let batch = self.nodes.get_mut(&id).expect("a node of this cluster").disk.finish_sync();
         for (sequence, record) in &batch {

@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, Event, GROUP};
 use crate::disk::Crashed;
 use crate::node::Clock;
 use crate::observation::Observation;
+use crate::real_log::End;
 use crate::tally::Fault;
 
 impl Cluster {
@@ -43,7 +44,12 @@ impl Cluster {
             self.spoil_disk(id);
         }
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        let recovered = node.disk.recover();
+        let interrupted = if self.plan.crash_every > 0 { 0.2 } else { 0.0 };
+        let (recovered, cut_short) = node.disk.open(node.start, interrupted, &mut self.random);
+        for _ in 0..cut_short {
+            self.report.faults.count(Fault::CrashInStart);
+        }
+        let recovered = node.disk.recover(recovered);
         node.faces = node.disk.restored_faces(&recovered);
         let start = node.start;
         node.has_group = recovered.groups.get(&GROUP).is_some_and(|group| group.configuration.is_some());
@@ -78,8 +84,15 @@ impl Cluster {
         }
     }
 
-    /// Ends a node's life: memory gone, the disk's batch under way decided by chance.
+    /// Ends a node's life by chance or by force: of the process, or of the machine under it.
     pub(crate) fn crash(&mut self, id: NodeId) {
+        let has_files = self.nodes[&id].disk.real.is_some();
+        let end = if has_files && self.random.chance(0.5) { End::PowerLost } else { End::Killed };
+        self.end_life(id, end);
+    }
+
+    /// Ends a node's life: memory gone, the disk's batch under way decided by chance.
+    pub(crate) fn end_life(&mut self, id: NodeId, end: End) {
         let now = self.now;
         let torn = self.plan.torn_batches;
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
@@ -87,7 +100,13 @@ impl Cluster {
             return;
         }
         self.report.crashes += 1;
-        let Crashed { kept, lost } = node.disk.crash(torn, &mut self.random);
+        let Crashed { kept, lost, torn_entry } = node.disk.crash(end, torn, &mut self.random);
+        if end == End::PowerLost {
+            self.report.faults.count(Fault::PowerLoss);
+        }
+        if torn_entry {
+            self.report.faults.count(Fault::TornEntry);
+        }
         if lost > 0 {
             self.report.faults.count(Fault::UnsyncedLost);
             if !kept.is_empty() {

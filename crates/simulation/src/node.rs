@@ -52,13 +52,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with an empty disk, not running.
-    pub fn new(id: NodeId) -> Node {
+    /// A node with this disk, not running.
+    pub fn new(id: NodeId, disk: Disk) -> Node {
         Node {
             id,
             start: Start(0),
             core: None,
-            disk: Disk::default(),
+            disk,
             faces: BTreeMap::new(),
             clock: Clock { origin: 0, begun: 0, rate: 1.0 },
             told: Time(0),

@@ -141,6 +141,10 @@ pub struct Plan {
     pub values: u64,
     /// As in the core's options: so few that logs are loaded and unloaded all the time.
     pub resident_logs_max: usize,
+    /// Segments of the nodes' real logs; 0 where a model of a disk is all there is.
+    pub segment_bytes: u64,
+    /// An operation that is not large is up to this much larger than its keys; 0: by eight bytes.
+    pub padding_max: u64,
 }
 
 impl Plan {
@@ -164,6 +168,10 @@ impl Plan {
             World::Quiet => plan.make_quiet(r),
             World::Stale => plan.make_stale(r),
             World::Values => plan.make_values(r),
+            World::Files => {
+                plan.make_files(r);
+                plan.add_witnesses();
+            }
             World::NoGoodCopy => {
                 plan.make_damage(r);
                 plan.spoilt_max = plan.nodes;
@@ -183,7 +191,7 @@ impl Plan {
         let round_trip = 2 * way + self.sync_min + self.sync_mean;
         let least = entries.div_ceil((self.recovery_bound / 4 / round_trip).max(1)) as usize;
         self.windows.batch_entries = self.windows.batch_entries.max(least).min(bounds::BATCH_ENTRIES_MAX);
-        self.windows.batch_bytes = self.windows.batch_bytes.max(least * ENTRY_BYTES);
+        self.windows.batch_bytes = self.windows.batch_bytes.max(least * (ENTRY_BYTES + self.padding_max as usize / 2));
     }
 
     fn any(seed: u64, world: World) -> Plan {
@@ -278,6 +286,8 @@ impl Plan {
             windows: windows(seed),
             values: 0,
             resident_logs_max: bounds::RESIDENT_LOGS_MAX,
+            segment_bytes: 0,
+            padding_max: 0,
         }
     }
 
@@ -403,6 +413,22 @@ impl Plan {
             self.down_for = r.between(10, 300) * 1_000;
         }
         self.fault_phase = self.fault_phase.min(4_000_000);
+    }
+
+    /// Real logs in small segments, of which little is kept, so that they go round; what goes wrong with them is what a crash
+    /// leaves, of the process or of the machine, and writes and syncs that fail.
+    fn make_files(&mut self, r: &mut Random) {
+        (self.damage, self.rot_every, self.renew_every) = (0.0, 0, 0);
+        self.segment_bytes = r.pick(&[16 << 10, 16 << 10, 32 << 10]).expect("not empty");
+        self.padding_max = if r.chance(0.8) { r.between(100, 4_000) } else { 0 };
+        self.checkpoint_every = if r.chance(0.8) { r.between(50, 600) * 1_000 } else { 0 };
+        self.log_keep_entries = if r.chance(0.7) { r.between(1, 60) } else { 1_000_000 };
+        if r.chance(0.7) {
+            self.crash_every = r.between(100, 1_000) * 1_000;
+            self.down_for = r.between(20, 400) * 1_000;
+        }
+        self.torn_batches = r.chance(0.9);
+        self.sync_error = if r.chance(0.4) { 0.003 * r.fraction() } else { 0.0 };
     }
 
     /// Links keep their order and lose nothing, as TCP does: the first that a peer hears of a start is where its log stands.

@@ -1,0 +1,130 @@
+//! The real log beside the model of it: both are given the same records, and must say the same.
+
+use std::collections::BTreeMap;
+
+use consensus::{
+    Ballot, Entry, GroupId, NodeId, Record, Recovered, RecoveredGroup, RecoveredLog, Sequence, Slot, Start,
+};
+
+use crate::disk::{Crashed, Disk, Place};
+use crate::random::Random;
+use crate::real_log::{End, RealLog};
+use crate::survivors::{survivors, Survivor};
+
+impl Disk {
+    /// A disk of real files with segments of this size.
+    pub(crate) fn of_files(node: NodeId, segment_bytes: u64) -> Disk {
+        let mut disk = Disk::default();
+        disk.real = Some(Box::new(RealLog::new(node, segment_bytes)));
+        disk
+    }
+
+    /// Opens the log for a life: what it says, and how often that was cut short before.
+    pub(crate) fn open(&mut self, start: Start, interrupted: f64, random: &mut Random) -> (Recovered, u64) {
+        let expected = self.folded();
+        let Some(real) = &mut self.real else { return (expected, 0) };
+        let (found, cut_short) = real.open(start, interrupted, random);
+        self.must_be_as_expected(&found);
+        (found, cut_short)
+    }
+
+    /// Consecutive entries from `from`, as many as there are and fit, or the ballot of the first if its content is damaged.
+    pub(crate) fn read_entries(
+        &self,
+        place: Place,
+        from: Slot,
+        up_to: Slot,
+        bytes_max: usize,
+    ) -> (Vec<(Ballot, Entry)>, Option<Ballot>) {
+        let entries = self.read(place, from, up_to, bytes_max);
+        let damaged = self.damaged_ballot(place, from).filter(|_| entries.is_empty());
+        if let Some(real) = &self.real {
+            let found = real.read(place, from, up_to, bytes_max);
+            assert_eq!(found, (entries.clone(), damaged), "read from {from} to {up_to} of {place:?}");
+        }
+        (entries, damaged)
+    }
+
+    /// What is there before the first life.
+    pub(crate) fn preset_file(&mut self, batch: &[(Sequence, Record)]) {
+        let Some(real) = &mut self.real else { return };
+        let none = &mut Random::new(0);
+        real.open(Start(0), 0.0, none);
+        real.append(batch);
+        real.end(End::Killed, &[], false, none);
+    }
+
+    /// Ends the life of the real log; what it has left of the batch under way is durable, and nothing else is.
+    pub(crate) fn end_files(
+        &mut self,
+        end: End,
+        batch: &[(Sequence, Record)],
+        torn: bool,
+        random: &mut Random,
+    ) -> Crashed {
+        let real = self.real.as_mut().expect("the caller looked");
+        real.end(end, batch, torn, random);
+        let (found, reader) = real.look();
+        let last = batch.last().map_or(self.position, |(sequence, _)| *sequence);
+        assert!(
+            (self.position..=last).contains(&found.position),
+            "the log ends at {:?}, not between {:?} and {last:?}",
+            found.position,
+            self.position
+        );
+        let left = survivors(batch, &found, &reader);
+        self.position = found.position;
+        for part in &left {
+            if part.damaged {
+                self.keep_torn(part);
+            } else {
+                self.keep(&[(part.sequence, part.record.clone())]);
+            }
+        }
+        self.must_be_as_expected(&found);
+        let torn_entry = left.iter().any(|part| part.damaged);
+        let is_whole = |(sequence, record): &&(Sequence, Record)| {
+            left.iter().any(|part| part.sequence == *sequence && part.record == *record && !part.damaged)
+        };
+        let lost = batch.len() - batch.iter().filter(is_whole).count();
+        // A torn acceptance binds as a whole one does: it is answered as damaged, never as nothing accepted.
+        let kept = left.into_iter().map(|part| (part.sequence, part.record)).collect();
+        Crashed { kept, lost, torn_entry }
+    }
+
+    /// Entries of which only slots and ballots are known.
+    fn keep_torn(&mut self, part: &Survivor) {
+        let (place, first, ballots): (Place, Slot, Vec<Ballot>) = match &part.record {
+            Record::Accepted { group, log, ballot, first, entries } => {
+                ((*group, *log), *first, vec![*ballot; entries.len()])
+            }
+            Record::Learnt { group, log, first, entries } => {
+                ((*group, *log), *first, entries.iter().map(|(ballot, _)| *ballot).collect())
+            }
+            _ => unreachable!("other records have no entries"),
+        };
+        for (slot, ballot) in (first.0..).map(Slot).zip(ballots) {
+            self.damaged.insert((part.sequence, slot));
+            self.entries.entry(place).or_default().remove(&slot);
+            self.spoilt.entry(place).or_default().insert(slot, ballot);
+        }
+        self.durable.push((part.sequence, part.record.clone()));
+    }
+
+    /// Panics if the real log does not say what was written to it.
+    fn must_be_as_expected(&self, found: &Recovered) {
+        let expected = self.folded();
+        assert_eq!(found.position, self.position, "the last record of the log");
+        assert_eq!(found.peers, expected.peers, "positions of peers in the log");
+        let (found, expected) = (known_groups(found), known_groups(&expected));
+        assert_eq!(found, expected, "the real log, and what was written to it");
+    }
+}
+
+/// Without groups and logs that say nothing: whether they are named at all is nobody's concern.
+fn known_groups(recovered: &Recovered) -> BTreeMap<GroupId, RecoveredGroup> {
+    let mut groups = recovered.groups.clone();
+    groups.values_mut().for_each(|group| group.logs.retain(|_, log| *log != RecoveredLog::default()));
+    groups.retain(|_, group| *group != RecoveredGroup::default());
+    groups
+}
