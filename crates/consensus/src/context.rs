@@ -272,7 +272,7 @@ impl Context {
                 if to_self {
                     self.to_self.push_back(ToSelf { group, epoch, body: body.clone() });
                 }
-                let message = Arc::new(Message::Group { group, epoch, body });
+                let message = Arc::new(Message::Group { group, epoch, start: self.start, body });
                 self.effects.push_back(Effect::Send { to, message });
             }
         }

@@ -178,7 +178,6 @@ impl Group {
             part: 0,
             last: true,
             accepted,
-            start: context.start,
             position: context.required(),
         };
         context.send_when_durable(&self.scope, from, body);
@@ -274,7 +273,6 @@ impl Group {
             first: slot,
             last: slot,
             closed: slot.previous(),
-            start: context.start,
             position: context.required(),
         };
         context.send_when_durable(&self.scope, answer_to, body);

@@ -225,8 +225,11 @@ impl Core {
                     context.stopped = true;
                 }
             }
-            Message::Group { .. } if context.peers.is_refused(from) => {}
-            Message::Group { group, epoch, body } => {
+            Message::Group { start, .. } if !context.peers.is_welcome(from, start) => {}
+            Message::Group { group, epoch, start, body } => {
+                if let Some(position) = body.position() {
+                    context.peers.saw_position(from, start, position);
+                }
                 if let Some(group) = self.groups.get_mut(&group) {
                     group.receive(context, from, epoch, body);
                 }

@@ -169,11 +169,6 @@ impl Group {
         if is_fenced(&body) && epoch != self.scope.epoch() && !is_planted(SeededBug::BallotsWithoutEpoch) {
             return;
         }
-        if let GroupMessage::Promise { start, .. } | GroupMessage::Accepted { start, .. } = &body {
-            if !context.peers.is_welcome(from, *start) {
-                return;
-            }
-        }
         // Of an older epoch it may be a word from before it left.
         if epoch >= self.scope.epoch() && self.scope.configuration.index(from).is_some() {
             self.heard_from.insert(from);

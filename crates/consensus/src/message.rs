@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 /// The only version of the encoding that is spoken. The hello between peers agrees on a range of them. Since 2 an entry may be a
 /// part of an operation, and a refusal names the start under which more was seen. Since 3 a configuration says what the group's logs
-/// are, and lists of logs come in pages. Since 4 the pages of a comparison are numbered.
-pub const MESSAGE_VERSION: u8 = 4;
+/// are, and lists of logs come in pages. Since 4 the pages of a comparison are numbered. Since 5 whatever
+/// concerns a group names the sender's start.
+pub const MESSAGE_VERSION: u8 = 5;
 
 /// A message between two nodes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -30,6 +31,8 @@ pub enum Message {
         group: GroupId,
         /// The sender's epoch of it.
         epoch: Epoch,
+        /// The sender's start: what a start says counts once its first heartbeat has shown where its log stands (rule 7).
+        start: Start,
         /// What it says.
         body: GroupMessage,
     },
@@ -158,9 +161,7 @@ pub enum GroupMessage {
         /// What this part carries.
         #[serde(deserialize_with = "at_most::<BATCH_ENTRIES_MAX, _, _, _>")]
         accepted: Vec<Accepted>,
-        /// The sender's start.
-        start: Start,
-        /// Durable length of its log.
+        /// Durable length of the sender's log.
         position: Sequence,
     },
     /// Neither promised nor accepted, because of a higher promise or because the slots are closed.
@@ -202,9 +203,7 @@ pub enum GroupMessage {
         last: Slot,
         /// The acceptor's closed-up-to.
         closed: Slot,
-        /// The sender's start.
-        start: Start,
-        /// Durable length of its log.
+        /// Durable length of the sender's log.
         position: Sequence,
     },
     /// These slots are chosen.
@@ -403,6 +402,16 @@ pub enum InvalidMessage {
     /// Decoded, but a number or a list is out of its bounds.
     #[error("the message is out of bounds: {0}")]
     OutOfBounds(&'static str),
+}
+
+impl GroupMessage {
+    /// How much of the sender's log is durable, if it says so.
+    pub(crate) fn position(&self) -> Option<Sequence> {
+        match self {
+            GroupMessage::Promise { position, .. } | GroupMessage::Accepted { position, .. } => Some(*position),
+            _ => None,
+        }
+    }
 }
 
 impl Message {

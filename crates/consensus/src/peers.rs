@@ -157,15 +157,12 @@ impl Peers {
         heard
     }
 
-    /// Whether the last that was heard of the node was refused: then nothing that it says counts.
-    pub(crate) fn is_refused(&self, node: NodeId) -> bool {
-        self.peers.get(&node).is_some_and(|peer| peer.refused)
-    }
-
-    /// Whether this start of the node has shown where its log stands, and was not refused: only then do its votes count.
+    /// Whether this start of the node has shown where its log stands, and was not refused: only then does anything count that it
+    /// says, or a read could take the answer of a node that went back before its first heartbeat comes.
     pub(crate) fn is_welcome(&self, node: NodeId, start: Start) -> bool {
-        node == self.node
-            || self.peers.get(&node).is_some_and(|peer| peer.seen.0 == start && peer.incarnation.is_some())
+        let has_shown = |peer: &Peer| peer.seen.0 == start && peer.incarnation.is_some();
+        let is_it = |peer: &Peer| !peer.refused && (has_shown(peer) || is_planted(SeededBug::WordBeforeHeartbeat));
+        node == self.node || self.peers.get(&node).is_some_and(is_it)
     }
 
     /// The present start of a node in contact, which it said in its heartbeats.

@@ -61,6 +61,7 @@ seeded_bugs! {
     NoSyncPass: "Rule 6: the new epoch comes without a sync pass.",
     SyncPassFromOne: "Rule 6: a sync pass believes the first of the old voters that answers.",
     LostDiskRejoins: "Rule 7: a node that lost its disk comes back as itself, and is not refused.",
+    WordBeforeHeartbeat: "Rule 7: what a start says counts before its first heartbeat has shown where its log stands.",
     NoOpOverDamage: "Rule 9: a damaged acceptance counts as nothing accepted.",
     VotesFromJointEpoch: "Rule 9: a node that lost its promises votes from the joint epoch on.",
     RenewalOfBefore: "Rule 9: a renewal lets a node vote again whatever start of it the change names.",

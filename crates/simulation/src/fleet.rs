@@ -40,6 +40,8 @@ impl fmt::Display for Failure {
 pub struct Summary {
     /// Worlds that ran.
     pub seeds: u64,
+    /// How many of each kind, in the order of [`World::ALL`].
+    pub worlds: [u64; World::ALL.len()],
     /// Sums over all of them.
     pub total: Report,
     /// Those that failed; at most the first few.
@@ -50,8 +52,9 @@ pub struct Summary {
 const FAILURES_MAX: usize = 20;
 
 impl Summary {
-    fn add(&mut self, result: Result<Report, Failure>) {
+    fn add(&mut self, world: World, result: Result<Report, Failure>) {
         self.seeds += 1;
+        self.worlds[world as usize] += 1;
         match result {
             Ok(report) => {
                 let total = &mut self.total;
@@ -174,13 +177,14 @@ pub fn run_seeds(fleet: &Fleet, found: impl Fn(&Failure) + Sync, progress: impl 
                 if seed >= fleet.seeds.end || late || enough.load(Ordering::Relaxed) {
                     break;
                 }
-                let result = run_seed(seed, fleet.world, false);
+                let world = fleet.world.unwrap_or_else(|| World::of_seed(seed));
+                let result = run_seed(seed, Some(world), false);
                 if let Err(failure) = &result {
                     found(failure);
                 }
                 let mut guard = summary.lock().expect("no panic while holding the summary");
                 let (summary, told_at) = &mut *guard;
-                summary.add(result);
+                summary.add(world, result);
                 if summary.failures.len() >= FAILURES_MAX {
                     enough.store(true, Ordering::Relaxed);
                 }

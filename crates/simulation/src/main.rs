@@ -60,6 +60,10 @@ fn main() -> ExitCode {
         },
     );
     println!("{summary}");
+    println!("worlds of each kind:");
+    for (world, count) in World::ALL.iter().zip(summary.worlds) {
+        println!("  {world:<52}{count:>14}");
+    }
     println!("faults injected:\n{}", summary.total.faults);
     if summary.failures.is_empty() {
         ExitCode::SUCCESS

@@ -7,6 +7,7 @@ use consensus::{Entry, LogId, NodeId, OperationId, ProposalOutcome, Token};
 
 use crate::cluster::{Cluster, Event, GROUP};
 use crate::schedule::Moment;
+use crate::users::PATIENCE_MAX;
 use crate::worlds::World;
 
 /// What was seen to work since the faults stopped.
@@ -43,7 +44,10 @@ impl Cluster {
         if self.now > recovery.bound {
             if self.plan.world == World::NoGoodCopy {
                 // Nothing is asked for any more, and what was asked for must have been answered, one way or the other.
-                self.schedule.at(self.now + 30 * self.plan.failure_timeout + 1_000_000, Event::Stopped);
+                // The deadlines are kept by the nodes' own clocks, of which the slowest counts.
+                let patience = (PATIENCE_MAX * self.plan.failure_timeout) as f64 / (1.0 - self.plan.clock_drift);
+                let wait = patience as u64 + 10 * self.plan.failure_timeout + 1_000_000;
+                self.schedule.at(self.now + wait, Event::Stopped);
                 return;
             }
             let detail = self.what_is_missing(&members);

@@ -9,6 +9,9 @@ use crate::face::write_set;
 use crate::observation::Observation;
 use crate::values::log_of;
 
+/// Nobody waits for an answer longer than so many failure time-outs, by the clock of the node that was asked.
+pub(crate) const PATIENCE_MAX: u64 = 20;
+
 impl Cluster {
     /// Whether anybody asks this node for anything.
     pub(crate) fn has_users(&self, id: NodeId) -> bool {
@@ -60,7 +63,7 @@ impl Cluster {
         if !self.nodes[&id].is_running() || self.workload.proposals.contains_key(&(id, entry.id())) {
             return;
         }
-        let patience = self.random.between(1, 20) * self.plan.failure_timeout;
+        let patience = self.random.between(1, PATIENCE_MAX) * self.plan.failure_timeout;
         let deadline = self.nodes[&id].clock.at(self.now) + Duration::from_micros(patience);
         self.watch.see(self.now, &Observation::Proposing { node: id, entry: &entry });
         self.workload.proposals.insert((id, entry.id()), entry.clone());
@@ -127,7 +130,7 @@ impl Cluster {
     /// Asks a node's core for a barrier.
     pub(crate) fn read(&mut self, id: NodeId, log: LogId) -> consensus::Token {
         let token = self.workload.next_token();
-        let patience = self.random.between(1, 10) * self.plan.failure_timeout;
+        let patience = self.random.between(1, PATIENCE_MAX / 2) * self.plan.failure_timeout;
         let deadline = self.nodes[&id].clock.at(self.now) + Duration::from_micros(patience);
         self.watch.see(self.now, &Observation::Reading { node: id, log, token });
         self.workload.reads.insert((id, token));

@@ -21,6 +21,7 @@ fn world(bug: SeededBug) -> World {
         | SeededBug::OwnerResumesAfterEpoch
         | SeededBug::BallotsWithoutEpoch => World::Members,
         SeededBug::NoOpOverDamage | SeededBug::VotesFromJointEpoch | SeededBug::RenewalOfBefore => World::Damage,
+        SeededBug::WordBeforeHeartbeat => World::Stale,
         SeededBug::FsyncRetried | SeededBug::LostDiskRejoins => World::Disks,
         bug if SeededBug::OF_VALUES.contains(&bug) => World::Values,
         _ => World::Any,

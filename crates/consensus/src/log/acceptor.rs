@@ -237,7 +237,6 @@ impl Log {
                 part: u32::try_from(number).expect("parts are bounded by the accept window"),
                 last: number + 1 == count,
                 accepted,
-                start: context.start,
                 position: context.required(),
             };
             context.send_when_durable(scope, to, body);
@@ -315,7 +314,6 @@ impl Log {
             first,
             last,
             closed: self.learner.closed,
-            start: context.start,
             position: context.required(),
         };
         context.send_when_durable(scope, answer_to, body);

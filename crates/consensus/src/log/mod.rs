@@ -108,8 +108,7 @@ impl Log {
         self.touch(context, scope);
         match body {
             GroupMessage::Prepare { ballot, closed, .. } => self.on_prepare(context, scope, from, ballot, closed),
-            GroupMessage::Promise { ballot, closed, above, part, last, accepted, start, position, .. } => {
-                context.peers.saw_position(from, start, position);
+            GroupMessage::Promise { ballot, closed, above, part, last, accepted, .. } => {
                 self.on_promise(context, scope, from, ballot, closed, (above, part, last), accepted);
             }
             GroupMessage::Refused { ballot, promised, closed, .. } => {
@@ -122,8 +121,7 @@ impl Log {
                 self.on_accept(context, scope, ballot, first, &entries, answer_to);
                 after.into_iter().for_each(|range| self.on_chosen(context, scope, from, range));
             }
-            GroupMessage::Accepted { ballot, first, last, closed, start, position, .. } => {
-                context.peers.saw_position(from, start, position);
+            GroupMessage::Accepted { ballot, first, last, closed, .. } => {
                 self.saw_closed(from, closed);
                 self.says_to_have(scope, from, last);
                 self.on_accepted(context, scope, from, ballot, first, last);

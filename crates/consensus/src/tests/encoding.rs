@@ -23,7 +23,7 @@ fn accept(slot: u64, bodies: &[Vec<u8>]) -> Message {
         chosen: None,
         answer_to: node(1),
     };
-    Message::Group { group: GROUP, epoch: Epoch(1), body }
+    Message::Group { group: GROUP, epoch: Epoch(1), start: Start(1), body }
 }
 
 proptest! {
@@ -68,10 +68,9 @@ fn the_largest_batch_fits_a_message() {
         part: u32::MAX,
         last: true,
         accepted: (0..bounds::BATCH_ENTRIES_MAX).map(accepted).collect(),
-        start: Start(u64::MAX),
         position: Sequence(u64::MAX),
     };
-    let message = Message::Group { group: GROUP, epoch: Epoch(1 << 62), body };
+    let message = Message::Group { group: GROUP, epoch: Epoch(1 << 62), start: Start(u64::MAX), body };
     let bytes = message.encode();
     assert!(bytes.len() <= bounds::MESSAGE_BYTES_MAX, "{}", bytes.len());
     assert_eq!(Message::decode(&bytes), Ok(message));

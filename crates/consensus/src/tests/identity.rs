@@ -43,6 +43,30 @@ fn the_votes_of_a_node_that_went_back_count_for_nothing() {
     assert!(cluster.state(2).stopped.is_some());
 }
 
+/// What a node answers may overtake the heartbeat that would have shown that it went back.
+#[test]
+fn a_read_takes_no_answer_of_a_node_that_has_not_shown_where_its_log_stands() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "first");
+    cluster.run(Duration::from_secs(1));
+    let copy = cluster.state(2).disk.clone();
+    cluster.loses = |to, message| to == node(3) && matches!(message, Message::Group { .. });
+    let id = cluster.propose(1, "not known to the third");
+    cluster.run(Duration::from_secs(1));
+    let Some(ProposalOutcome::Chosen(slot)) = cluster.state(1).outcomes.get(&id).cloned() else {
+        panic!("it is chosen")
+    };
+    cluster.kill(1);
+    cluster.kill(2);
+    cluster.nodes.get_mut(&node(2)).expect("it exists").disk = copy;
+    cluster.loses = |_, message| matches!(message, Message::Heartbeat(_));
+    cluster.restart(2);
+    let token = cluster.read(3);
+    cluster.run(Duration::from_secs(3));
+    let barrier = cluster.state(3).barriers.get(&token);
+    assert!(!matches!(barrier, Some(Ok(barrier)) if *barrier < slot), "{barrier:?}, but {slot} was acknowledged");
+}
+
 #[test]
 fn a_node_that_went_back_stops_even_if_its_log_has_grown_since() {
     let mut cluster = Cluster::of(3);

@@ -160,7 +160,7 @@ fn a_batch_that_others_finished_in_part_is_sent_again_from_there() {
     for (from, to) in [(2, 1), (3, 2), (2, 3)] {
         let range = ChosenRange { first: Slot(2), last: Slot(3), ballot };
         let body = GroupMessage::Chosen { log: LogId::MAIN, range };
-        let message = Message::Group { group: GROUP, epoch: Epoch(1), body };
+        let message = Message::Group { group: GROUP, epoch: Epoch(1), start: crate::Start(1), body };
         cluster.input(node(to), Input::Message { from: node(from), message });
     }
     cluster.settle();

@@ -100,7 +100,10 @@ fn a_notice_counts_only_for_the_ballot_it_names() {
     let body = GroupMessage::Chosen { log: LogId::MAIN, range };
     cluster.input(
         node(2),
-        Input::Message { from: node(3), message: Message::Group { group: GROUP, epoch: Epoch(1), body } },
+        Input::Message {
+            from: node(3),
+            message: Message::Group { group: GROUP, epoch: Epoch(1), start: Start(1), body },
+        },
     );
     cluster.take_transcript();
     cluster.settle();
@@ -123,7 +126,10 @@ fn two_values_under_one_ballot_stop_the_acceptor() {
     };
     cluster.input(
         node(2),
-        Input::Message { from: node(1), message: Message::Group { group: GROUP, epoch: Epoch(1), body } },
+        Input::Message {
+            from: node(1),
+            message: Message::Group { group: GROUP, epoch: Epoch(1), start: Start(1), body },
+        },
     );
     cluster.settle();
     assert!(matches!(cluster.state(2).stopped, Some(StopReason::TwoValues { slot: Slot(1), .. })));
@@ -201,10 +207,12 @@ fn parts_of_different_promises_stay_apart() {
             part,
             last,
             accepted,
-            start: Start(1),
             position,
         };
-        Input::Message { from: node(2), message: Message::Group { group: GROUP, epoch: Epoch(1), body } }
+        Input::Message {
+            from: node(2),
+            message: Message::Group { group: GROUP, epoch: Epoch(1), start: Start(1), body },
+        }
     };
     cluster.input(node(1), promise(0, 0, 0, false, 1..=10));
     cluster.input(node(1), promise(5, 0, 1, true, 16..=20));

@@ -176,7 +176,7 @@ fn a_promise_survives_unloading() {
         ballot: crate::Ballot { round: 0, ..before },
         closed: Slot::ZERO,
     };
-    let message = crate::Message::Group { group: GROUP, epoch: crate::Epoch(1), body };
+    let message = crate::Message::Group { group: GROUP, epoch: crate::Epoch(1), start: crate::Start(1), body };
     cluster.input(node(2), Input::Message { from: node(3), message });
     cluster.settle();
     assert!(cluster.take_transcript().contains("promised 1.1.1.1, closed 1"));
@@ -398,7 +398,10 @@ fn who_counted_a_quorum_tells_those_that_lack_the_value_although_it_owns_the_log
     let body = GroupMessage::Prepare { log: LogId(7), ballot, closed: Slot(2) };
     cluster.input(
         node(1),
-        Input::Message { from: node(2), message: Message::Group { group: GROUP, epoch: crate::Epoch(1), body } },
+        Input::Message {
+            from: node(2),
+            message: Message::Group { group: GROUP, epoch: crate::Epoch(1), start: crate::Start(1), body },
+        },
     );
     cluster.settle();
     for log in 20..24 {
@@ -433,7 +436,7 @@ fn a_page_of_an_earlier_comparison_says_nothing_of_what_came_since() {
     assert_eq!(kept(&cluster, 3, 7), (0, vec![]));
     for from in 1..=2 {
         let body = GroupMessage::Compare { number: 1, after: None, logs: Vec::new(), last: true };
-        let message = Message::Group { group: GROUP, epoch: crate::Epoch(1), body };
+        let message = Message::Group { group: GROUP, epoch: crate::Epoch(1), start: crate::Start(1), body };
         cluster.input(node(3), Input::Message { from: node(from), message });
     }
     cluster.settle();

@@ -48,7 +48,12 @@ fn message(choices: &mut Unstructured<'_>) -> Result<Message> {
             }
             false => Impostor::RunsTwice { incarnation: choices.arbitrary()? },
         }),
-        _ => Message::Group { group: group(choices)?, epoch: epoch(choices)?, body: group_message(choices)? },
+        _ => Message::Group {
+            group: group(choices)?,
+            epoch: epoch(choices)?,
+            start: start(choices)?,
+            body: group_message(choices)?,
+        },
     })
 }
 
@@ -91,7 +96,6 @@ fn proposing(choices: &mut Unstructured<'_>, log: consensus::LogId) -> Result<Gr
             part: choices.arbitrary()?,
             last: choices.arbitrary()?,
             accepted: several(choices, 3, accepted)?,
-            start: start(choices)?,
             position: sequence(choices)?,
         },
         2 => {
@@ -115,7 +119,6 @@ fn proposing(choices: &mut Unstructured<'_>, log: consensus::LogId) -> Result<Gr
             first: slot(choices)?,
             last: slot(choices)?,
             closed: slot(choices)?,
-            start: start(choices)?,
             position: sequence(choices)?,
         },
         5 => GroupMessage::Chosen { log, range: range(choices)? },

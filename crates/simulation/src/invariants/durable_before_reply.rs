@@ -95,7 +95,7 @@ impl Invariant for DurableBeforeReply {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
             Observation::Durable { node, record, .. } => self.disks.entry(*node).or_default().take(record),
-            Observation::Sent { from, message: Message::Group { group, epoch, body }, .. } => {
+            Observation::Sent { from, message: Message::Group { group, epoch, body, .. }, .. } => {
                 self.disks.entry(*from).or_default().check(*from, *group, *epoch, body)?;
             }
             _ => {}

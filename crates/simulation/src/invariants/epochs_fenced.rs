@@ -69,7 +69,7 @@ impl Invariant for EpochsFenced {
                     self.fences.insert((*node, *group), epoch);
                 }
             }
-            Observation::Sent { from, message: Message::Group { group, epoch, body }, .. } => {
+            Observation::Sent { from, message: Message::Group { group, epoch, body, .. }, .. } => {
                 self.check_sent(*from, *group, *epoch, body)?;
             }
             _ => {}

@@ -53,7 +53,7 @@ impl Invariant for SyncAnswers {
     fn observe(&mut self, observation: &Observation<'_>) -> Result<(), String> {
         match observation {
             Observation::Durable { node, record, .. } => self.became_durable(*node, record),
-            Observation::Sent { from, message: Message::Group { group, epoch, body }, .. } => {
+            Observation::Sent { from, message: Message::Group { group, epoch, body, .. }, .. } => {
                 let GroupMessage::SyncAnswer { after, logs, last, votes: true } = body else { return Ok(()) };
                 let Some(fenced) = self.fenced.get(&(*from, *group, *epoch)) else { return Ok(()) };
                 let end = logs.last().map(|(log, ..)| *log).filter(|_| !last);

@@ -42,6 +42,8 @@ struct Inner {
     writes: u64,
     syncs: u64,
     fault: Option<(u64, Fault)>,
+    reads: u64,
+    failing_read: Option<u64>,
     ids: u64,
     fixed_id: Option<u64>,
 }
@@ -76,9 +78,16 @@ impl MemoryDisk {
         self.inner.lock().unwrap().fault = Some((operation, fault));
     }
 
+    /// The read that many reads from now fails, once.
+    pub fn fail_read(&self, reads_from_now: u64) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.failing_read = Some(inner.reads + reads_from_now);
+    }
+
     /// Nothing fails any more.
     pub fn mend(&self) {
-        self.inner.lock().unwrap().fault = None;
+        let mut inner = self.inner.lock().unwrap();
+        (inner.fault, inner.failing_read) = (None, None);
     }
 
     /// Gives every new file this id, for comparing whole files byte for byte; `None`: each another one again.
@@ -128,6 +137,7 @@ impl MemoryDisk {
             *file = Content::default();
         }
         inner.fault = None;
+        inner.failing_read = None;
         MemoryDisk { inner: Arc::new(Mutex::new(inner)), observer: Arc::default() }
     }
 
@@ -305,7 +315,11 @@ impl DiskFile for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        let inner = self.disk.inner.lock().unwrap();
+        let mut inner = self.disk.inner.lock().unwrap();
+        inner.reads += 1;
+        if inner.failing_read == Some(inner.reads) {
+            return Err(broken());
+        }
         let from = offset as usize;
         let bytes = inner.files[self.file].live.get(from..from + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buffer.copy_from_slice(bytes);

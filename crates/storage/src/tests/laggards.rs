@@ -4,7 +4,7 @@
 use super::script::{ballot, configuration, entry_of, reader, small_segments, Batch, Dice};
 use crate::disk::Disk;
 use crate::laggards_file::number_in;
-use crate::segmented_log::SegmentedLog;
+use crate::segmented_log::{SegmentedLog, WriteError};
 use crate::simulation::{Fault, MemoryDisk};
 use crate::{recovery, Log, ReadError, ScrubOptions};
 use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, RecoveredLog, Sequence, Slot, Start};
@@ -48,18 +48,27 @@ impl Written {
     }
 
     fn write(&mut self, record: Record) {
+        self.try_to_write(record).unwrap();
+    }
+
+    fn try_to_write(&mut self, record: Record) -> Result<(), WriteError> {
         self.sequence += 1;
-        self.log.append(&[(Sequence(self.sequence), record)]).unwrap();
+        self.log.append(&[(Sequence(self.sequence), record)]).map(drop)
+    }
+
+    fn let_the_log_go_round(&mut self) {
+        self.try_to_let_the_log_go_round().unwrap();
     }
 
     /// Another group writes so much that the log goes round, and keeps nothing.
-    fn let_the_log_go_round(&mut self) {
+    fn try_to_let_the_log_go_round(&mut self) -> Result<(), WriteError> {
         for _ in 0..150 {
             self.busy_slot += 1;
-            self.write(accepted(BUSY, self.busy_slot, 1, entry_of("busy", 12_000)));
-            self.write(chosen(BUSY, self.busy_slot));
-            self.write(trimmed(BUSY, self.busy_slot));
+            self.try_to_write(accepted(BUSY, self.busy_slot, 1, entry_of("busy", 12_000)))?;
+            self.try_to_write(chosen(BUSY, self.busy_slot))?;
+            self.try_to_write(trimmed(BUSY, self.busy_slot))?;
         }
+        Ok(())
     }
 
     fn laggards_files(&self) -> Vec<String> {
@@ -74,6 +83,14 @@ impl Written {
 
 /// Forty closed entries of an idle group and one that is open, of which the closed ones stand in laggards' files.
 fn moved() -> Written {
+    let mut written = not_moved();
+    written.let_the_log_go_round();
+    assert!(!written.laggards_files().is_empty());
+    written
+}
+
+/// The same before they have moved.
+fn not_moved() -> Written {
     let (mut written, _) = Written::on(&MemoryDisk::new());
     written.write(Record::Configured { configuration: configuration(IDLE, 1) });
     for slot in 1..=40 {
@@ -82,8 +99,6 @@ fn moved() -> Written {
     written.write(chosen(IDLE, 40));
     written.write(accepted(IDLE, 41, 2, idle_entry(41)));
     assert!(written.laggards_files().is_empty(), "nothing moves while there is room");
-    written.let_the_log_go_round();
-    assert!(!written.laggards_files().is_empty());
     written
 }
 
@@ -140,6 +155,29 @@ fn closed_entries_leave_the_shared_log_and_are_read_as_before() {
     let (written, recovered) = Written::on(&written.disk);
     assert!(!recovered.groups.contains_key(&IDLE));
     assert!(matches!(written.read(IDLE, 40), Err(ReadError::Missing { .. })));
+}
+
+#[test]
+fn a_read_that_fails_while_entries_move_stops_the_log_and_costs_no_entry() {
+    let disk = not_moved().disk;
+    let mut failed = 0;
+    loop {
+        let (mut written, _) = Written::on(&disk.copy());
+        written.disk.fail_read(failed + 1);
+        let Err(error) = written.try_to_let_the_log_go_round() else { break };
+        failed += 1;
+        let why = error.to_string();
+        assert!(why.contains("read an entry") && why.contains("injected fault"), "read {failed}: {why}");
+        // Whether the disk had the entry is for the next start to find out, and it had.
+        for image in [written.disk.after_crash(&mut || false), written.disk.after_crash(&mut || true)] {
+            let (written, recovered) = Written::on(&image);
+            assert!(idle_log(&recovered).lost.is_empty(), "read {failed}");
+            for slot in 1..=41 {
+                assert_eq!(written.read(IDLE, slot).unwrap(), idle_entry(slot), "read {failed}");
+            }
+        }
+    }
+    assert!(failed >= 41, "every entry was read once to be moved or written again, not {failed} of them");
 }
 
 #[test]
