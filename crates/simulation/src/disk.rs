@@ -9,7 +9,7 @@ use consensus::{Ballot, Configuration, Discipline, Entry, GroupId, LogId, Record
 
 use crate::face::Face;
 use crate::random::Random;
-use crate::real_log::{End, RealLog};
+use crate::real_log::{Cut, End, RealLog};
 
 pub(crate) type Place = (GroupId, LogId);
 
@@ -60,6 +60,8 @@ pub struct Crashed {
     pub lost: usize,
     /// Whether content of an entry was torn, of which slot and ballot are known.
     pub torn_entry: bool,
+    /// Starts since that did not get far.
+    pub starts_cut_short: u64,
 }
 
 impl Disk {
@@ -105,20 +107,20 @@ impl Disk {
         self.position
     }
 
-    /// Loses what waits, and all but a prefix of what is being written; with a real log, but what its files still tell.
-    pub(crate) fn crash(&mut self, end: End, torn: bool, random: &mut Random) -> Crashed {
+    /// Loses what waits, and all but a prefix of what is being written; with a real log, all but what its files still tell.
+    pub(crate) fn crash(&mut self, end: End, cut: Cut, random: &mut Random) -> Crashed {
         let waiting = std::mem::take(&mut self.waiting).len();
         let mut batch = std::mem::take(&mut self.writing);
         if self.real.is_some() {
-            let crashed = self.end_files(end, &batch, torn, random);
+            let crashed = self.end_files(end, &batch, cut, random);
             return Crashed { lost: crashed.lost + waiting, ..crashed };
         }
         let all = batch.len() as u64;
-        let kept = if torn { random.between(0, all) } else { all * random.between(0, 1) };
+        let kept = if cut != Cut::BetweenBatches { random.between(0, all) } else { all * random.between(0, 1) };
         batch.truncate(kept as usize);
         self.keep(&batch);
         self.position = self.position();
-        Crashed { kept: batch, lost: waiting + (all - kept) as usize, torn_entry: false }
+        Crashed { kept: batch, lost: waiting + (all - kept) as usize, torn_entry: false, starts_cut_short: 0 }
     }
 
     /// The last durable record.

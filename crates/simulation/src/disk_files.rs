@@ -8,8 +8,11 @@ use consensus::{
 
 use crate::disk::{Crashed, Disk, Place};
 use crate::random::Random;
-use crate::real_log::{End, RealLog};
+use crate::real_log::{Cut, End, RealLog};
 use crate::survivors::{survivors, Survivor};
+
+/// After a crash, how likely it is that the next start does not get far.
+const START_CUT_SHORT: f64 = 0.2;
 
 impl Disk {
     /// A disk of real files with segments of this size.
@@ -19,13 +22,12 @@ impl Disk {
         disk
     }
 
-    /// Opens the log for a life: what it says, and how often that was cut short before.
-    pub(crate) fn open(&mut self, start: Start, interrupted: f64, random: &mut Random) -> (Recovered, u64) {
-        let expected = self.folded();
-        let Some(real) = &mut self.real else { return (expected, 0) };
-        let (found, cut_short) = real.open(start, interrupted, random);
+    /// Opens the log for a life: what it says.
+    pub(crate) fn open(&mut self, start: Start) -> Recovered {
+        let Some(real) = &mut self.real else { return self.folded() };
+        let found = real.open(start);
         self.must_be_as_expected(&found);
-        (found, cut_short)
+        found
     }
 
     /// Consecutive entries from `from`, as many as there are and fit, or the ballot of the first if its content is damaged.
@@ -48,10 +50,9 @@ impl Disk {
     /// What is there before the first life.
     pub(crate) fn preset_file(&mut self, batch: &[(Sequence, Record)]) {
         let Some(real) = &mut self.real else { return };
-        let none = &mut Random::new(0);
-        real.open(Start(0), 0.0, none);
+        real.open(Start(0));
         real.append(batch);
-        real.end(End::Killed, &[], false, none);
+        real.end(End::Killed, &[], Cut::BetweenBatches, &mut Random::new(0));
     }
 
     /// Ends the life of the real log; what it has left of the batch under way is durable, and nothing else is.
@@ -59,11 +60,17 @@ impl Disk {
         &mut self,
         end: End,
         batch: &[(Sequence, Record)],
-        torn: bool,
+        cut: Cut,
         random: &mut Random,
     ) -> Crashed {
         let real = self.real.as_mut().expect("the caller looked");
-        real.end(end, batch, torn, random);
+        real.end(end, batch, cut, random);
+        let mut starts_cut_short = 0;
+        // Before anything counts: what only the system's cache holds may go as long as no start has come to its end.
+        while random.chance(START_CUT_SHORT) {
+            real.begin_to_open(cut, random);
+            starts_cut_short += 1;
+        }
         let (found, reader) = real.look();
         let last = batch.last().map_or(self.position, |(sequence, _)| *sequence);
         assert!(
@@ -89,7 +96,7 @@ impl Disk {
         let lost = batch.len() - batch.iter().filter(is_whole).count();
         // A torn acceptance binds as a whole one does: it is answered as damaged, never as nothing accepted.
         let kept = left.into_iter().map(|part| (part.sequence, part.record)).collect();
-        Crashed { kept, lost, torn_entry }
+        Crashed { kept, lost, torn_entry, starts_cut_short }
     }
 
     /// Entries of which only slots and ballots are known.

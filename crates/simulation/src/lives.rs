@@ -8,7 +8,7 @@ use crate::cluster::{Cluster, Event, GROUP};
 use crate::disk::Crashed;
 use crate::node::Clock;
 use crate::observation::Observation;
-use crate::real_log::End;
+use crate::real_log::{Cut, End};
 use crate::tally::Fault;
 
 impl Cluster {
@@ -44,11 +44,7 @@ impl Cluster {
             self.spoil_disk(id);
         }
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        let interrupted = if self.plan.crash_every > 0 { 0.2 } else { 0.0 };
-        let (recovered, cut_short) = node.disk.open(node.start, interrupted, &mut self.random);
-        for _ in 0..cut_short {
-            self.report.faults.count(Fault::CrashInStart);
-        }
+        let recovered = node.disk.open(node.start);
         let recovered = node.disk.recover(recovered);
         node.faces = node.disk.restored_faces(&recovered);
         let start = node.start;
@@ -94,19 +90,28 @@ impl Cluster {
     /// Ends a node's life: memory gone, the disk's batch under way decided by chance.
     pub(crate) fn end_life(&mut self, id: NodeId, end: End) {
         let now = self.now;
-        let torn = self.plan.torn_batches;
+        let has_files = self.nodes[&id].disk.real.is_some();
+        // An entry that is torn on a majority stops its group: nobody knows whether it was acknowledged.
+        let cut = if !self.plan.torn_batches {
+            Cut::BetweenBatches
+        } else if has_files && !self.may_spoil(id) {
+            Cut::BetweenWrites
+        } else {
+            Cut::Anywhere
+        };
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         if !node.is_running() {
             return;
         }
         self.report.crashes += 1;
-        let Crashed { kept, lost, torn_entry } = node.disk.crash(end, torn, &mut self.random);
+        let Crashed { kept, lost, torn_entry, starts_cut_short } = node.disk.crash(end, cut, &mut self.random);
         if end == End::PowerLost {
             self.report.faults.count(Fault::PowerLoss);
         }
         if torn_entry {
             self.report.faults.count(Fault::TornEntry);
         }
+        (0..starts_cut_short).for_each(|_| self.report.faults.count(Fault::CrashInStart));
         if lost > 0 {
             self.report.faults.count(Fault::UnsyncedLost);
             if !kept.is_empty() {

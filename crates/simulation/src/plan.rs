@@ -171,6 +171,10 @@ impl Plan {
             World::Files => {
                 plan.make_files(r);
                 plan.add_witnesses();
+                // Who is set aside, or leaves, while another's entry is torn may leave no quorum.
+                if plan.witnesses > 0 || plan.change_every > 0 {
+                    plan.spoilt_max = 0;
+                }
             }
             World::NoGoodCopy => {
                 plan.make_damage(r);

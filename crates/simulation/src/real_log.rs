@@ -28,6 +28,17 @@ pub(crate) enum End {
     WriteFailed,
 }
 
+/// Where a crash may cut what is being written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cut {
+    /// Anywhere: any of the sectors of a write may be there, and of an entry slot and ballot alone.
+    Anywhere,
+    /// A write is there or not.
+    BetweenWrites,
+    /// A batch is there or not.
+    BetweenBatches,
+}
+
 /// What a log did beside writing records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Figures {
@@ -55,25 +66,13 @@ impl RealLog {
         RealLog { node, options, disk: MemoryDisk::new(), log: None, figures: Figures::default() }
     }
 
-    /// Opens it for a life; says what is there, and how often that was cut short before. While `interrupted` comes true the
-    /// process or the machine ends in the middle.
-    pub(crate) fn open(&mut self, start: Start, interrupted: f64, random: &mut Random) -> (Recovered, u64) {
+    /// Opens it for a life: what it says.
+    pub(crate) fn open(&mut self, start: Start) -> Recovered {
         assert!(self.log.is_none(), "one life after the other");
-        let mut cut_short = 0;
-        while random.chance(interrupted) {
-            cut_short += 1;
-            self.end_after(random.below(OPERATIONS_OF_A_START));
-            // Whether it came to its end or not: nobody was told.
-            drop(SteppedLog::open(&self.disk, self.node, start, self.options));
-            self.disk.mend();
-            if random.chance(0.5) {
-                self.lose_power(random);
-            }
-        }
         let opened = SteppedLog::open(&self.disk, self.node, start, self.options);
         let (log, recovered) = opened.unwrap_or_else(|error| panic!("{} cannot open its log: {error}", self.node));
         self.log = Some(log);
-        (recovered, cut_short)
+        recovered
     }
 
     /// Writes a batch and syncs it.
@@ -99,16 +98,18 @@ impl RealLog {
         read(&self.log.as_ref().expect("the node runs").reader(), place, (from, up_to), bytes_max)
     }
 
-    /// Ends the life in the middle of a batch, if one was under way; with `torn` anywhere, otherwise before it or after it.
-    pub(crate) fn end(&mut self, end: End, batch: &[(Sequence, Record)], torn: bool, random: &mut Random) {
+    /// Ends the life in the middle of a batch, if one was under way.
+    pub(crate) fn end(&mut self, end: End, batch: &[(Sequence, Record)], cut: Cut, random: &mut Random) {
         let mut log = self.log.take().expect("the node runs");
         if !batch.is_empty() {
             let most = if random.chance(0.7) { OPERATIONS + 1 } else { OPERATIONS_MAX };
-            match end {
-                End::WriteFailed => self.disk.fail_at(self.disk.operations() + random.between(1, most), Fault::Error),
-                End::Killed | End::PowerLost if torn => self.end_after(random.below(most + 1)),
-                End::Killed | End::PowerLost if random.chance(0.5) => self.end_after(0),
-                End::Killed | End::PowerLost => {}
+            match cut {
+                Cut::Anywhere if end == End::WriteFailed => {
+                    self.disk.fail_at(self.disk.operations() + random.between(1, most), Fault::Error);
+                }
+                Cut::Anywhere | Cut::BetweenWrites => self.end_after(random.below(most + 1)),
+                Cut::BetweenBatches if random.chance(0.5) => self.end_after(0),
+                Cut::BetweenBatches => {}
             }
             // An error that nobody hears.
             drop(log.append(batch));
@@ -116,7 +117,17 @@ impl RealLog {
         }
         self.figures = self.figures_with(Some(&log));
         if end == End::PowerLost {
-            self.lose_power(random);
+            self.lose_power(cut, random);
+        }
+    }
+
+    /// A start that does not get far: the process or the machine ends in the middle. Nobody was told of anything.
+    pub(crate) fn begin_to_open(&mut self, cut: Cut, random: &mut Random) {
+        self.end_after(random.below(OPERATIONS_OF_A_START));
+        drop(SteppedLog::open(&self.disk, self.node, Start(0), self.options));
+        self.disk.mend();
+        if random.chance(0.5) {
+            self.lose_power(cut, random);
         }
     }
 
@@ -144,10 +155,15 @@ impl RealLog {
         self.disk.fail_at(self.disk.operations() + operations + 1, Fault::End);
     }
 
-    /// Unsynced sectors and names are kept each by chance, or up to a certain one.
-    fn lose_power(&mut self, random: &mut Random) {
-        let kept = if random.chance(0.3) { random.below(100) } else { u64::MAX };
-        let chance = if kept < u64::MAX { 1.0 } else { random.below(5) as f64 / 4.0 };
+    /// Unsynced sectors and names are kept each by chance, or up to a certain one; where no write is cut, all or none.
+    fn lose_power(&mut self, cut: Cut, random: &mut Random) {
+        let some = cut == Cut::Anywhere;
+        let kept = if some && random.chance(0.3) { random.below(100) } else { u64::MAX };
+        let chance = match kept {
+            u64::MAX if some => random.below(5) as f64 / 4.0,
+            u64::MAX => random.below(2) as f64,
+            _ => 1.0,
+        };
         let mut asked = 0;
         self.disk = self.disk.after_crash(&mut || {
             asked += 1;
