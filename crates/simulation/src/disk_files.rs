@@ -9,7 +9,7 @@ use consensus::{
 use crate::disk::{Crashed, Disk, Place};
 use crate::random::Random;
 use crate::real_log::{Cut, End, RealLog};
-use crate::survivors::{survivors, Survivor};
+use crate::survivors::{closed_without_record, survivors, Survivor};
 
 /// After a crash, how likely it is that the next start does not get far.
 const START_CUT_SHORT: f64 = 0.2;
@@ -79,6 +79,9 @@ impl Disk {
             found.position,
             self.position
         );
+        let known = |place| self.closed.get(&place).copied().unwrap_or_default();
+        let closed = closed_without_record(batch, &found, &reader, known);
+        assert_eq!(closed, None, "a slot is closed, and what was written of it before is gone");
         let left = survivors(batch, &found, &reader);
         self.position = found.position;
         for part in &left {

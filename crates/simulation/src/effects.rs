@@ -292,6 +292,12 @@ impl Cluster {
             self.end_life(id, End::WriteFailed);
             return None;
         }
+        if self.recovery.is_none() && self.random.chance(self.plan.crash_in_write) {
+            self.tell(format_args!("CRASH of {id} while it writes"));
+            self.report.faults.count(Fault::CrashInWrite);
+            self.crash(id);
+            return None;
+        }
         if let Some(real) = &self.nodes[&id].disk.real {
             if self.random.chance(0.1) {
                 real.prepare_segment();

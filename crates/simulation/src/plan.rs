@@ -67,6 +67,8 @@ pub struct Plan {
     pub crash_at_effect: f64,
     /// A crash right after a message left.
     pub crash_after_send: f64,
+    /// A crash in the middle of a write to real files.
+    pub crash_in_write: f64,
     /// Average time that a node stays down.
     pub down_for: u64,
     /// All nodes crash at once now and then.
@@ -253,6 +255,7 @@ impl Plan {
             crash_every,
             crash_at_effect: if crash_every > 0 && r.chance(0.6) { 0.0003 } else { 0.0 },
             crash_after_send: if crash_every > 0 && r.chance(0.2) { 0.0005 } else { 0.0 },
+            crash_in_write: 0.0,
             down_for: r.between(20, 1_500) * 1_000,
             crash_all: r.chance(0.3),
             partition_every,
@@ -423,6 +426,10 @@ impl Plan {
     /// leaves, of the process or of the machine, and writes and syncs that fail.
     fn make_files(&mut self, r: &mut Random) {
         (self.damage, self.rot_every, self.renew_every) = (0.0, 0, 0);
+        if r.chance(0.5) {
+            (self.nodes, self.change_every, self.spoilt_max) = (3, 0, 1);
+            self.slow_disk = None;
+        }
         self.segment_bytes = r.pick(&[16 << 10, 16 << 10, 32 << 10]).expect("not empty");
         self.padding_max = if r.chance(0.8) { r.between(100, 4_000) } else { 0 };
         self.checkpoint_every = if r.chance(0.8) { r.between(50, 600) * 1_000 } else { 0 };
@@ -431,8 +438,9 @@ impl Plan {
             self.crash_every = r.between(100, 1_000) * 1_000;
             self.down_for = r.between(20, 400) * 1_000;
         }
+        self.crash_in_write = if r.chance(0.8) { 0.06 * r.fraction() } else { 0.0 };
         self.torn_batches = r.chance(0.9);
-        self.sync_error = if r.chance(0.4) { 0.003 * r.fraction() } else { 0.0 };
+        self.sync_error = if r.chance(0.4) { 0.01 * r.fraction() } else { 0.0 };
     }
 
     /// Links keep their order and lose nothing, as TCP does: the first that a peer hears of a start is where its log stands.

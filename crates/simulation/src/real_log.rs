@@ -107,6 +107,10 @@ impl RealLog {
                 Cut::Anywhere if end == End::WriteFailed => {
                     self.disk.fail_at(self.disk.operations() + random.between(1, most), Fault::Error);
                 }
+                // Between the first write and the sync.
+                Cut::Anywhere if end == End::PowerLost && random.chance(0.6) => {
+                    self.end_after(random.between(1, OPERATIONS - 1));
+                }
                 Cut::Anywhere | Cut::BetweenWrites => self.end_after(random.below(most + 1)),
                 Cut::BetweenBatches if random.chance(0.5) => self.end_after(0),
                 Cut::BetweenBatches => {}
@@ -158,9 +162,9 @@ impl RealLog {
     /// Unsynced sectors and names are kept each by chance, or up to a certain one; where no write is cut, all or none.
     fn lose_power(&mut self, cut: Cut, random: &mut Random) {
         let some = cut == Cut::Anywhere;
-        let kept = if some && random.chance(0.3) { random.below(100) } else { u64::MAX };
+        let kept = if some && random.chance(0.3) { random.below(12) } else { u64::MAX };
         let chance = match kept {
-            u64::MAX if some => random.below(5) as f64 / 4.0,
+            u64::MAX if some => [0.0, 0.5, 0.8, 0.95, 1.0][random.below(5) as usize],
             u64::MAX => random.below(2) as f64,
             _ => 1.0,
         };

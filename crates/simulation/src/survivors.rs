@@ -113,3 +113,31 @@ fn runs<T: Clone>(first: Slot, entries: &[T], fate: impl Fn(Slot, &T) -> Fate) -
     }
     runs
 }
+
+/// A slot that a surviving mark says is closed, and of which the record before it in the batch is gone: the mark promises
+/// that what was chosen is held here, so it must not be left without it. `known` is closed-up-to before the batch.
+pub(crate) fn closed_without_record(
+    batch: &[(Sequence, Record)],
+    found: &Recovered,
+    reader: &LogReader,
+    known: impl Fn(Place) -> Slot,
+) -> Option<Slot> {
+    batch.iter().enumerate().find_map(|(index, (_, record))| {
+        let Record::Chosen { group, log, up_to } = record else { return None };
+        let place = (*group, *log);
+        let log = log_of(found, place).filter(|log| log.closed >= *up_to && *up_to > known(place))?;
+        let before = batch[..index].iter().flat_map(|(_, record)| slots_of(record, place));
+        let mut closed = before.filter(|slot| *slot <= *up_to && *slot > log.trimmed);
+        closed.find(|slot| read(reader, place, (*slot, *slot), usize::MAX) == (Vec::new(), None))
+    })
+}
+
+/// The slots of a record of this log that holds entries.
+fn slots_of(record: &Record, place: Place) -> impl Iterator<Item = Slot> {
+    let (first, count) = match record {
+        Record::Accepted { group, log, first, entries, .. } if (*group, *log) == place => (first.0, entries.len()),
+        Record::Learnt { group, log, first, entries } if (*group, *log) == place => (first.0, entries.len()),
+        _ => (0, 0),
+    };
+    (first..first + count as u64).map(Slot)
+}

@@ -356,9 +356,13 @@ impl DiskFile for MemoryFile {
                 inner.files[self.file].pending.clear();
                 return Err(broken());
             }
-            let file = &mut inner.files[self.file];
-            file.pending.clear();
-            file.durable = file.live.clone();
+            // What was marked clean by a sync that failed is not written by this one.
+            let Content { durable, pending, .. } = &mut inner.files[self.file];
+            for (offset, bytes) in pending.drain(..) {
+                let end = offset + bytes.len();
+                durable.resize(durable.len().max(end), 0);
+                durable[offset..end].copy_from_slice(&bytes);
+            }
             Ok(())
         })
     }
