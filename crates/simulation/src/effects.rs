@@ -19,8 +19,9 @@ impl Cluster {
     pub(crate) fn give(&mut self, id: NodeId, input: Input) {
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
+        let frozen = node.is_frozen(now);
         let Some(core) = &mut node.core else { return };
-        if node.paused_until > now {
+        if frozen {
             node.inbox.push(input);
             return;
         }
@@ -50,10 +51,8 @@ impl Cluster {
         let mut effects = 0;
         loop {
             let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-            let Some(core) = &mut node.core else { return };
-            if node.paused_until > self.now {
-                return;
-            }
+            let frozen = node.is_frozen(self.now);
+            let Some(core) = node.core.as_mut().filter(|_| !frozen) else { return };
             let Some(effect) = core.poll_effect() else { break };
             if self.random.chance(crashes) {
                 self.tell(format_args!("CRASH of {id} before {effect:?}"));

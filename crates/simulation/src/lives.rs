@@ -152,7 +152,7 @@ impl Cluster {
     /// What the node's faces hold now is durable.
     pub(crate) fn checkpoint_now(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        if node.paused_until <= self.now {
+        if !node.is_frozen(self.now) {
             node.disk.checkpoints = node.faces.clone();
             for ((group, log), face) in &node.faces {
                 let (group, log, slot, digest) = (*group, *log, face.applied, face.digest());
@@ -170,7 +170,7 @@ impl Cluster {
     pub(crate) fn copy_state(&mut self, id: NodeId, place: (GroupId, LogId), donor: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         node.copying.remove(&place);
-        if node.paused_until > self.now {
+        if node.is_frozen(self.now) {
             return;
         }
         // What the core wants delivered already comes before the state that it is given now.

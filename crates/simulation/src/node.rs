@@ -82,6 +82,11 @@ impl Node {
         self.core.is_some()
     }
 
+    /// Whether it takes no input now. One that goes on takes first what arrived meanwhile.
+    pub fn is_frozen(&self, now: Moment) -> bool {
+        self.paused_until > now || !self.inbox.is_empty()
+    }
+
     /// A new operation id.
     pub fn next_id(&mut self) -> OperationId {
         self.operations += 1;
