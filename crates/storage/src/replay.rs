@@ -13,7 +13,9 @@ use crate::segment_scan::{scan, FoundRecord};
 use crate::segmented_log::Continuation;
 use crate::stored_record::StoredRecord;
 use bytes::Bytes;
-use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, Sequence, Slot};
+use consensus::{
+    Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, RecoveredLog, Sequence, Slot,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where what is proved by a laggards' file stands: in no segment.
@@ -301,6 +303,12 @@ impl Replay {
         frames.push(Frame::confirmed(self.position));
         let mut recovered = self.recovered;
         recovered.position = self.position;
+        for (group, log, found) in logs_of(&mut recovered) {
+            // A damaged copy may stand behind a whole one, which has moved to another file meanwhile.
+            found
+                .lost
+                .retain(|slot, _| self.state.place(group, log, *slot).is_none_or(|(place, ..)| place.is_damaged()));
+        }
         detach(&mut recovered);
         let continuation = Continuation {
             last_segment: self.last_segment,
@@ -315,10 +323,14 @@ impl Replay {
     }
 }
 
+fn logs_of(recovered: &mut Recovered) -> impl Iterator<Item = (GroupId, LogId, &mut RecoveredLog)> {
+    let groups = recovered.groups.iter_mut();
+    groups.flat_map(|(group, found)| found.logs.iter_mut().map(|(log, found)| (*group, *log, found)))
+}
+
 /// Entries so far are slices of whole segments; give each its own memory.
 fn detach(recovered: &mut Recovered) {
-    let logs = recovered.groups.values_mut().flat_map(|group| group.logs.values_mut());
-    for RecoveredEntry { entry, .. } in logs.flat_map(|log| log.accepted.values_mut()) {
+    for RecoveredEntry { entry, .. } in logs_of(recovered).flat_map(|(_, _, log)| log.accepted.values_mut()) {
         if let Some(whole) = entry {
             let copied = Entry::from_bytes(Bytes::copy_from_slice(whole.bytes()));
             *whole = copied.expect("the same bytes were an entry before");

@@ -86,3 +86,35 @@ fn behind_a_learnt_entry_that_is_damaged_the_ballot_of_the_acceptance_is_still_t
     let_the_log_go_round(&mut log);
     assert_eq!(open_entry(&disk), RecoveredEntry { ballot: ballot(7), entry: None });
 }
+
+#[test]
+fn a_torn_copy_of_what_stands_whole_is_no_loss_wherever_the_whole_one_moves() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk).0;
+    let value = entry_of("accepted", 900);
+    log.append(&[(Sequence(1), accepted(GROUP, SLOT, 7, value.clone()))]).unwrap();
+    let (group, entries) = (GROUP, [(ballot(7), value.clone())].into());
+    let learnt = Record::Learnt { group, log: LogId::MAIN, first: SLOT, entries };
+    let chosen = Record::Chosen { group, log: LogId::MAIN, up_to: SLOT };
+    log.append(&[(Sequence(2), learnt), (Sequence(3), chosen)]).unwrap();
+    drop(log);
+    disk.with_file("segment-00000001", |bytes| {
+        let at = (0..bytes.len()).rfind(|at| bytes[*at..].starts_with(b"accepted")).expect("it is there");
+        bytes[at] ^= 1;
+    });
+    let mut log = open(&disk).0;
+    let first = log.state().lock().oldest();
+    for slot in 1.. {
+        let recovered = open(&disk.copy()).1;
+        assert!(recovered.groups[&GROUP].logs[&LogId::MAIN].lost.is_empty(), "after {slot} batches");
+        let read = reader(log.state()).read_entries(GROUP, LogId::MAIN, SLOT, SLOT, usize::MAX);
+        assert_eq!(read.unwrap()[0].entry, value);
+        if log.state().lock().oldest() > first + 15 {
+            return;
+        }
+        let trimmed = Record::Trimmed { group: BUSY, log: LogId::MAIN, up_to: Slot(slot) };
+        let busy = accepted(BUSY, Slot(slot), 1, entry_of("busy", 12_000));
+        let last = log.position.0;
+        log.append(&[(Sequence(last + 1), busy), (Sequence(last + 2), trimmed)]).unwrap();
+    }
+}
