@@ -154,8 +154,9 @@ pub const WAITING_BYTES_MAX: u64 = 1 << 30;
 pub const HEALING_SLOTS_MAX: usize = 4096;
 
 /// Logs of values of one group in memory, beyond which the least recently used idle ones are unloaded. New work is refused when
-/// all of them are in use; what peers ask has as much room again, so that two full nodes do not wait for each other. One takes
-/// about two kilobytes and its value.
+/// all of them are in use; what peers ask has as much room again, so that two full nodes do not wait for each other, and one log
+/// that this node has to see to has a place beside them: twice as many and one are the most. One takes about two kilobytes and
+/// its value.
 pub const RESIDENT_LOGS_MAX: usize = 4096;
 
 /// Bytes of values of one group in memory, likewise.
@@ -183,5 +184,6 @@ pub const COMPARISON_AHEAD: usize = 16;
 /// Lists of logs that the disk is asked for at a time, for a group: two for each member; more are dropped and asked for again.
 pub const LISTS_MAX: usize = 2 * MEMBERS_MAX;
 
-/// Logs that left memory unfinished and are remembered for it: what is beyond waits for the next comparison or use.
+/// Logs of a group that wait for their turn, and those whose open slot is remembered to be void: what is beyond waits for the next
+/// comparison or use.
 pub const UNFINISHED_LOGS_MAX: usize = 1 << 16;

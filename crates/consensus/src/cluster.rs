@@ -120,6 +120,13 @@ impl Cluster {
         cluster.transcript.clear();
     }
 
+    /// Without nodes so far; these are for those to come.
+    pub(crate) fn empty_with(set: impl Fn(&mut CoreOptions)) -> Cluster {
+        let mut cluster = Cluster::empty();
+        set(&mut cluster.options);
+        cluster
+    }
+
     pub(crate) fn empty() -> Cluster {
         Cluster {
             nodes: BTreeMap::new(),
@@ -180,6 +187,7 @@ impl Cluster {
                     for to in to {
                         self.in_flight.push_back((id, to, message.clone()));
                     }
+                    assert!(self.in_flight.len() < 100_000, "{id} goes on and on: {}", show(&message));
                 }
                 Effect::Deliver { log, slot, entry, .. } if log != LogId::MAIN => {
                     let known = state.values.insert(log, (slot, entry));

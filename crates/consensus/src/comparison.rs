@@ -27,7 +27,7 @@ struct Comparison {
     ours: Option<Page>,
     /// Logs that must reach these slots before the next page.
     behind: VecDeque<(LogId, Slot)>,
-    /// This node's own logs with an open slot that are not in memory: there it is settled.
+    /// Logs with an open slot that are to be looked at before the next page.
     open: VecDeque<LogId>,
     /// Whether the pages were compared, and what is behind is being brought up to date.
     compared: bool,
@@ -145,7 +145,6 @@ impl Group {
     fn bring_up_to_date(&mut self, context: &mut Context, node: NodeId) -> bool {
         let mut comparison = self.comparisons.0.remove(&node).expect("it was there");
         comparison.behind.retain(|(id, slot)| self.known_closed_of(*id) < *slot);
-        comparison.open.retain(|id| !self.logs.contains_key(id));
         if comparison.behind.is_empty() && comparison.open.is_empty() {
             // Without an end there is nothing after it.
             if let Some(after) = comparison.after {
@@ -157,14 +156,11 @@ impl Group {
         if context.now >= comparison.again_at {
             comparison.again_at = context.now + context.options.failure_timeout / 20;
             for (id, slot) in comparison.behind.iter().copied().take(bounds::COMPARISON_AHEAD) {
-                if self.logs.contains_key(&id) || self.has_room_to_look(context) {
-                    self.work(context, id, Work::Position { from: node, position: self.position_at(id, slot) });
-                }
+                self.work(context, id, Work::Position { from: node, position: self.position_at(id, slot) });
             }
-            for id in comparison.open.iter().copied().take(bounds::COMPARISON_AHEAD) {
-                if self.has_room_to_look(context) {
-                    self.work(context, id, Work::Look);
-                }
+            let ahead = comparison.open.len().min(bounds::COMPARISON_AHEAD);
+            for id in comparison.open.drain(..ahead) {
+                self.work(context, id, Work::Look);
             }
         }
         self.comparisons.0.insert(node, comparison);

@@ -48,6 +48,7 @@ impl Core {
     #[must_use]
     pub fn new(options: CoreOptions, node: NodeId, start: Start, recovered: Recovered, seed: u64, now: Time) -> Core {
         assert!(options.windows.are_within_bounds(), "peers would refuse larger messages: {:?}", options.windows);
+        assert!(options.resident_logs_max > 0, "a log that may not be in memory can neither be used nor answer");
         let mut context = Context::new(options, node, start, recovered.position, seed, now);
         for (peer, seen) in &recovered.peers {
             context.peers.remember(*peer, *seen);

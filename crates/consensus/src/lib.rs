@@ -12,6 +12,7 @@ pub mod bounds;
 
 mod absence;
 mod assembly;
+mod attention;
 mod ballot;
 #[cfg(test)]
 mod cluster;

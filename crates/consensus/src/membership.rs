@@ -138,7 +138,7 @@ impl Group {
         self.expire_changes(context);
         self.expire_waiting(context);
         self.go_on_comparing(context);
-        self.look_at_unfinished(context);
+        self.take_turns(context);
         self.go_on_with_news(context);
         self.control_ask(context);
         self.resume_if_due(context);
@@ -406,19 +406,35 @@ impl Group {
         false
     }
 
+    /// Phase 1 of this epoch found nothing in a log of values above this slot: what was accepted there can never be chosen, and the
+    /// sync pass does not wait for it. Whether it did.
+    pub(crate) fn settled(&mut self, context: &mut Context, log: LogId, at: Slot) -> bool {
+        let goal = self.changes.pass.as_mut().and_then(|pass| pass.goal.as_mut()?.get_mut(&log));
+        let Some(goal) = goal.filter(|goal| at < **goal) else { return false };
+        *goal = at;
+        context.dirty_groups.insert(self.scope.group);
+        true
+    }
+
+    /// What the sync pass wants of a log that this node does not know chosen so far.
+    pub(crate) fn missing_in_pass(&self, log: LogId) -> Option<Slot> {
+        let goal = self.changes.pass.as_ref()?.goal.as_ref()?;
+        goal.get(&log).copied().filter(|slot| self.known_closed_of(log) < *slot)
+    }
+
     /// Logs of values are mostly not in memory, here or elsewhere: who is behind is told.
     fn see_to_values(&mut self, context: &mut Context, missing: Vec<(LogId, Slot)>) {
         let mut told: BTreeMap<NodeId, Vec<LogPosition>> = BTreeMap::new();
         for (id, slot) in missing.into_iter().take(bounds::PAGE_LOGS) {
-            let settled = self.logs.get(&id).and_then(|log| log.settled_at(&self.scope));
+            if let Some(settled) = self.logs.get(&id).and_then(|log| log.settled_at(&self.scope)) {
+                if self.settled(context, id, settled) {
+                    continue;
+                }
+            }
             let pass = self.changes.pass.as_mut().expect("it is under way");
             let mine = pass.answers.get(&context.node).and_then(|page| page.logs.get(&id)).map(|(closed, _)| *closed);
             let closed = self.logs.get(&id).map(crate::log::Log::closed).max(mine).unwrap_or_default();
-            if let (Some(settled), Some(goal)) = (settled.filter(|at| *at < slot), &mut pass.goal) {
-                // Phase 1 of this epoch found nothing above: what was accepted there can never be chosen.
-                goal.insert(id, settled);
-                context.dirty_groups.insert(self.scope.group);
-            } else if closed >= slot {
+            if closed >= slot {
                 let holders: Vec<NodeId> = pass.holders(id, slot).collect();
                 let position = self.position_at(id, closed);
                 let behind = self.scope.configuration.all_voters().into_iter();

@@ -107,9 +107,7 @@ impl Group {
         if context.now >= heard.again_at {
             heard.again_at = context.now + context.options.retry_interval();
             for (id, slot) in heard.behind.iter().copied().take(bounds::COMPARISON_AHEAD) {
-                if self.logs.contains_key(&id) || self.has_room_to_look(context) {
-                    self.work(context, id, Work::Position { from: node, position: self.position_at(id, slot) });
-                }
+                self.work(context, id, Work::Position { from: node, position: self.position_at(id, slot) });
             }
         }
         self.news.heard.insert(node, heard);

@@ -24,7 +24,8 @@ pub struct CoreOptions {
     pub log_ahead_bytes: u64,
     /// Sizes of batches and windows.
     pub windows: Windows,
-    /// Logs of values of one group that new work may have in memory. Default [`bounds::RESIDENT_LOGS_MAX`].
+    /// Logs of values of one group that new work may have in memory, at least one; twice as many and one are there at most.
+    /// Default [`bounds::RESIDENT_LOGS_MAX`].
     pub resident_logs_max: usize,
 }
 

@@ -5,6 +5,7 @@
 //! disk has said what was promised and accepted in it (rule 3). What waits is bounded (rule 11): peers send again what was
 //! dropped, new work is refused. A log leaves memory only when the disk has all of it and nobody here waits for it.
 
+use crate::attention::Attention;
 use crate::ballot::Ballot;
 use crate::bounds;
 use crate::context::Context;
@@ -51,8 +52,27 @@ impl Work {
 
     /// What somebody wants done, as opposed to what somebody asks: it may keep a log in memory for as long as it takes.
     fn is_new(&self) -> bool {
-        let is_forward = |body: &GroupMessage| matches!(body, GroupMessage::Forward { .. });
-        self.deadline().is_some() || matches!(self, Work::Message { body, .. } if is_forward(body))
+        let brings = |body: &GroupMessage| matches!(body, GroupMessage::Forward { entries, .. } if !entries.is_empty());
+        self.deadline().is_some() || matches!(self, Work::Message { body, .. } if brings(body))
+    }
+
+    /// What nobody waits for: done when there is room for it, or when the log has its turn (`attention.rs`).
+    fn is_in_background(&self) -> bool {
+        matches!(self, Work::Look | Work::SeeTo(_) | Work::Position { .. })
+    }
+
+    /// An answer concerns the question, and who let go of a log has no question left: if need be it asks anew.
+    fn is_answer(&self) -> bool {
+        let Work::Message { body, .. } = self else { return false };
+        matches!(
+            body,
+            GroupMessage::Promise { .. }
+                | GroupMessage::Refused { .. }
+                | GroupMessage::Accepted { .. }
+                | GroupMessage::NotProposed { .. }
+                | GroupMessage::ReadAnswer { .. }
+                | GroupMessage::HasAccepted { .. }
+        )
     }
 
     fn bytes(&self) -> usize {
@@ -103,12 +123,10 @@ pub(crate) struct Residence {
     earliest: Option<Time>,
     /// Closed-up-to of logs unloaded lately: what a peer says of them need not load them again.
     unloaded: BTreeMap<LogId, Slot>,
-    /// Logs that had to leave memory with something unfinished that nobody waits for: looked at again, one by one.
-    unfinished: BTreeSet<LogId>,
     /// What stood open in logs when they left memory, and was found not to be chosen: looked at once, not each time that a peer's
     /// question loads them.
     voids: BTreeMap<LogId, (Slot, Ballot)>,
-    look_at: Option<Time>,
+    pub(crate) attention: Attention,
 }
 
 /// A log in memory.
@@ -161,9 +179,10 @@ impl Residence {
         self.unloaded.insert(log, closed);
     }
 
-    /// Logs in memory or on their way there.
-    fn count(&self) -> usize {
-        self.used.len() + self.loading.len()
+    /// Logs in memory or on their way there, beside the one that has the turn.
+    pub(crate) fn count(&self) -> usize {
+        let is_here = |log: &LogId| self.used.contains_key(log) || self.loading.contains_key(log);
+        self.used.len() + self.loading.len() - usize::from(self.attention.turn().is_some_and(|log| is_here(&log)))
     }
 
     fn wait(&mut self, log: LogId, work: Work) {
@@ -194,7 +213,7 @@ impl Residence {
     }
 
     pub(crate) fn next_deadline(&self) -> Time {
-        self.earliest.unwrap_or(Time::NEVER).min(self.look_at.unwrap_or(Time::NEVER))
+        self.earliest.unwrap_or(Time::NEVER).min(self.attention.next_deadline())
     }
 }
 
@@ -210,23 +229,35 @@ impl Group {
             self.work_now(context, id, work);
             return;
         }
+        if work.is_answer() {
+            return;
+        }
         if let Work::Position { position, .. } = &work {
             if self.residence.closed_when_unloaded(id).is_some_and(|closed| closed >= position.closed) {
                 return;
             }
         }
         if !self.residence.has_room_to_wait(id, &work) {
-            work.refuse(context, &self.scope, id, Refusal::Full("what waits for logs to be loaded"));
+            self.do_without(context, id, &work, "what waits for logs to be loaded");
             return;
         }
         if !self.residence.loading.contains_key(&id) {
-            if !self.make_room(context, work.is_new()) {
-                work.refuse(context, &self.scope, id, Refusal::Full("logs in memory"));
+            if !self.make_room(context, id, &work) {
+                self.do_without(context, id, &work, "logs in memory");
                 return;
             }
             context.effect(Effect::LoadLog { group: self.scope.group, log: id });
         }
         self.residence.wait(id, work);
+    }
+
+    /// There is no room: new work is refused, peers ask again, and what this node has to see to has its turn later.
+    fn do_without(&mut self, context: &mut Context, id: LogId, work: &Work, room: &'static str) {
+        if work.is_in_background() {
+            self.residence.attention.wait(id, context.now);
+            context.dirty_groups.insert(self.scope.group);
+        }
+        work.refuse(context, &self.scope, id, Refusal::Full(room));
     }
 
     /// The disk's answer: what waited goes on, as if it came now.
@@ -238,9 +269,6 @@ impl Group {
         let mut log = Log::of_values(id, loaded, held);
         log.remember_void(self.residence.voids.remove(&id));
         log.touch(context, &self.scope);
-        if self.residence.unfinished.remove(&id) {
-            log.look(context, &self.scope);
-        }
         self.logs.insert(id, log);
         self.residence.touch(id);
         self.residence.unloaded.remove(&id);
@@ -320,24 +348,6 @@ impl Group {
         }
     }
 
-    /// One of the logs that left memory unfinished is loaded again, if there is room.
-    pub(crate) fn look_at_unfinished(&mut self, context: &mut Context) {
-        if self.residence.look_at.is_none_or(|at| context.now < at) {
-            return;
-        }
-        self.residence.look_at = None;
-        if self.has_room_to_look(context) {
-            let first = self.residence.unfinished.first().copied();
-            if let Some(id) = first.filter(|id| self.residence.has_room_to_wait(*id, &Work::Look)) {
-                self.residence.unfinished.remove(&id);
-                self.work(context, id, Work::Look);
-            }
-        }
-        if !self.residence.unfinished.is_empty() {
-            self.residence.look_at = Some(context.now + context.options.retry_interval());
-        }
-    }
-
     /// This node is no member any more.
     pub(crate) fn refuse_all_waiting(&mut self, context: &mut Context) {
         let has_caller = |work: &Work| work.deadline().is_some();
@@ -345,19 +355,16 @@ impl Group {
     }
 
     /// Whether one more log may be loaded; unloads others for it. New work has as much room as the bound says, what peers ask as
-    /// much again: two full nodes that wait for each other's answers still get them.
-    fn make_room(&mut self, context: &mut Context, is_new_work: bool) -> bool {
+    /// much again: two full nodes that wait for each other's answers still get them. In the background only what is idle gives
+    /// way; the log that has the turn has its own place.
+    fn make_room(&mut self, context: &mut Context, id: LogId, work: &Work) -> bool {
+        if self.residence.attention.turn() == Some(id) {
+            return true;
+        }
         let most = context.options.resident_logs_max;
-        self.unload_down_to(context, most.saturating_sub(1), false);
-        let limit = if is_new_work { most } else { 2 * most };
+        self.unload_down_to(context, most.saturating_sub(1), work.is_in_background());
+        let limit = if work.is_new() || work.is_in_background() { most } else { 2 * most };
         self.residence.count() < limit
-    }
-
-    /// Whether a log may be loaded in the background: only what is idle gives way.
-    pub(crate) fn has_room_to_look(&mut self, context: &mut Context) -> bool {
-        let most = context.options.resident_logs_max;
-        self.unload_down_to(context, most.saturating_sub(1), true);
-        self.residence.count() < most
     }
 
     /// A log has done what was due: it may have grown, or be one too many that is idle now.
@@ -370,6 +377,9 @@ impl Group {
                 self.news.owe(node, id, log.known_chosen(), context.now);
             }
             self.residence.note(id, log.bytes(), log.next_deadline(context.now));
+            if log.is_done() {
+                self.is_done(context, id);
+            }
         }
         if self.residence.bytes > bounds::RESIDENT_BYTES_MAX
             || self.residence.count() > context.options.resident_logs_max
@@ -378,7 +388,7 @@ impl Group {
         }
     }
 
-    fn unload_down_to(&mut self, context: &mut Context, count: usize, only_idle: bool) {
+    pub(crate) fn unload_down_to(&mut self, context: &mut Context, count: usize, only_idle: bool) {
         while self.residence.count() > count || self.residence.bytes > bounds::RESIDENT_BYTES_MAX {
             let Some(id) = self.least_needed(context, only_idle) else { return };
             let log = self.logs.remove(&id).expect("it was in memory");
@@ -386,10 +396,11 @@ impl Group {
             for node in log.untold(context, &self.scope) {
                 self.news.owe(node, id, log.known_chosen(), context.now);
             }
-            if !log.is_settled() && self.residence.unfinished.len() < bounds::UNFINISHED_LOGS_MAX {
-                self.residence.unfinished.insert(id);
-                let pause = context.options.retry_interval();
-                self.residence.look_at.get_or_insert(context.now + pause);
+            if !log.is_done() {
+                self.residence.attention.wait(id, context.now + context.options.retry_interval());
+            }
+            if let Some(settled) = log.settled_at(&self.scope) {
+                self.settled(context, id, settled);
             }
             if let Some(void) = log.void().filter(|_| self.residence.voids.len() < bounds::UNFINISHED_LOGS_MAX) {
                 self.residence.voids.insert(id, void);
@@ -401,8 +412,9 @@ impl Group {
     /// Of those that were used least recently: the first that is idle, or else the first that may go at all.
     fn least_needed(&mut self, context: &Context, only_idle: bool) -> Option<LogId> {
         let looked: Vec<LogId> = self.residence.by_use.values().copied().take(bounds::UNLOAD_LOOKS_MAX).collect();
-        let may_go: Vec<LogId> =
-            looked.iter().copied().filter(|id| self.logs[id].may_unload(context, &self.scope)).collect();
+        let turn = self.residence.attention.turn();
+        let may_go = |id: &LogId| Some(*id) != turn && self.logs[id].may_unload(context, &self.scope);
+        let may_go: Vec<LogId> = looked.iter().copied().filter(may_go).collect();
         let idle = may_go.iter().find(|id| self.logs[id].is_idle()).copied();
         let found = if only_idle { idle } else { idle.or(may_go.first().copied()) };
         if found.is_none() {

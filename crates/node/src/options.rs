@@ -47,7 +47,7 @@ pub struct Limits {
     pub checkpoint_every_bytes: u64,
     /// How fast and how often the log and the checkpoints are read to find damage that nobody else reads.
     pub scrub: storage::ScrubOptions,
-    /// Logs of values of one group that new work may have in memory.
+    /// Logs of values of one group that new work may have in memory; at least one.
     pub values_in_memory: usize,
 }
 

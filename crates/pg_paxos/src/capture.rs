@@ -2,8 +2,8 @@
 //!
 //! An internal trigger on each replicated table fires after every changed row, before any other trigger (its name
 //! sorts first), whatever made the change: a statement, COPY, a cascade, a function. What it records lives in this
-//! backend's memory; a savepoint that is rolled back takes its part with it. Row locks of SELECT FOR UPDATE are seen
-//! by wrapping the executor's row-locking node, since PostgreSQL has no hook for them.
+//! backend's memory; a savepoint that is rolled back takes its part with it. Rows that are locked are seen apart from
+//! that ([`crate::row_locks`]), since PostgreSQL may lock a row and leave it as it is.
 
 use std::cell::{Cell, RefCell};
 
@@ -35,7 +35,8 @@ pub(crate) struct Captured {
     pub(crate) keys: Vec<Key>,
     /// Rows and tables that it locked, with their groups; they count only if it also writes.
     pub(crate) locked: Vec<(GroupId, Key)>,
-    /// Bytes that all this will take in the log, at most.
+    /// Bytes that all this will take in the log, at most; without what is locked, most of which is often also changed
+    /// and has one key then.
     bytes: usize,
     /// The state at the start of each open savepoint.
     savepoints: Vec<Savepoint>,
@@ -309,15 +310,13 @@ pub(crate) fn push_key(group: GroupId, key: Key) {
 /// Adds a key that the transaction locked; it counts if the transaction also writes to the group. Refuses what could
 /// not be proposed if it did: three million locked rows.
 pub(crate) fn push_locked(group: GroupId, key: Key) {
-    CAPTURED.with_borrow_mut(|captured| {
-        captured.bytes += KEY_BYTES;
-        captured.locked.push((group, key));
-    });
+    CAPTURED.with_borrow_mut(|captured| captured.locked.push((group, key)));
     check_size();
 }
 
 fn check_size() {
-    if CAPTURED.with_borrow(|captured| captured.bytes) > WRITE_SET_BYTES_MAX {
+    let bytes = CAPTURED.with_borrow(|captured| captured.bytes.max(captured.locked.len() * KEY_BYTES));
+    if bytes > WRITE_SET_BYTES_MAX {
         crate::write_set::refuse_size();
     }
 }

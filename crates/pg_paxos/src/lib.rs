@@ -23,6 +23,7 @@ pub mod engine_worker;
 pub mod error_rewrite;
 pub mod groups;
 pub mod guard;
+pub mod heap_routine;
 pub mod join;
 pub mod key_access;
 pub mod keys;

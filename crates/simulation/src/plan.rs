@@ -184,20 +184,25 @@ impl Plan {
             }
         }
         plan.recovery_bound = 60 * plan.failure_timeout + 5_000_000;
-        plan.widen_batches();
+        plan.widen_windows();
         plan
     }
 
     /// Who was away all the time fetches the entries of the whole run, batch by batch, and has a quarter of the time for it
-    /// within which everything must work again.
-    fn widen_batches(&mut self) {
+    /// within which everything must work again; half of that time is there to propose what still waits when the faults stop.
+    fn widen_windows(&mut self) {
         // Half of the largest burst on average; as much again for parts, and for what is tried once more.
         let entries = self.fault_phase / self.propose_every * (self.burst_max + 1);
         let way = self.delay_min + self.delay_mean + self.poll_delay_max;
         let round_trip = 2 * way + self.sync_min + self.sync_mean;
-        let least = entries.div_ceil((self.recovery_bound / 4 / round_trip).max(1)) as usize;
-        self.windows.batch_entries = self.windows.batch_entries.max(least).min(bounds::BATCH_ENTRIES_MAX);
-        self.windows.batch_bytes = self.windows.batch_bytes.max(least * (ENTRY_BYTES + self.padding_max as usize / 2));
+        let at_once = |time: u64| entries.div_ceil((time / round_trip).max(1)) as usize;
+        let entry_bytes = ENTRY_BYTES + self.padding_max as usize / 2;
+        let windows = &mut self.windows;
+        let batch = at_once(self.recovery_bound / 4);
+        windows.batch_entries = windows.batch_entries.max(batch).min(bounds::BATCH_ENTRIES_MAX);
+        windows.batch_bytes = windows.batch_bytes.max(batch * entry_bytes);
+        let slots = at_once(self.recovery_bound / 2);
+        windows.in_flight_slots = windows.in_flight_slots.max(slots).min(bounds::IN_FLIGHT_SLOTS_MAX);
     }
 
     fn any(seed: u64, world: World) -> Plan {

@@ -290,6 +290,10 @@ impl Log {
         for reader in rounds.into_values().flat_map(|round| round.readers).rev() {
             self.reader.waiting.push_front(reader);
         }
+        // Each of its rounds may have had a read of this node's own: one in the next round does for all of them.
+        let own = self.reader.waiting.iter().rev().find(|reader| reader.token.is_none()).copied();
+        self.reader.waiting.retain(|reader| reader.token.is_some());
+        self.reader.waiting.extend(own);
         self.reader.finish = Finish::default();
     }
 
@@ -465,7 +469,8 @@ impl Log {
 }
 
 /// The highest slot for which the members that answered with it or a higher one, plus those that have not answered, contain
-/// a quorum (in a joint epoch: of the old configuration). None until a quorum has answered.
+/// a quorum (in a joint epoch: of the old configuration), but no less than what one of them knows chosen: of what the voters'
+/// states hold, a witness may have skipped all, and a sync pass counts it as having it. None until a quorum has answered.
 fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
     let configuration = &scope.configuration;
     let answered = configuration.set_of(answers.keys().copied());
@@ -490,5 +495,32 @@ fn barrier(scope: &Scope, answers: &BTreeMap<NodeId, Answer>) -> Option<Slot> {
         }
         configuration.is_old_quorum(set)
     };
-    Some(candidates.into_iter().find(|slot| contains_quorum(*slot)).unwrap_or(Slot::ZERO))
+    let possible = candidates.into_iter().find(|slot| contains_quorum(*slot)).unwrap_or(Slot::ZERO);
+    let chosen = answers.values().map(|answer| answer.closed).max().unwrap_or_default();
+    Some(possible.max(chosen))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::LogId;
+    use crate::recovered::RecoveredLog;
+
+    #[test]
+    fn reads_of_this_nodes_own_do_not_pile_up_over_epochs() {
+        let mut log = Log::new(LogId(7), &RecoveredLog::default(), false);
+        for epoch in 1..=20 {
+            let own = Waiting { token: None, deadline: Time(epoch) };
+            log.reader.add(own);
+            log.reader.add(Waiting { token: Some(Token(epoch)), deadline: Time(epoch) });
+            let (readers, answers) = (log.reader.waiting.drain(..).collect(), BTreeMap::new());
+            let round = Round { readers, answers, open: None, again_at: Time(0), quorum_at: None };
+            log.reader.rounds.insert(epoch, round);
+            log.restart_reads();
+            let (callers, own): (Vec<&Waiting>, Vec<&Waiting>) =
+                log.reader.readers().partition(|reader| reader.token.is_some());
+            assert_eq!(callers.len() as u64, epoch, "each has a caller who waits");
+            assert_eq!(own.iter().map(|own| own.deadline).collect::<Vec<_>>(), [Time(epoch)]);
+        }
+    }
 }

@@ -289,16 +289,18 @@ impl Log {
 
     /// Whether nothing at all is going on.
     pub(crate) fn is_idle(&self) -> bool {
-        let rests = match &self.proposer.stage {
-            Stage::Idle => true,
-            Stage::Preparing(_) => false,
-            Stage::Owning(owning) => owning.has_told_all(),
-        };
-        rests && !self.ownership.must_try && !self.reader.is_busy() && self.is_settled()
+        let tells = matches!(&self.proposer.stage, Stage::Owning(owning) if !owning.has_told_all());
+        !tells && self.is_done()
+    }
+
+    /// Whether this node has nothing to find out or to bring about in it.
+    pub(crate) fn is_done(&self) -> bool {
+        let prepares = matches!(self.proposer.stage, Stage::Preparing(_));
+        !prepares && !self.ownership.must_try && !self.reader.is_busy() && self.is_settled()
     }
 
     /// Whether this node has all of it that it knows of, and nothing in it is open.
-    pub(crate) fn is_settled(&self) -> bool {
+    fn is_settled(&self) -> bool {
         let closed = self.learner.closed;
         self.learner.recorded == closed
             && self.learner.delivered >= closed

@@ -10,6 +10,7 @@ mod random;
 mod reads;
 mod renewal;
 mod replication;
+mod residence;
 mod safety;
 mod speed;
 mod turns;

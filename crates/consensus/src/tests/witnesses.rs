@@ -1,7 +1,7 @@
 //! Members that vote and hold no state (design, sections 1 and 4).
 
 use crate::cluster::{configuration, member, node, Cluster, GROUP};
-use crate::{Change, CoreOptions, Input, LogId, ProposalOutcome, Refusal, Role, Slot, Token};
+use crate::{Change, CoreOptions, GroupMessage, Input, LogId, Message, ProposalOutcome, Refusal, Role, Slot, Token};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,31 @@ fn a_witness_is_not_asked_for_anything() {
     cluster.run(Duration::from_millis(500));
     assert_eq!(cluster.state(3).outcomes[&id], ProposalOutcome::Failed(Refusal::Witness));
     assert_eq!(cluster.state(3).barriers[&read], Err(Refusal::Witness));
+}
+
+/// In a sync pass a witness counts as having what the voters' states hold, and it need not have it.
+#[test]
+fn a_read_covers_what_a_witness_never_had() {
+    let mut cluster = two_and_a_witness();
+    fn is_content(body: &GroupMessage) -> bool {
+        matches!(body, GroupMessage::Accept { .. } | GroupMessage::Chosen { .. } | GroupMessage::Fetched { .. })
+    }
+    cluster.loses = |to, message| matches!(message, Message::Group { body, .. } if to == node(3) && is_content(body));
+    write_many(&mut cluster, 1, 5);
+    holds_all(&mut cluster, 1);
+    let chosen = cluster.main_status(1).closed;
+    assert!(chosen >= Slot(5) && cluster.main_status(3).closed == Slot::ZERO, "{chosen}");
+    cluster.kill(2);
+    cluster.change(3, Change::SetAway(node(2)));
+    let mut reads = Vec::new();
+    while role(&cluster, 1, 2) != Role::Away || reads.len() < 100 {
+        reads.push(cluster.read(1));
+        cluster.run(Duration::from_millis(1));
+        assert!(reads.len() < 5000, "2 is set aside");
+    }
+    cluster.run(Duration::from_secs(1));
+    let barriers: Vec<_> = reads.iter().filter_map(|read| cluster.state(1).barriers[read].clone().ok()).collect();
+    assert!(!barriers.is_empty() && barriers.iter().all(|barrier| *barrier >= chosen), "{barriers:?} of {chosen}");
 }
 
 #[test]

@@ -67,8 +67,8 @@ fn check_values(node: NodeId, queues: &[LogQueues], open: Open, resident: usize)
     let readers: usize = queues.iter().map(|log| log.readers).sum();
     let most = open.readers + OWN_READERS * queues.len();
     ensure!(readers <= most, "{node} holds {readers} readers, its users wait for {}", open.readers);
-    // What peers ask has as much room again.
-    let most = 2 * resident;
+    // What peers ask has as much room again, and the log that has the turn a place of its own.
+    let most = 2 * resident + 1;
     ensure!(queues.len() <= most, "{node} has {} logs in memory, {most} are allowed", queues.len());
     Ok(())
 }
