@@ -8,6 +8,7 @@ use consensus::{
     Slot, Start, Token,
 };
 
+use crate::disk::Disk;
 use crate::invariants::{Invariants, Violation};
 use crate::membership::Membership;
 use crate::network::Network;
@@ -192,6 +193,10 @@ pub struct Report {
     pub slots: u64,
     /// Worlds that ended in a clear stop, where nothing better was left.
     pub stops: u64,
+    /// Segments of real logs that took the place of one that had left its log.
+    pub segments_used_again: u64,
+    /// Laggards' files that real logs wrote.
+    pub laggards_files: u64,
     /// What was done to them.
     pub faults: Tally,
 }
@@ -231,13 +236,14 @@ impl Cluster {
             discipline: if plan.values > 0 { Discipline::Values } else { Discipline::Sequences },
             ..Configuration::first(GROUP, "group", "simulation", "", member(ids[0], Role::Voter))
         });
+        let nodes = ids.iter().map(|id| (*id, Node::new(*id, new_disk(&plan, *id)))).collect();
         let mut cluster = Cluster {
             watch: Watch::new(&plan, trace),
             plan,
             random,
             now: 0,
             schedule: Schedule::default(),
-            nodes: ids.iter().map(|id| (*id, Node::new(*id))).collect(),
+            nodes,
             lives: BTreeMap::new(),
             network: Network::default(),
             partition_number: 0,
@@ -321,7 +327,12 @@ impl Cluster {
             }
         }
         let Workload { chosen, failed, unknown, barriers, refused, .. } = self.workload;
-        Ok(Report { chosen, failed, unknown, barriers, refused, ..self.report })
+        let figures = self.nodes.values().filter_map(|node| Some(node.disk.real.as_ref()?.figures()));
+        let (segments_used_again, laggards_files) = figures.fold((0, 0), |(segments, files), of_node| {
+            (segments + of_node.segments_used_again, files + of_node.laggards_files)
+        });
+        let report = Report { segments_used_again, laggards_files, ..self.report };
+        Ok(Report { chosen, failed, unknown, barriers, refused, ..report })
     }
 
     pub(crate) fn tell(&self, what: std::fmt::Arguments<'_>) {
@@ -356,12 +367,11 @@ impl Cluster {
             }
             Event::Synced { node, life } if self.is_alive(node, life) => self.synced(node),
             Event::EntriesRead { node, life, token, place, from, up_to, bytes_max } if self.is_alive(node, life) => {
-                let mut entries = self.nodes[&node].disk.read(place, from, up_to, bytes_max);
+                let (mut entries, damaged) = self.nodes[&node].disk.read_entries(place, from, up_to, bytes_max);
                 if self.random.chance(self.plan.read_error) {
                     self.report.faults.count(Fault::ReadError);
                     entries.clear();
                 }
-                let damaged = self.nodes[&node].disk.damaged_ballot(place, from).filter(|_| entries.is_empty());
                 self.give(node, Input::EntriesRead { token, entries, damaged });
             }
             Event::LogLoaded { node, life, log } if self.is_alive(node, life) => self.log_loaded(node, log),
@@ -418,6 +428,14 @@ impl Cluster {
             // Of an earlier life of its node.
             _ => {}
         }
+    }
+}
+
+/// The disk of a new node.
+pub(crate) fn new_disk(plan: &Plan, id: NodeId) -> Disk {
+    match plan.segment_bytes {
+        0 => Disk::default(),
+        segment_bytes => Disk::of_files(id, segment_bytes),
     }
 }
 

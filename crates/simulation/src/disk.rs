@@ -1,5 +1,7 @@
 //! A node's disk: what is durable, what is being written, what waits. A crash keeps the first, decides the second by
 //! chance, and loses the third. What goes wrong with the first is in `disk_damage.rs`.
+//!
+//! In worlds of files the real log stands beside this one, which then says what the real one must (`disk_files.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,6 +9,7 @@ use consensus::{Ballot, Configuration, Discipline, Entry, GroupId, LogId, Record
 
 use crate::face::Face;
 use crate::random::Random;
+use crate::real_log::{Cut, End, RealLog};
 
 pub(crate) type Place = (GroupId, LogId);
 
@@ -29,7 +32,7 @@ pub struct Disk {
     writing: Vec<(Sequence, Record)>,
     waiting: Vec<(Sequence, Record)>,
     /// The last record that the node believes written.
-    position: Sequence,
+    pub(crate) position: Sequence,
     /// Where in `durable` the last batch begins: it cannot be told from a torn one, so nothing rots there.
     pub(crate) last_batch: usize,
     /// What the durable log holds for readers of entries, by place.
@@ -44,6 +47,8 @@ pub struct Disk {
     pub(crate) hole: Option<Sequence>,
     /// The faces' states as last made durable.
     pub checkpoints: BTreeMap<Place, Face>,
+    /// The log as the real storage keeps it, in worlds of files.
+    pub(crate) real: Option<Box<RealLog>>,
 }
 
 /// What a crash did to a disk.
@@ -53,6 +58,10 @@ pub struct Crashed {
     pub kept: Vec<(Sequence, Record)>,
     /// Records that did not.
     pub lost: usize,
+    /// Whether content of an entry was torn, of which slot and ballot are known.
+    pub torn_entry: bool,
+    /// Starts since that did not get far.
+    pub starts_cut_short: u64,
 }
 
 impl Disk {
@@ -85,6 +94,9 @@ impl Disk {
         let batch = std::mem::take(&mut self.writing);
         self.position = batch.last().expect("not empty").0;
         self.keep(&batch);
+        if let Some(real) = &mut self.real {
+            real.append(&batch);
+        }
         batch
     }
 
@@ -95,16 +107,20 @@ impl Disk {
         self.position
     }
 
-    /// Loses what waits, and all but a prefix of what is being written.
-    pub fn crash(&mut self, torn: bool, random: &mut Random) -> Crashed {
+    /// Loses what waits, and all but a prefix of what is being written; with a real log, all but what its files still tell.
+    pub(crate) fn crash(&mut self, end: End, cut: Cut, random: &mut Random) -> Crashed {
         let waiting = std::mem::take(&mut self.waiting).len();
         let mut batch = std::mem::take(&mut self.writing);
+        if self.real.is_some() {
+            let crashed = self.end_files(end, &batch, cut, random);
+            return Crashed { lost: crashed.lost + waiting, ..crashed };
+        }
         let all = batch.len() as u64;
-        let kept = if torn { random.between(0, all) } else { all * random.between(0, 1) };
+        let kept = if cut != Cut::BetweenBatches { random.between(0, all) } else { all * random.between(0, 1) };
         batch.truncate(kept as usize);
         self.keep(&batch);
         self.position = self.position();
-        Crashed { kept: batch, lost: waiting + (all - kept) as usize }
+        Crashed { kept: batch, lost: waiting + (all - kept) as usize, torn_entry: false, starts_cut_short: 0 }
     }
 
     /// The last durable record.
@@ -117,12 +133,19 @@ impl Disk {
         Disk { writing: Vec::new(), waiting: Vec::new(), position: self.position(), ..self.clone() }
     }
 
-    /// What a node that starts now is told.
-    pub fn recover(&self) -> Recovered {
+    /// What the log says.
+    pub(crate) fn folded(&self) -> Recovered {
         let mut recovered = Recovered::default();
         for (sequence, record) in &self.durable {
+            // A record that survived in parts stands here as several.
+            recovered.position = Sequence(sequence.0 - 1);
             self.fold(&mut recovered, *sequence, record);
         }
+        recovered
+    }
+
+    /// What a node that starts now is told: what its log says, with what is known beside it.
+    pub(crate) fn recover(&self, mut recovered: Recovered) -> Recovered {
         self.tell_of_lost_promises(&mut recovered);
         // Logs of values are loaded one by one.
         for group in recovered.groups.values_mut() {
@@ -190,7 +213,9 @@ impl Disk {
     pub fn preset(&mut self, record: Record) -> Sequence {
         assert!(self.writing.is_empty() && self.waiting.is_empty(), "only before the first life");
         self.position = Sequence(self.position.0 + 1);
-        self.keep(&[(self.position, record)]);
+        let batch = [(self.position, record)];
+        self.keep(&batch);
+        self.preset_file(&batch);
         self.position
     }
 
@@ -217,7 +242,7 @@ impl Disk {
         self.spoilt.get(&place)?.get(&slot).copied()
     }
 
-    fn keep(&mut self, batch: &[(Sequence, Record)]) {
+    pub(crate) fn keep(&mut self, batch: &[(Sequence, Record)]) {
         if !batch.is_empty() {
             self.last_batch = self.durable.len();
         }
@@ -231,12 +256,14 @@ impl Disk {
         match record {
             Record::Accepted { group, log, ballot, first, entries } => {
                 for (slot, entry) in (first.0..).map(Slot).zip(entries.iter()) {
-                    self.index_entry((*group, *log), slot, Stored { ballot: *ballot, entry: entry.clone(), sequence });
+                    let stored = Stored { ballot: *ballot, entry: entry.clone(), sequence };
+                    self.index_entry((*group, *log), slot, stored, false);
                 }
             }
             Record::Learnt { group, log, first, entries } => {
                 for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries.iter()) {
-                    self.index_entry((*group, *log), slot, Stored { ballot: *ballot, entry: entry.clone(), sequence });
+                    let stored = Stored { ballot: *ballot, entry: entry.clone(), sequence };
+                    self.index_entry((*group, *log), slot, stored, true);
                 }
             }
             Record::Chosen { group, log, up_to } => self.close((*group, *log), *up_to),
@@ -245,9 +272,13 @@ impl Disk {
                 if let Some(entries) = self.entries.get_mut(&(*group, *log)) {
                     *entries = entries.split_off(&slot.next());
                 }
+                if let Some(spoilt) = self.spoilt.get_mut(&(*group, *log)) {
+                    *spoilt = spoilt.split_off(&slot.next());
+                }
             }
             Record::Forgotten { group } => {
                 self.entries.retain(|place, _| place.0 != *group);
+                self.spoilt.retain(|place, _| place.0 != *group);
                 self.checkpoints.retain(|place, _| place.0 != *group);
                 self.closed.retain(|place, _| place.0 != *group);
             }
@@ -260,11 +291,16 @@ impl Disk {
         *closed = (*closed).max(up_to);
     }
 
-    fn index_entry(&mut self, place: Place, slot: Slot, stored: Stored) {
+    /// What is learnt was chosen, so it counts whatever stands there; only of one value the higher ballot stays.
+    fn index_entry(&mut self, place: Place, slot: Slot, stored: Stored, learnt: bool) {
         let entries = self.entries.entry(place).or_default();
-        let known = entries.get(&slot).is_some_and(|known| known.ballot > stored.ballot);
+        let higher = |known: &&Stored| known.ballot > stored.ballot && (!learnt || known.entry == stored.entry);
+        let known = entries.get(&slot).as_ref().is_some_and(higher);
         if !known {
             entries.insert(slot, stored);
+            if let Some(spoilt) = self.spoilt.get_mut(&place) {
+                spoilt.remove(&slot);
+            }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::cluster::{Cluster, Event};
 use crate::face::{Face, FaceOptions};
 use crate::node::Node;
 use crate::observation::Observation;
+use crate::real_log::End;
 use crate::tally::Fault;
 
 impl Cluster {
@@ -18,8 +19,9 @@ impl Cluster {
     pub(crate) fn give(&mut self, id: NodeId, input: Input) {
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
+        let frozen = node.is_frozen(now);
         let Some(core) = &mut node.core else { return };
-        if node.paused_until > now {
+        if frozen {
             node.inbox.push(input);
             return;
         }
@@ -49,10 +51,8 @@ impl Cluster {
         let mut effects = 0;
         loop {
             let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-            let Some(core) = &mut node.core else { return };
-            if node.paused_until > self.now {
-                return;
-            }
+            let frozen = node.is_frozen(self.now);
+            let Some(core) = node.core.as_mut().filter(|_| !frozen) else { return };
             let Some(effect) = core.poll_effect() else { break };
             if self.random.chance(crashes) {
                 self.tell(format_args!("CRASH of {id} before {effect:?}"));
@@ -288,8 +288,19 @@ impl Cluster {
             if is_planted(SeededBug::FsyncRetried) {
                 return Some(self.nodes.get_mut(&id).expect("a node of this cluster").disk.pretend_sync());
             }
+            self.end_life(id, End::WriteFailed);
+            return None;
+        }
+        if self.recovery.is_none() && self.random.chance(self.plan.crash_in_write) {
+            self.tell(format_args!("CRASH of {id} while it writes"));
+            self.report.faults.count(Fault::CrashInWrite);
             self.crash(id);
             return None;
+        }
+        if let Some(real) = &self.nodes[&id].disk.real {
+            if self.random.chance(0.1) {
+                real.prepare_segment();
+            }
         }
         let batch = self.nodes.get_mut(&id).expect("a node of this cluster").disk.finish_sync();
         for (sequence, record) in &batch {

@@ -90,7 +90,7 @@ impl Cluster {
     }
 
     /// Whether the fault budget allows damage to this node's disk: with the others a good copy of everything exists.
-    fn may_spoil(&mut self, id: NodeId) -> bool {
+    pub(crate) fn may_spoil(&mut self, id: NodeId) -> bool {
         if self.spoilt.len() < self.plan.spoilt_max {
             self.spoilt.insert(id);
         }

@@ -71,6 +71,8 @@ impl Summary {
                     (&mut total.refused, report.refused),
                     (&mut total.slots, report.slots),
                     (&mut total.stops, report.stops),
+                    (&mut total.segments_used_again, report.segments_used_again),
+                    (&mut total.laggards_files, report.laggards_files),
                 ] {
                     *sum += number;
                 }
@@ -84,12 +86,13 @@ impl Summary {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { events, crashes, partitions, configurations, copies, stops, .. } = self.total;
-        let Report { chosen, failed, unknown, barriers, refused, .. } = self.total;
+        let Report { chosen, failed, unknown, barriers, refused, segments_used_again, laggards_files, .. } = self.total;
         write!(
             f,
             "{} seeds, {} failed: {events} events, {crashes} crashes, {partitions} partitions, \
              {configurations} configurations, {copies} state copies, {stops} groups stopped for want of a good copy; \
-             operations: {chosen} chosen, {failed} failed, {unknown} unknown; reads: {barriers} answered, {refused} refused",
+             operations: {chosen} chosen, {failed} failed, {unknown} unknown; reads: {barriers} answered, {refused} refused; \
+             real logs: {segments_used_again} segments used again, {laggards_files} files for laggards",
             self.seeds,
             self.failures.len()
         )

@@ -14,6 +14,7 @@
 pub mod cluster;
 pub mod disk;
 mod disk_damage;
+mod disk_files;
 mod effects;
 pub mod face;
 mod faults;
@@ -28,8 +29,10 @@ pub mod observation;
 pub mod parts;
 pub mod plan;
 pub mod random;
+mod real_log;
 pub mod recovery;
 pub mod schedule;
+mod survivors;
 pub mod tally;
 pub mod trace;
 mod users;

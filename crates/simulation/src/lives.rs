@@ -8,6 +8,7 @@ use crate::cluster::{Cluster, Event, GROUP};
 use crate::disk::Crashed;
 use crate::node::Clock;
 use crate::observation::Observation;
+use crate::real_log::{Cut, End};
 use crate::tally::Fault;
 
 impl Cluster {
@@ -43,7 +44,8 @@ impl Cluster {
             self.spoil_disk(id);
         }
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        let recovered = node.disk.recover();
+        let recovered = node.disk.open(node.start);
+        let recovered = node.disk.recover(recovered);
         node.faces = node.disk.restored_faces(&recovered);
         let start = node.start;
         node.has_group = recovered.groups.get(&GROUP).is_some_and(|group| group.configuration.is_some());
@@ -78,16 +80,38 @@ impl Cluster {
         }
     }
 
-    /// Ends a node's life: memory gone, the disk's batch under way decided by chance.
+    /// Ends a node's life by chance or by force: of the process, or of the machine under it.
     pub(crate) fn crash(&mut self, id: NodeId) {
+        let has_files = self.nodes[&id].disk.real.is_some();
+        let end = if has_files && self.random.chance(0.5) { End::PowerLost } else { End::Killed };
+        self.end_life(id, end);
+    }
+
+    /// Ends a node's life: memory gone, the disk's batch under way decided by chance.
+    pub(crate) fn end_life(&mut self, id: NodeId, end: End) {
         let now = self.now;
-        let torn = self.plan.torn_batches;
+        let has_files = self.nodes[&id].disk.real.is_some();
+        // An entry that is torn on a majority stops its group: nobody knows whether it was acknowledged.
+        let cut = if !self.plan.torn_batches {
+            Cut::BetweenBatches
+        } else if has_files && !self.may_spoil(id) {
+            Cut::BetweenWrites
+        } else {
+            Cut::Anywhere
+        };
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         if !node.is_running() {
             return;
         }
         self.report.crashes += 1;
-        let Crashed { kept, lost } = node.disk.crash(torn, &mut self.random);
+        let Crashed { kept, lost, torn_entry, starts_cut_short } = node.disk.crash(end, cut, &mut self.random);
+        if end == End::PowerLost {
+            self.report.faults.count(Fault::PowerLoss);
+        }
+        if torn_entry {
+            self.report.faults.count(Fault::TornEntry);
+        }
+        (0..starts_cut_short).for_each(|_| self.report.faults.count(Fault::CrashInStart));
         if lost > 0 {
             self.report.faults.count(Fault::UnsyncedLost);
             if !kept.is_empty() {
@@ -128,7 +152,7 @@ impl Cluster {
     /// What the node's faces hold now is durable.
     pub(crate) fn checkpoint_now(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
-        if node.paused_until <= self.now {
+        if !node.is_frozen(self.now) {
             node.disk.checkpoints = node.faces.clone();
             for ((group, log), face) in &node.faces {
                 let (group, log, slot, digest) = (*group, *log, face.applied, face.digest());
@@ -146,7 +170,7 @@ impl Cluster {
     pub(crate) fn copy_state(&mut self, id: NodeId, place: (GroupId, LogId), donor: NodeId) {
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         node.copying.remove(&place);
-        if node.paused_until > self.now {
+        if node.is_frozen(self.now) {
             return;
         }
         // What the core wants delivered already comes before the state that it is given now.

@@ -24,7 +24,7 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Only this kind of world: any, crashes, members, damage, disks, quiet, stale, no-good-copy or values.
+    /// Only this kind of world: any, crashes, members, damage, disks, quiet, stale, no-good-copy, values or files.
     #[arg(long)]
     world: Option<World>,
     /// Worlds at the same time; as many as there are processors, unless said.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use consensus::{is_planted, Change, Configuration, Epoch, Input, NodeId, Record, Refusal, Role, SeededBug, Token};
 
-use crate::cluster::{member, Cluster, Event, GROUP};
+use crate::cluster::{member, new_disk, Cluster, Event, GROUP};
 use crate::disk::Disk;
 use crate::node::Node;
 use crate::tally::Fault;
@@ -82,7 +82,7 @@ impl Cluster {
             0..=2 if latest.members.len() < MEMBERS_MAX => {
                 self.membership.nodes += 1;
                 let id = NodeId(self.membership.nodes);
-                self.nodes.insert(id, Node::new(id));
+                self.nodes.insert(id, Node::new(id, new_disk(&self.plan, id)));
                 self.start(id);
                 let witness = self.plan.witnesses > 0 && self.random.chance(0.3);
                 let add = if witness { Change::AddWitness } else { Change::AddLearner };

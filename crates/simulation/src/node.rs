@@ -52,13 +52,13 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node with an empty disk, not running.
-    pub fn new(id: NodeId) -> Node {
+    /// A node with this disk, not running.
+    pub fn new(id: NodeId, disk: Disk) -> Node {
         Node {
             id,
             start: Start(0),
             core: None,
-            disk: Disk::default(),
+            disk,
             faces: BTreeMap::new(),
             clock: Clock { origin: 0, begun: 0, rate: 1.0 },
             told: Time(0),
@@ -80,6 +80,11 @@ impl Node {
     /// Whether it runs, frozen or not.
     pub fn is_running(&self) -> bool {
         self.core.is_some()
+    }
+
+    /// Whether it takes no input now. One that goes on takes first what arrived meanwhile.
+    pub fn is_frozen(&self, now: Moment) -> bool {
+        self.paused_until > now || !self.inbox.is_empty()
     }
 
     /// A new operation id.

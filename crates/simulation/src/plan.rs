@@ -67,6 +67,8 @@ pub struct Plan {
     pub crash_at_effect: f64,
     /// A crash right after a message left.
     pub crash_after_send: f64,
+    /// A crash in the middle of a write to real files.
+    pub crash_in_write: f64,
     /// Average time that a node stays down.
     pub down_for: u64,
     /// All nodes crash at once now and then.
@@ -141,6 +143,10 @@ pub struct Plan {
     pub values: u64,
     /// As in the core's options: so few that logs are loaded and unloaded all the time.
     pub resident_logs_max: usize,
+    /// Segments of the nodes' real logs; 0 where a model of a disk is all there is.
+    pub segment_bytes: u64,
+    /// An operation that is not large is up to this much larger than its keys; 0: by eight bytes.
+    pub padding_max: u64,
 }
 
 impl Plan {
@@ -164,6 +170,14 @@ impl Plan {
             World::Quiet => plan.make_quiet(r),
             World::Stale => plan.make_stale(r),
             World::Values => plan.make_values(r),
+            World::Files => {
+                plan.make_files(r);
+                plan.add_witnesses();
+                // Who is set aside, or leaves, while another's entry is torn may leave no quorum.
+                if plan.witnesses > 0 || plan.change_every > 0 {
+                    plan.spoilt_max = 0;
+                }
+            }
             World::NoGoodCopy => {
                 plan.make_damage(r);
                 plan.spoilt_max = plan.nodes;
@@ -182,10 +196,11 @@ impl Plan {
         let way = self.delay_min + self.delay_mean + self.poll_delay_max;
         let round_trip = 2 * way + self.sync_min + self.sync_mean;
         let at_once = |time: u64| entries.div_ceil((time / round_trip).max(1)) as usize;
+        let entry_bytes = ENTRY_BYTES + self.padding_max as usize / 2;
         let windows = &mut self.windows;
         let batch = at_once(self.recovery_bound / 4);
         windows.batch_entries = windows.batch_entries.max(batch).min(bounds::BATCH_ENTRIES_MAX);
-        windows.batch_bytes = windows.batch_bytes.max(batch * ENTRY_BYTES);
+        windows.batch_bytes = windows.batch_bytes.max(batch * entry_bytes);
         let slots = at_once(self.recovery_bound / 2);
         windows.in_flight_slots = windows.in_flight_slots.max(slots).min(bounds::IN_FLIGHT_SLOTS_MAX);
     }
@@ -245,6 +260,7 @@ impl Plan {
             crash_every,
             crash_at_effect: if crash_every > 0 && r.chance(0.6) { 0.0003 } else { 0.0 },
             crash_after_send: if crash_every > 0 && r.chance(0.2) { 0.0005 } else { 0.0 },
+            crash_in_write: 0.0,
             down_for: r.between(20, 1_500) * 1_000,
             crash_all: r.chance(0.3),
             partition_every,
@@ -282,6 +298,8 @@ impl Plan {
             windows: windows(seed),
             values: 0,
             resident_logs_max: bounds::RESIDENT_LOGS_MAX,
+            segment_bytes: 0,
+            padding_max: 0,
         }
     }
 
@@ -407,6 +425,27 @@ impl Plan {
             self.down_for = r.between(10, 300) * 1_000;
         }
         self.fault_phase = self.fault_phase.min(4_000_000);
+    }
+
+    /// Real logs in small segments, of which little is kept, so that they go round; what goes wrong with them is what a crash
+    /// leaves, of the process or of the machine, and writes and syncs that fail.
+    fn make_files(&mut self, r: &mut Random) {
+        (self.damage, self.rot_every, self.renew_every) = (0.0, 0, 0);
+        if r.chance(0.5) {
+            (self.nodes, self.change_every, self.spoilt_max) = (3, 0, 1);
+            self.slow_disk = None;
+        }
+        self.segment_bytes = r.pick(&[16 << 10, 16 << 10, 32 << 10]).expect("not empty");
+        self.padding_max = if r.chance(0.8) { r.between(100, 4_000) } else { 0 };
+        self.checkpoint_every = if r.chance(0.8) { r.between(50, 600) * 1_000 } else { 0 };
+        self.log_keep_entries = if r.chance(0.7) { r.between(1, 60) } else { 1_000_000 };
+        if r.chance(0.7) {
+            self.crash_every = r.between(100, 1_000) * 1_000;
+            self.down_for = r.between(20, 400) * 1_000;
+        }
+        self.crash_in_write = if r.chance(0.8) { 0.06 * r.fraction() } else { 0.0 };
+        self.torn_batches = r.chance(0.9);
+        self.sync_error = if r.chance(0.4) { 0.01 * r.fraction() } else { 0.0 };
     }
 
     /// Links keep their order and lose nothing, as TCP does: the first that a peer hears of a start is where its log stands.

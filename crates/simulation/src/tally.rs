@@ -44,6 +44,10 @@ faults! {
     Overtaken: "message overtaken by a later one",
     SlowSync: "sync that takes seconds",
     TornBatch: "batch cut in the middle by a crash",
+    CrashInWrite: "crash in the middle of a write to real files",
+    PowerLoss: "power lost, and any of the unsynced sectors",
+    TornEntry: "entry torn, its slot and ballot still known",
+    CrashInStart: "crash while a log is opened",
     UnsyncedLost: "crash that lost unsynced records",
     ContentRot: "bit rot in an entry",
     RecordRot: "bit rot that cost a whole record",
@@ -57,8 +61,14 @@ faults! {
 }
 
 /// How often each kind happened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Tally([u64; Fault::ALL.len()]);
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally([0; Fault::ALL.len()])
+    }
+}
 
 impl Tally {
     /// One more of this kind.

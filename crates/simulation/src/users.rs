@@ -39,7 +39,12 @@ impl Cluster {
                     self.user_proposes_in_parts(id);
                     continue;
                 }
-                let bytes = if self.random.chance(0.02) { self.random.below(20_000) } else { 8 };
+                let large = self.random.chance(0.02);
+                let bytes = match self.plan.padding_max {
+                    _ if large => self.random.below(20_000),
+                    0 => 8,
+                    most => self.random.below(most),
+                };
                 let position = self.applied(id);
                 let body = write_set(&mut self.random, position, bytes as usize);
                 let operation = self.nodes.get_mut(&id).expect("a node of this cluster").next_id();

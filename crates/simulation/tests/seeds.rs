@@ -1,6 +1,6 @@
 //! Thousands of simulated clusters in every test run. `make simulate` runs many more.
 
-use simulation::{run_seed, run_seeds, Fault, Fleet};
+use simulation::{run_seed, run_seeds, Fault, Fleet, World};
 
 /// About a minute on two processors.
 const SEEDS: u64 = 2_500;
@@ -18,6 +18,7 @@ fn every_seed_keeps_every_promise() {
     assert!(total.crashes > SEEDS && total.partitions > SEEDS && total.copies > SEEDS / 10, "{summary}");
     assert!(total.chosen > 100 * SEEDS && total.unknown > SEEDS && total.refused > SEEDS, "{summary}");
     assert!(total.configurations > SEEDS / 10, "{summary}");
+    assert!(total.segments_used_again > SEEDS && total.laggards_files > SEEDS, "{summary}");
     for fault in Fault::ALL {
         assert!(total.faults.of(*fault) > 0, "no {} in {SEEDS} seeds", fault.name());
     }
@@ -25,8 +26,8 @@ fn every_seed_keeps_every_promise() {
 
 #[test]
 fn a_seed_means_the_same_every_time() {
-    for seed in 0..20 {
-        let first = format!("{:?}", run_seed(seed, None, false));
-        assert_eq!(first, format!("{:?}", run_seed(seed, None, false)), "seed {seed}");
+    for (seed, world) in (0..20).map(|seed| (seed, None)).chain((0..10).map(|seed| (seed, Some(World::Files)))) {
+        let first = format!("{:?}", run_seed(seed, world, false));
+        assert_eq!(first, format!("{:?}", run_seed(seed, world, false)), "seed {seed} of {world:?}");
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 pub const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Smallest segment: two header blocks, one small batch and some distance between the two copies of its identities.
-/// Sizes this small are for tests.
-pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
+/// Sizes this small are for tests, in which a log goes round many times.
+pub const SEGMENT_BYTES_MIN: u64 = 16 << 10;
 
 /// Largest segment: offsets of entries are kept in 32 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 4 << 30;

@@ -12,7 +12,7 @@ use crate::laggards::{LaggardsEntry, LaggardsFile};
 use crate::laggards_file::{assemble, bytes_for, name_of, write, LaggardsHeader, LaggardsNumber, OpenedOnUse};
 use crate::live_entries::LiveEntries;
 use crate::log_state::{Home, LandedEntry, Place, SegmentSequence};
-use crate::segmented_log::{random_id, SegmentedLog, WriteError};
+use crate::segmented_log::{SegmentedLog, WriteError};
 use bytes::Bytes;
 use consensus::{Ballot, GroupId, LogId, Slot};
 use std::collections::BTreeSet;
@@ -154,10 +154,11 @@ impl SegmentedLog {
     fn write_for_laggards(&mut self, group: GroupId, moving: &[Moving]) -> Result<(), WriteError> {
         let frames = moving.iter().map(|moving| self.frame_of(moving)).collect::<Result<Vec<Frame>, _>>()?;
         let number = self.state.lock().laggards.last_number + 1;
+        let disk = self.pool.disk();
         let header = LaggardsHeader {
             bytes: bytes_for(&frames),
             number,
-            id: random_id().map_err(|source| self.failed("get random bytes for a laggards' file", source))?,
+            id: disk.new_file_id().map_err(|source| self.failed("get random bytes for a laggards' file", source))?,
             node: self.node.0,
             start: self.start.0,
             written_in: u64::from(self.current.sequence()),
@@ -166,7 +167,6 @@ impl SegmentedLog {
         };
         let (bytes, places) = assemble(&header, &frames);
         let name = name_of(group, number);
-        let disk = self.pool.disk();
         write(&**disk, &name, &bytes).map_err(|source| self.failed("write a laggards' file", source))?;
         self.moved_bytes += header.bytes;
         let file = Arc::new(OpenedOnUse { disk: disk.clone(), name: name.clone() });

@@ -36,6 +36,14 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Where it is, for messages to people.
     fn path(&self) -> PathBuf;
+
+    /// A number for a new file that no other file has: it seeds every checksum in it, so that nothing an earlier use of the
+    /// same blocks left there is taken for part of it. Random, unless a test must see the same twice.
+    fn new_file_id(&self) -> io::Result<u64> {
+        let mut bytes = [0u8; 8];
+        getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(u64::from_le_bytes(bytes))
+    }
 }
 
 /// One open file.

@@ -37,6 +37,8 @@ mod segment_header;
 mod segment_pool;
 mod segment_scan;
 mod segmented_log;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod stored_record;
 mod writer;
 

@@ -110,6 +110,11 @@ impl Place {
         self.flags & DAMAGED != 0
     }
 
+    /// Whether this very content stands here, as far as length and checksum tell.
+    fn holds(&self, entry: LandedEntry) -> bool {
+        !self.is_damaged() && (self.bytes, self.checksum) == (entry.bytes, entry.checksum)
+    }
+
     pub(crate) fn is_learnt(&self) -> bool {
         self.flags & LEARNT != 0
     }
@@ -291,28 +296,15 @@ impl LogState {
         let learnt = landed.kind == FrameKind::Learnt;
         let cold = self.goes_cold(landed.group, landed.log);
         let state = self.groups.entry(landed.group).or_default().logs.entry(landed.log).or_default();
-        let ballot = state.ballot_index(landed.ballot);
         let trimmed = state.trimmed.map_or(Slot::ZERO, |kept| kept.value);
         let (segments, laggards) = (&mut self.segments, &mut self.laggards);
         for (distance, entry) in landed.entries.iter().enumerate() {
             let slot = landed.slot.plus(distance as u64);
-            let keep = slot > trimmed
-                && match state.entries.get(&slot) {
-                    None => true,
-                    Some(old) => {
-                        let known = state.ballots[old.ballot as usize];
-                        // What is learnt counts, unless it is a torn copy of what stands here whole.
-                        if learnt {
-                            entry.is_some() || known != landed.ballot || old.is_damaged()
-                        } else {
-                            // A whole copy heals a damaged one; a damaged one never replaces its equal.
-                            known < landed.ballot || old.is_damaged() || (known == landed.ballot && entry.is_some())
-                        }
-                    }
-                };
-            if !keep {
+            let old = state.entries.get(&slot).map(|old| (old, state.ballots[old.ballot as usize]));
+            let Some(under) = takes_slot(old, learnt, landed.ballot, *entry).filter(|_| slot > trimmed) else {
                 continue;
-            }
+            };
+            let ballot = state.ballot_index(under);
             let mut place = Place::of(Home::Segment(landed.segment), *entry, ballot, learnt);
             if cold {
                 place.mark_cold();
@@ -592,6 +584,27 @@ impl OneLogState {
             self.ballots.len() - 1
         });
         u32::try_from(index).expect("fewer ballots than entries")
+    }
+}
+
+/// Under which ballot an entry of a record takes the place of what stood in its slot; `None` if that stays.
+fn takes_slot(
+    old: Option<(&Place, Ballot)>,
+    learnt: bool,
+    ballot: Ballot,
+    entry: Option<LandedEntry>,
+) -> Option<Ballot> {
+    let Some((old, known)) = old else { return Some(ballot) };
+    match (entry, learnt) {
+        // What was learnt was chosen. But while the slot is open the acceptance binds: it is not forgotten for the same
+        // content under a lower ballot.
+        (Some(entry), true) => (known <= ballot || !old.holds(entry)).then_some(ballot),
+        // A whole copy takes over from its equal, and heals a damaged one.
+        (Some(_), false) => (known <= ballot || old.is_damaged()).then_some(ballot),
+        // Whether this node holds what was chosen is not known any more, and what it accepted still binds.
+        (None, true) => (known != ballot || old.is_damaged()).then_some(ballot.max(known)),
+        // A damaged copy never replaces its equal.
+        (None, false) => (known < ballot || old.is_damaged()).then_some(ballot.max(known)),
     }
 }
 

@@ -4,6 +4,10 @@
 //! not whole before the last batch is *damage*. In the last batch a record of which one identity is left is damage too;
 //! one of which neither is left was never finished: *torn*, and nobody was told of it. The cut is recorded in the header
 //! of the fresh segment, which is synced before anything is sent.
+//!
+//! A process that ends leaves what it wrote in the system's cache, where the next one reads it, whether it is on the disk or
+//! not. So whatever the last sync may not have covered, and the names of files, is made durable before it counts: the last
+//! batch is written again in the fresh segment, the newest header where it stands.
 
 use crate::cold_moves::SharedStore;
 use crate::cold_store::{number_in, number_value, ColdStore, ColdStoreError, DISTRUSTED, MOVES};
@@ -11,7 +15,8 @@ use crate::disk::Disk;
 use crate::laggards_file::UNFINISHED;
 use crate::laggards_recovery::find_laggards;
 use crate::log::LogOptions;
-use crate::log_state::{SegmentSequence, SharedState};
+use crate::log_state::{LogState, SegmentSequence, SharedState};
+use crate::repair::write_header;
 use crate::replay::Replay;
 use crate::segment_files::find_segments;
 use crate::segment_pool::SegmentPool;
@@ -134,6 +139,14 @@ struct FoundStore {
     distrusted: SegmentSequence,
 }
 
+/// The newest segment's header may never have been synced either. It is written again, as the last batch is: where a sync had
+/// failed, another one alone would say that all is well and write nothing.
+fn prove_newest(state: &LogState) -> io::Result<()> {
+    let Some((_, newest)) = state.segments.last_key_value() else { return Ok(()) };
+    write_header(&*newest.file, &newest.header)?;
+    newest.file.sync()
+}
+
 /// Compares the store with what the log knows of it. One that cannot be read, or has lost something, is set aside.
 fn look_at_store(cold: Option<&dyn ColdStore>, replay: &Replay) -> Result<FoundStore, RecoveryError> {
     let noted = replay.state.cold.moves.map_or(0, |kept| kept.value);
@@ -186,6 +199,8 @@ pub(crate) fn open_with(
     if !sizes.contains(&options.segment_bytes) || !options.segment_bytes.is_multiple_of(4096) {
         return Err(RecoveryError::SegmentBytes(options.segment_bytes));
     }
+    // Names too may stand in the cache only.
+    disk.sync().map_err(|source| RecoveryError::io("sync", &disk.path(), source))?;
     let mut files = find_segments(&*disk, Some(node))?;
     let pool = Arc::new(SegmentPool::new(disk.clone(), options.segment_bytes, files.highest_number));
     let begun =
@@ -207,6 +222,8 @@ pub(crate) fn open_with(
     let noted = state.cold.moves.map_or(0, |kept| kept.value);
     let shared = (SharedState::new(state), cold.clone());
     let state = shared.0.clone();
+    prove_newest(&state.lock())
+        .map_err(|source| RecoveryError::io("write the newest header in", &disk.path(), source))?;
     let mut log = SegmentedLog::continue_after(&disk, (node, start), options, pool.clone(), shared, continuation)?;
     if let (true, Some(cold)) = (store.lost, &cold) {
         // Told durably by now: from here on the two agree again.

@@ -13,7 +13,9 @@ use crate::segment_scan::{scan, FoundRecord};
 use crate::segmented_log::Continuation;
 use crate::stored_record::StoredRecord;
 use bytes::Bytes;
-use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, Sequence, Slot};
+use consensus::{
+    Ballot, Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredEntry, RecoveredLog, Sequence, Slot,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Where what is proved by a laggards' file stands: in no segment.
@@ -24,7 +26,7 @@ pub(crate) struct Replay {
     node: NodeId,
     pub(crate) state: LogState,
     recovered: Recovered,
-    /// Frames of an unfinished last batch that still stand; they are written again.
+    /// Frames of the last batch, of which nobody knows whether it was synced; they are written again.
     survivors: Vec<Frame>,
     holes: Vec<Hole>,
     position: Sequence,
@@ -126,7 +128,9 @@ impl Replay {
         let torn_fences = counted.iter().filter(of_last).filter(|record| is_damaged_fence(record));
         let first_torn =
             torn.iter().map(|gap| gap.first).chain(torn_fences.map(|record| u64::from(record.identity.number))).min();
-        let unfinished = |record: &FoundRecord| first_torn.is_some() && record.identity.batch == last_batch;
+        // Whole or not: the process may have ended before the sync, or because it failed, and then what is read here stands in
+        // the system's cache and nowhere else. So it is written again.
+        let unfinished = |record: &FoundRecord| unproven && record.identity.batch == last_batch;
         let whole = counted.iter().filter(|record| !unfinished(record)).map(|record| record.identity.number + 1);
         let records = whole.max().unwrap_or(0);
         self.state.segments.get_mut(&sequence).expect("it was put there").records = records;
@@ -137,7 +141,7 @@ impl Replay {
         }
         if newest {
             self.next_batch = last_batch.max(proven) + 1;
-            self.cut_batch = if first_torn.is_some() { last_batch } else { self.next_batch };
+            self.cut_batch = if unproven { last_batch } else { self.next_batch };
         }
     }
 
@@ -152,8 +156,8 @@ impl Replay {
         let decoded = StoredRecord::of(kind, identity, content);
         self.fold(&decoded);
         if unfinished {
+            // It counts where it stands, too, until the copy is durable.
             self.survivors.extend(decoded.frames(self.position));
-            return;
         }
         let entries: Vec<Option<LandedEntry>> = decoded
             .entries
@@ -278,6 +282,11 @@ impl Replay {
         }
         if let Some(last) = self.last_hole() {
             self.state.distrust_closed(last);
+            if last > self.cut_segment {
+                // What may be missing came after the last batch: a copy of it must not look newer.
+                let is_open = |frame: &Frame| frame.slot > self.state.closed(frame.group, frame.log);
+                frames.retain(|frame| !matches!(frame.kind, FrameKind::Accepted | FrameKind::Learnt) || is_open(frame));
+            }
         }
         for hole in &unnoted {
             tracing::error!(?hole, node = %self.node, "records are missing from the log: promises may be lost, every group is told");
@@ -294,6 +303,12 @@ impl Replay {
         frames.push(Frame::confirmed(self.position));
         let mut recovered = self.recovered;
         recovered.position = self.position;
+        for (group, log, found) in logs_of(&mut recovered) {
+            // A damaged copy may stand behind a whole one, which has moved to another file meanwhile.
+            found
+                .lost
+                .retain(|slot, _| self.state.place(group, log, *slot).is_none_or(|(place, ..)| place.is_damaged()));
+        }
         detach(&mut recovered);
         let continuation = Continuation {
             last_segment: self.last_segment,
@@ -308,10 +323,14 @@ impl Replay {
     }
 }
 
+fn logs_of(recovered: &mut Recovered) -> impl Iterator<Item = (GroupId, LogId, &mut RecoveredLog)> {
+    let groups = recovered.groups.iter_mut();
+    groups.flat_map(|(group, found)| found.logs.iter_mut().map(|(log, found)| (*group, *log, found)))
+}
+
 /// Entries so far are slices of whole segments; give each its own memory.
 fn detach(recovered: &mut Recovered) {
-    let logs = recovered.groups.values_mut().flat_map(|group| group.logs.values_mut());
-    for RecoveredEntry { entry, .. } in logs.flat_map(|log| log.accepted.values_mut()) {
+    for RecoveredEntry { entry, .. } in logs_of(recovered).flat_map(|(_, _, log)| log.accepted.values_mut()) {
         if let Some(whole) = entry {
             let copied = Entry::from_bytes(Bytes::copy_from_slice(whole.bytes()));
             *whole = copied.expect("the same bytes were an entry before");

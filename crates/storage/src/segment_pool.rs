@@ -97,8 +97,8 @@ impl SegmentPool {
                 return;
             }
             drop(inner);
-            match self.create(self.segment_bytes) {
-                Ok(spare) => self.lock().spares.push(spare),
+            match self.fill() {
+                Ok(()) => {}
                 Err(error) => {
                     // Not fatal yet: the writer makes its own file when it needs one, and fails then if it must.
                     tracing::warn!(%error, "cannot prepare the next log segment in {}", self.disk.path().display());
@@ -111,6 +111,21 @@ impl SegmentPool {
                 }
             }
         }
+    }
+
+    /// Has one file ready.
+    pub(crate) fn fill(&self) -> io::Result<()> {
+        if self.lock().spares.is_empty() {
+            let spare = self.create(self.segment_bytes)?;
+            self.lock().spares.push(spare);
+        }
+        Ok(())
+    }
+
+    /// Names of the files that are ready and were part of the log before.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(crate) fn names_that_left(&self) -> std::collections::BTreeSet<String> {
+        self.lock().spares.iter().filter(|spare| spare.left_log_at > 0).map(|spare| spare.name.clone()).collect()
     }
 
     /// Ends [`SegmentPool::keep_filled`].

@@ -100,7 +100,7 @@ impl SegmentedLog {
         let header = SegmentHeader {
             bytes: spare.bytes,
             sequence: u64::from(sequence),
-            id: random_id().map_err(failed("get random bytes for a segment"))?,
+            id: disk.new_file_id().map_err(failed("get random bytes for a segment"))?,
             node: node.0,
             start: start.0,
             opened_at_start: true,
@@ -189,7 +189,8 @@ impl SegmentedLog {
     fn roll(&mut self, frames: &[Frame]) -> Result<(), WriteError> {
         let needed = segment_bytes_for(frames).max(self.options.segment_bytes);
         let spare = self.pool.take(needed).map_err(|source| self.failed("make a segment", source))?;
-        let id = random_id().map_err(|source| self.failed("get random bytes for a segment", source))?;
+        let id =
+            self.pool.disk().new_file_id().map_err(|source| self.failed("get random bytes for a segment", source))?;
         let mut state = self.state.lock();
         let sequence = self.current.sequence() + 1;
         let header = SegmentHeader {
@@ -400,20 +401,4 @@ fn segment_bytes_for(frames: &[Frame]) -> u64 {
     let bytes = bytes.next_multiple_of(4096);
     assert!(bytes <= bounds::SEGMENT_BYTES_MAX, "batches are bounded far below the largest segment");
     bytes
-}
-
-#[cfg(test)]
-thread_local! {
-    /// Set where a test compares whole segments byte for byte.
-    pub(crate) static FIXED_ID: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
-}
-
-pub(crate) fn random_id() -> io::Result<u64> {
-    #[cfg(test)]
-    if let Some(id) = FIXED_ID.get() {
-        return Ok(id);
-    }
-    let mut bytes = [0u8; 8];
-    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(u64::from_le_bytes(bytes))
 }

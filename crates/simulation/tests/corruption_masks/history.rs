@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use consensus::{Entry, GroupMessage, LogId, Message, OperationId, Start};
+use storage::simulation::MemoryDisk;
 
 use crate::injury::{Injury, Rot};
 use crate::machine::open_log;
-use crate::memory_disk::MemoryDisk;
 use crate::trio::{fresh_disks, node, Fate, Trio, GROUP, NODES};
 
 pub const ENTRIES: usize = 4;

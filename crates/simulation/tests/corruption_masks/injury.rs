@@ -1,8 +1,7 @@
 //! What happens to the bytes of one accepted entry, in the segment where the real storage put them (`docs/on-disk-format.md`).
 
 use consensus::Entry;
-
-use crate::memory_disk::MemoryDisk;
+use storage::simulation::MemoryDisk;
 
 /// How an entry is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

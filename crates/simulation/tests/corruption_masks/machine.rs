@@ -10,9 +10,8 @@ use consensus::{
     Core, CoreOptions, Effect, Entry, GroupId, Input, LogId, Message, NodeId, OperationId, ProposalOutcome, Record,
     Recovered, Refusal, Sequence, Slot, Start, StopReason, Time, Token,
 };
+use storage::simulation::MemoryDisk;
 use storage::{Completion, Log, LogOptions, ReadError};
-
-use crate::memory_disk::MemoryDisk;
 
 /// A running node.
 pub struct Machine {
@@ -29,11 +28,7 @@ pub struct Machine {
 /// Opens the log of a disk. What nobody waits for goes out with the next batch or when the log is closed, never by the clock.
 pub fn open_log(disk: &MemoryDisk, node: NodeId, start: u64) -> (Log, Recovered, Receiver<Completion>) {
     let (done, completions) = channel();
-    let options = LogOptions {
-        segment_bytes: storage::bounds::SEGMENT_BYTES_MIN,
-        lazy_wait: Duration::from_secs(3600),
-        ..LogOptions::default()
-    };
+    let options = LogOptions { segment_bytes: 64 << 10, lazy_wait: Duration::from_secs(3600), ..LogOptions::default() };
     let told = Box::new(move |completion| drop(done.send(completion)));
     let (log, recovered) =
         Log::open_on(Arc::new(disk.clone()), node, Start(start), options, told).expect("damage never stops a start");

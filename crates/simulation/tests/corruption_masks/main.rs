@@ -7,7 +7,6 @@
 mod history;
 mod injury;
 mod machine;
-mod memory_disk;
 mod trio;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +14,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use consensus::{Change, Entry, ProposalOutcome, Slot, Token};
+use storage::simulation::MemoryDisk;
 
 use history::{operation, wounds_of, History, Story, Wounds, ENTRIES};
 use injury::{Injury, Rot};
@@ -37,7 +37,7 @@ struct Aftermath {
 }
 
 impl Aftermath {
-    fn of(disks: Vec<memory_disk::MemoryDisk>, at_once: bool) -> Aftermath {
+    fn of(disks: Vec<MemoryDisk>, at_once: bool) -> Aftermath {
         let mut trio = Trio::start(disks, 4);
         trio.run(if at_once { Duration::from_millis(1) } else { QUIET });
         let asked: Vec<Entry> = (0..NODES as u64).map(|index| operation(100 + index)).collect();

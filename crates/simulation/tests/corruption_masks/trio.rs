@@ -8,9 +8,9 @@ use consensus::{
     Change, Configuration, Entry, Epoch, GroupId, Input, LogId, LogStatus, Member, Message, NodeId, Record, Role,
     Sequence, Time, Token,
 };
+use storage::simulation::MemoryDisk;
 
 use crate::machine::{open_log, Machine};
-use crate::memory_disk::MemoryDisk;
 
 pub const GROUP: GroupId = GroupId(0xa);
 pub const NODES: usize = 3;

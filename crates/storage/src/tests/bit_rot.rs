@@ -1,9 +1,10 @@
 //! Damage anywhere in a log that was whole: it is told, never lost in silence, and never makes anything up.
 
-use super::memory_disk::MemoryDisk;
 use super::script::{fold, reader, script, Batch, Dice};
+use crate::disk::Disk;
 use crate::log::LogOptions;
 use crate::recovery::{self, RecoveryError};
+use crate::simulation::MemoryDisk;
 use crate::ReadError;
 use consensus::{Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot, Start};
 use std::sync::Arc;
@@ -314,5 +315,23 @@ fn hostile_bytes_never_panic() {
             spoilt.with_file(&segments[0], |bytes| bytes.truncate(dice.below(BYTES as u64) as usize));
         }
         let _ = reopen(&spoilt);
+    }
+}
+
+#[test]
+fn a_copy_of_the_last_batch_is_no_newer_than_what_may_be_missing_behind_it() {
+    // The unreadable segment may have come next, and may have held what replaced slot 1.
+    let disk = MemoryDisk::new();
+    let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(1), options()).unwrap();
+    let chosen = Record::Chosen { group: GROUP, log: LogId::MAIN, up_to: Slot(1) };
+    log.append(&[(Sequence(1), accepted(1, &["first", "open"])), (Sequence(2), chosen)]).unwrap();
+    disk.create("segment-00000009", BYTES as u64).unwrap();
+    disk.with_file("segment-00000009", |bytes| bytes.fill(7));
+    for start in 2..=3 {
+        let (log, recovered) = recovery::open(Arc::new(disk.clone()), NODE, Start(start), options()).unwrap();
+        assert!(recovered.groups[&GROUP].promises_lost);
+        let read = |slot| reader(log.state()).read_entries(GROUP, LogId::MAIN, Slot(slot), Slot(slot), usize::MAX);
+        assert!(matches!(read(1), Err(ReadError::Missing { .. })), "start {start}");
+        assert_eq!(read(2).unwrap()[0].entry, entry("open"), "start {start}");
     }
 }

@@ -1,8 +1,8 @@
 //! Checkpoints survive crashes and damage, and falling back is never silent.
 
-use super::memory_disk::{Fault, MemoryDisk};
 use super::script::Dice;
 use crate::checkpoints::{CheckpointError, Checkpoints};
+use crate::simulation::{Fault, MemoryDisk};
 use consensus::{GroupId, NodeId, Slot};
 use proptest::prelude::*;
 use std::sync::Arc;

@@ -2,10 +2,10 @@
 //! had never left, and lose nothing in crashes; what the store loses is told.
 
 use super::disk_store::DiskStore;
-use super::memory_disk::{Fault, MemoryDisk};
 use super::script::{ballot, configuration, entry_of, small_segments, Batch, Dice};
 use crate::cold_store::{key_of, ColdStore};
 use crate::segmented_log::SegmentedLog;
+use crate::simulation::{Fault, MemoryDisk};
 use crate::{recovery, Completion, Log, LogReader, ReadError};
 use consensus::{Entry, GroupId, LogId, NodeId, Record, Recovered, RecoveredLog, Sequence, Slot, Start};
 use std::collections::BTreeMap;

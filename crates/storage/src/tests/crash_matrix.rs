@@ -1,11 +1,11 @@
 //! A crash at every operation on the disk, with every sector of what was not synced kept or lost: nothing acknowledged is
 //! ever missing, and a crash is never taken for damage.
 
-use super::memory_disk::MemoryDisk;
 use super::script::{check, reader, script, Batch, Dice};
 use crate::log::LogOptions;
 use crate::recovery;
 use crate::repair::Repair;
+use crate::simulation::MemoryDisk;
 use crate::Checkpoints;
 use consensus::{GroupId, NodeId, Slot, Start};
 use std::sync::atomic::{AtomicUsize, Ordering};

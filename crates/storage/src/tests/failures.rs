@@ -1,8 +1,8 @@
 //! The disk says no: a failed write or sync ends the log, is reported once, and is never tried again.
 
-use super::memory_disk::{Fault, MemoryDisk};
 use super::script::{check, reader, script};
 use crate::log::LogOptions;
+use crate::simulation::{Fault, MemoryDisk};
 use crate::{recovery, Completion, Log, SubmitError};
 use consensus::{Ballot, Epoch, GroupId, LogId, NodeId, Record, Sequence, Start};
 use std::sync::mpsc::{channel, Receiver};

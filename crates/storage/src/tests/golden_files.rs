@@ -3,14 +3,13 @@
 //!
 //! The golden files are text: one line per 32 bytes that are not all zero, offset first.
 
-use super::memory_disk::MemoryDisk;
 use super::script::configuration;
 use crate::checkpoints::Checkpoints;
 use crate::cold_log::ColdLog;
 use crate::cold_store::key_of;
 use crate::disk::Disk;
 use crate::log::LogOptions;
-use crate::segmented_log::FIXED_ID;
+use crate::simulation::MemoryDisk;
 use crate::{describe, recovery};
 use consensus::{
     Ballot, Configuration, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, RecoveredEntry,
@@ -117,13 +116,13 @@ fn records() -> Vec<Record> {
 
 #[test]
 fn a_segment_is_written_and_read_as_in_version_2() {
-    FIXED_ID.set(Some(0x0123_4567_89ab_cdef));
     let disk = MemoryDisk::new();
+    disk.fix_id(Some(0x0123_4567_89ab_cdef));
     let (mut log, _) = recovery::open(Arc::new(disk.clone()), NODE, Start(3), options()).unwrap();
     let numbered: Vec<(Sequence, Record)> = (1..).map(Sequence).zip(records()).collect();
     log.append(&numbered[..4]).unwrap();
     log.append(&numbered[4..]).unwrap();
-    FIXED_ID.set(None);
+    disk.fix_id(None);
     let bytes = disk.with_file("segment-00000001", |bytes| bytes.clone());
     let text = golden("segment_v2.txt", &dump(&bytes));
 
@@ -155,7 +154,7 @@ fn a_laggards_file_is_written_and_read_as_in_version_1() {
         let (group, log, ballot, first) = (GroupId(5), LOG, ballot(1), Slot(slot));
         [Record::Accepted { group, log, ballot, first, entries }, Record::Trimmed { group, log, up_to: Slot(slot) }]
     });
-    FIXED_ID.set(Some(0x0123_4567_89ab_cdef));
+    disk.fix_id(Some(0x0123_4567_89ab_cdef));
     let name = "laggards-11112222333344445555666677778888-00000001";
     for (sequence, record) in (1..).zip(kept.into_iter().chain(busy.flatten())) {
         log.append(&[(Sequence(sequence), record)]).unwrap();
@@ -163,7 +162,7 @@ fn a_laggards_file_is_written_and_read_as_in_version_1() {
             break;
         }
     }
-    FIXED_ID.set(None);
+    disk.fix_id(None);
     let text = golden("laggards_v1.txt", &disk.with_file(name, |bytes| dump(bytes)));
 
     let from_golden = MemoryDisk::new();

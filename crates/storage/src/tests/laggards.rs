@@ -1,11 +1,11 @@
 //! Entries kept only for members that lag leave the shared log for files of their group: they can be read there as before,
 //! outlive crashes at any operation, are gone for good when they are trimmed, and damage there is told as anywhere.
 
-use super::memory_disk::{Fault, MemoryDisk};
 use super::script::{ballot, configuration, entry_of, reader, small_segments, Batch, Dice};
 use crate::disk::Disk;
 use crate::laggards_file::number_in;
 use crate::segmented_log::{SegmentedLog, WriteError};
+use crate::simulation::{Fault, MemoryDisk};
 use crate::{recovery, Log, ReadError, ScrubOptions};
 use consensus::{Ballot, Entry, GroupId, LogId, NodeId, Record, RecoveredLog, Sequence, Slot, Start};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,9 +1,9 @@
 //! Logs of a group of values are not given at the start; each is loaded when it is used, as it would have been given.
 
-use super::memory_disk::MemoryDisk;
 use super::script::{fold, reader};
 use crate::log::LogOptions;
 use crate::recovery;
+use crate::simulation::MemoryDisk;
 use consensus::{
     Ballot, Configuration, Discipline, Entry, Epoch, GroupId, LogId, Member, NodeId, OperationId, Record, RecoveredLog,
     Role, Sequence, Slot, Start,

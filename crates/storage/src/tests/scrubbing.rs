@@ -1,7 +1,7 @@
 //! Scrub finds damage that nobody reads, and what it leads to outlasts the next damage and the next start.
 
-use super::memory_disk::MemoryDisk;
 use crate::log::LogOptions;
+use crate::simulation::MemoryDisk;
 use crate::{recovery, Checkpoints, Completion, Log, ScrubOptions, Usage};
 use consensus::{Ballot, Entry, Epoch, GroupId, LogId, NodeId, OperationId, Record, Recovered, Sequence, Slot, Start};
 use std::sync::mpsc::{channel, Receiver};

@@ -1,9 +1,10 @@
 //! A disk in memory that tells what was written from what is durable, and can be asked at every operation what a crash
 //! right there would leave: any subset of the 512-byte sectors written since the last sync, and any first part of the
-//! changes of names.
+//! changes of names. What the process alone loses when it ends is nothing: opened again, the same disk shows all that was
+//! written, as the system's cache does, and a later crash may still lose it.
 
 use crate::disk::{Disk, DiskFile};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -11,19 +12,22 @@ use std::sync::{Arc, Mutex};
 const SECTOR: usize = 512;
 
 /// Called after each operation, with the disk as it is then.
-pub(crate) type Observer = Box<dyn FnMut(&MemoryDisk) + Send>;
+pub type Observer = Box<dyn FnMut(&MemoryDisk) + Send>;
 
 /// What goes wrong, once or for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// This operation fails with an I/O error; a write has happened in part.
     Error,
     /// No new file can be made from this operation on.
     Full,
+    /// Nothing is done any more from this operation on, as if the process or the machine had ended before it.
+    End,
 }
 
+/// One directory of files. Clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct MemoryDisk {
+pub struct MemoryDisk {
     inner: Arc<Mutex<Inner>>,
     observer: Arc<Mutex<Option<Observer>>>,
 }
@@ -40,6 +44,8 @@ struct Inner {
     fault: Option<(u64, Fault)>,
     reads: u64,
     failing_read: Option<u64>,
+    ids: u64,
+    fixed_id: Option<u64>,
 }
 
 #[derive(Clone)]
@@ -57,37 +63,52 @@ struct Content {
 }
 
 impl MemoryDisk {
-    pub(crate) fn new() -> MemoryDisk {
+    /// An empty one.
+    pub fn new() -> MemoryDisk {
         MemoryDisk::default()
     }
 
-    pub(crate) fn observe(&self, observer: Option<Observer>) {
+    /// Has `observer` look at it after each operation.
+    pub fn observe(&self, observer: Option<Observer>) {
         *self.observer.lock().unwrap() = observer;
     }
 
-    pub(crate) fn fail_at(&self, operation: u64, fault: Fault) {
+    /// Has this operation, counted from the first, fail; or those from it on.
+    pub fn fail_at(&self, operation: u64, fault: Fault) {
         self.inner.lock().unwrap().fault = Some((operation, fault));
     }
 
     /// The read that many reads from now fails, once.
-    pub(crate) fn fail_read(&self, reads_from_now: u64) {
+    pub fn fail_read(&self, reads_from_now: u64) {
         let mut inner = self.inner.lock().unwrap();
         inner.failing_read = Some(inner.reads + reads_from_now);
     }
 
-    pub(crate) fn operations(&self) -> u64 {
+    /// Nothing fails any more.
+    pub fn mend(&self) {
+        let mut inner = self.inner.lock().unwrap();
+        (inner.fault, inner.failing_read) = (None, None);
+    }
+
+    /// Gives every new file this id, for comparing whole files byte for byte; `None`: each another one again.
+    pub fn fix_id(&self, id: Option<u64>) {
+        self.inner.lock().unwrap().fixed_id = id;
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
         self.inner.lock().unwrap().operations
     }
 
     /// Writes and syncs of file contents so far.
-    pub(crate) fn writes_and_syncs(&self) -> (u64, u64) {
+    pub fn writes_and_syncs(&self) -> (u64, u64) {
         let inner = self.inner.lock().unwrap();
         (inner.writes, inner.syncs)
     }
 
     /// What would be there after a crash now. `keep` is asked for each unsynced sector, then for each change of names
-    /// until it says no.
-    pub(crate) fn after_crash(&self, keep: &mut dyn FnMut() -> bool) -> MemoryDisk {
+    /// until it says no. Files without a name are gone.
+    pub fn after_crash(&self, keep: &mut dyn FnMut() -> bool) -> MemoryDisk {
         let mut inner = self.inner.lock().unwrap().clone();
         for file in &mut inner.files {
             for (offset, bytes) in std::mem::take(&mut file.pending) {
@@ -111,18 +132,22 @@ impl MemoryDisk {
             apply(&mut inner.durable_names, change);
         }
         inner.names = inner.durable_names.clone();
+        let named: BTreeSet<usize> = inner.names.values().copied().collect();
+        for (_, file) in inner.files.iter_mut().enumerate().filter(|(index, _)| !named.contains(index)) {
+            *file = Content::default();
+        }
         inner.fault = None;
         inner.failing_read = None;
         MemoryDisk { inner: Arc::new(Mutex::new(inner)), observer: Arc::default() }
     }
 
     /// Names of the files, in order.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.inner.lock().unwrap().names.keys().cloned().collect()
     }
 
     /// Contents of a file, for looking at and spoiling; both images are changed.
-    pub(crate) fn with_file<T>(&self, name: &str, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    pub fn with_file<T>(&self, name: &str, change: impl FnOnce(&mut Vec<u8>) -> T) -> T {
         let mut inner = self.inner.lock().unwrap();
         let index = inner.names[name];
         let file = &mut inner.files[index];
@@ -132,8 +157,13 @@ impl MemoryDisk {
         result
     }
 
+    /// Shows every file to `change`, as [`MemoryDisk::with_file`] does one.
+    pub fn each_file(&self, mut change: impl FnMut(&mut Vec<u8>)) {
+        self.names().iter().for_each(|name| self.with_file(name, &mut change));
+    }
+
     /// A copy that nothing done to this one reaches.
-    pub(crate) fn copy(&self) -> MemoryDisk {
+    pub fn copy(&self) -> MemoryDisk {
         MemoryDisk { inner: Arc::new(Mutex::new(self.inner.lock().unwrap().clone())), observer: Arc::default() }
     }
 
@@ -145,9 +175,14 @@ impl MemoryDisk {
             let fault = match inner.fault {
                 Some((at, Fault::Error)) if at == now => Some(Fault::Error),
                 Some((at, Fault::Full)) if at <= now => Some(Fault::Full),
+                Some((at, Fault::End)) if at <= now => Some(Fault::End),
                 _ => None,
             };
-            work(&mut inner, fault)
+            if fault == Some(Fault::End) {
+                Err(broken())
+            } else {
+                work(&mut inner, fault)
+            }
         };
         // Taken out while it runs: it may look at this disk, but what it does itself is not observed.
         let observer = self.observer.lock().unwrap().take();
@@ -194,7 +229,7 @@ impl Disk for MemoryDisk {
         let file = self.operate(|inner, fault| {
             match fault {
                 Some(Fault::Full) => return Err(io::ErrorKind::StorageFull.into()),
-                Some(Fault::Error) => return Err(broken()),
+                Some(_) => return Err(broken()),
                 None => {}
             }
             if inner.names.contains_key(name) {
@@ -260,6 +295,13 @@ impl Disk for MemoryDisk {
     fn path(&self) -> PathBuf {
         PathBuf::from("memory")
     }
+
+    fn new_file_id(&self) -> io::Result<u64> {
+        let mut inner = self.inner.lock().unwrap();
+        inner.ids += 1;
+        // An odd factor: no two are the same.
+        Ok(inner.fixed_id.unwrap_or(inner.ids.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+    }
 }
 
 struct MemoryFile {
@@ -314,9 +356,13 @@ impl DiskFile for MemoryFile {
                 inner.files[self.file].pending.clear();
                 return Err(broken());
             }
-            let file = &mut inner.files[self.file];
-            file.pending.clear();
-            file.durable = file.live.clone();
+            // What was marked clean by a sync that failed is not written by this one.
+            let Content { durable, pending, .. } = &mut inner.files[self.file];
+            for (offset, bytes) in pending.drain(..) {
+                let end = offset + bytes.len();
+                durable.resize(durable.len().max(end), 0);
+                durable[offset..end].copy_from_slice(&bytes);
+            }
             Ok(())
         })
     }
