@@ -82,7 +82,7 @@ impl Recovered {
             Record::Learnt { group, log, first, entries } => {
                 let log = self.group(*group).log(*log);
                 let numbered = (first.0..).map(Slot).zip(entries.iter());
-                numbered.for_each(|(slot, (ballot, entry))| log.accept(slot, *ballot, Some(entry.clone())));
+                numbered.for_each(|(slot, (ballot, entry))| log.learn(slot, *ballot, Some(entry.clone())));
             }
             Record::Chosen { group, log, up_to } => self.group(*group).log(*log).close(*up_to),
             Record::Installed { group, log, slot } => {
@@ -130,7 +130,7 @@ impl RecoveredGroup {
 
 impl RecoveredLog {
     /// An accepted entry, or one whose content storage found damaged (`None`). A later record of the slot replaces an
-    /// earlier one, unless its ballot is lower and the earlier is intact.
+    /// earlier one, unless its ballot is lower.
     pub fn accept(&mut self, slot: Slot, ballot: Ballot, entry: Option<Entry>) {
         if slot <= self.closed {
             match entry {
@@ -141,12 +141,20 @@ impl RecoveredLog {
             return;
         }
         match self.accepted.get(&slot) {
-            Some(known) if known.ballot > ballot && known.entry.is_some() => {}
+            Some(known) if known.ballot > ballot => {}
             Some(known) if known.ballot == ballot && entry.is_none() => {}
             _ => {
                 self.accepted.insert(slot, RecoveredEntry { ballot, entry });
             }
         }
+    }
+
+    /// An entry that was learnt, or one whose content storage found damaged (`None`). It was chosen; but that the slot is closed may
+    /// be lost, and then an acceptance under a higher ballot binds, also if its content is damaged: what was learnt is its content,
+    /// or a higher ballot has chosen it, which others answer.
+    pub fn learn(&mut self, slot: Slot, ballot: Ballot, entry: Option<Entry>) {
+        let damaged = self.accepted.get(&slot).filter(|known| known.entry.is_none()).map(|known| known.ballot);
+        self.accept(slot, damaged.map_or(ballot, |known| known.max(ballot)), entry);
     }
 
     fn close(&mut self, up_to: Slot) {

@@ -195,7 +195,10 @@ impl Disk {
         let log = recovered.groups.entry(*group).or_default().log(*log);
         for (slot, (ballot, entry)) in (first.0..).map(Slot).zip(entries) {
             let whole = !self.damaged.contains(&(sequence, slot));
-            log.accept(slot, ballot, whole.then_some(entry));
+            match record {
+                Record::Learnt { .. } => log.learn(slot, ballot, whole.then_some(entry)),
+                _ => log.accept(slot, ballot, whole.then_some(entry)),
+            }
         }
     }
 

@@ -597,10 +597,11 @@ fn takes_slot(
     let Some((old, known)) = old else { return Some(ballot) };
     match (entry, learnt) {
         // What was learnt was chosen. But while the slot is open the acceptance binds: it is not forgotten for the same
-        // content under a lower ballot.
+        // content under a lower ballot, nor is its ballot where its own content is damaged.
+        (Some(_), true) if old.is_damaged() => Some(ballot.max(known)),
         (Some(entry), true) => (known <= ballot || !old.holds(entry)).then_some(ballot),
-        // A whole copy takes over from its equal, and heals a damaged one.
-        (Some(_), false) => (known <= ballot || old.is_damaged()).then_some(ballot),
+        // A whole copy takes over from its equal, which it heals.
+        (Some(_), false) => (known <= ballot).then_some(ballot),
         // Whether this node holds what was chosen is not known any more, and what it accepted still binds.
         (None, true) => (known != ballot || old.is_damaged()).then_some(ballot.max(known)),
         // A damaged copy never replaces its equal.

@@ -220,7 +220,11 @@ impl Replay {
         let log = self.recovered.groups.entry(decoded.group).or_default().log(decoded.log);
         for (distance, entry) in (0..).zip(&decoded.entries) {
             let entry = entry.as_ref().and_then(|(_, entry)| entry.clone());
-            log.accept(decoded.slot.plus(distance), decoded.ballot, entry);
+            let slot = decoded.slot.plus(distance);
+            match decoded.kind {
+                FrameKind::Learnt => log.learn(slot, decoded.ballot, entry),
+                _ => log.accept(slot, decoded.ballot, entry),
+            }
         }
     }
 

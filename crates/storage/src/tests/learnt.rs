@@ -88,6 +88,21 @@ fn behind_a_learnt_entry_that_is_damaged_the_ballot_of_the_acceptance_is_still_t
 }
 
 #[test]
+fn what_is_learnt_heals_a_damaged_acceptance_and_leaves_it_its_ballot() {
+    let (disk, log) = accepted_then_learnt(entry_of("accepted", 900), entry_of("learnt", 900));
+    drop(log);
+    disk.with_file("segment-00000001", |bytes| {
+        let at = (0..bytes.len()).find(|at| bytes[*at..].starts_with(b"accepted")).expect("it is there");
+        bytes[at] ^= 1;
+    });
+    let expected = RecoveredEntry { ballot: ballot(7), entry: Some(entry_of("learnt", 900)) };
+    assert_eq!(open_entry(&disk.copy()), expected);
+    let mut log = open(&disk).0;
+    let_the_log_go_round(&mut log);
+    assert_eq!(open_entry(&disk), expected);
+}
+
+#[test]
 fn a_torn_copy_of_what_stands_whole_is_no_loss_wherever_the_whole_one_moves() {
     let disk = MemoryDisk::new();
     let mut log = open(&disk).0;
