@@ -360,13 +360,17 @@ impl Log {
         if let Some(untold) = owning.untold.as_mut().filter(|untold| untold.first == first) {
             untold.acks.insert(index);
         }
-        let mut closed = self.learner.closed;
-        for batch in owning.batches.iter().take_while(|batch| batch.chosen) {
-            closed = closed.max(batch.last);
-        }
-        if closed > self.learner.closed {
-            self.counted(context, scope, closed);
-        }
+        self.close_counted(context, scope);
+    }
+
+    /// Closes what a quorum was counted for, from closed-up-to on without a gap.
+    fn close_counted(&mut self, context: &mut Context, scope: &Scope) {
+        let Stage::Owning(owning) = &self.proposer.stage else { return };
+        let chosen = owning.batches.iter().take_while(|batch| batch.chosen);
+        let Some(closed) = chosen.last().map(|batch| batch.last).filter(|last| *last > self.learner.closed) else {
+            return;
+        };
+        self.counted(context, scope, closed);
         self.close(context, scope, closed);
     }
 
@@ -401,6 +405,8 @@ impl Log {
                     // Somebody else got further: this ballot is no longer the highest, or the notice came from elsewhere.
                     owning.next = closed.next();
                 }
+                // Nobody answers again for what was counted behind a gap that others have closed.
+                self.close_counted(context, scope);
             }
             Stage::Preparing(_) => self.try_finish_phase_one(context, scope),
             Stage::Idle => {}

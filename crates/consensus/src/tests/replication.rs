@@ -5,6 +5,32 @@ use crate::{ChosenRange, Epoch, GroupMessage, Input, LogId, Message, ProposalOut
 use expect_test::expect;
 use std::time::Duration;
 
+/// The acceptances of a batch are lost, and others tell its owner that it is chosen: those behind it were counted before.
+#[test]
+fn what_was_counted_behind_a_gap_is_closed_when_others_close_the_gap() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "first");
+    cluster.settle();
+    cluster.loses = |to, message| {
+        let first_of = |body: &GroupMessage| match body {
+            GroupMessage::Accepted { first, .. } => Some(*first),
+            _ => None,
+        };
+        matches!(message, Message::Group { body, .. } if to == node(1) && first_of(body) == Some(Slot(2)))
+    };
+    for body in ["behind whose back", "counted"] {
+        cluster.propose(1, body);
+        cluster.settle();
+    }
+    assert_eq!((cluster.main_status(1).closed, cluster.main_status(1).in_flight), (Slot(1), 2));
+    let range = ChosenRange { first: Slot(2), last: Slot(2), ballot: cluster.main_status(1).ballot };
+    let body = GroupMessage::Chosen { log: LogId::MAIN, range };
+    let message = Message::Group { group: GROUP, epoch: Epoch(1), start: crate::Start(1), body };
+    cluster.input(node(1), Input::Message { from: node(2), message });
+    cluster.settle();
+    assert_eq!((cluster.main_status(1).closed, cluster.main_status(1).in_flight), (Slot(3), 0));
+}
+
 #[test]
 fn a_group_of_one_chooses_alone() {
     let mut cluster = Cluster::empty();

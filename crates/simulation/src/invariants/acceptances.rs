@@ -25,6 +25,11 @@ impl Acceptances {
         self.chosen.get(&place).map(|(_, entry)| entry)
     }
 
+    /// The epoch of the ballot under which a slot was first chosen.
+    pub fn chosen_in(&self, place: Place) -> Option<Epoch> {
+        self.chosen.get(&place).map(|(ballot, _)| ballot.epoch)
+    }
+
     /// What was accepted at a slot under a ballot.
     pub fn accepted(&self, place: Place, ballot: Ballot) -> Option<&Entry> {
         self.accepted.get(&(place, ballot)).map(|(entry, _)| entry)

@@ -21,6 +21,7 @@ mod one_value_per_ballot;
 mod promises_monotone;
 mod states_alike;
 mod sync_answers;
+mod sync_covers;
 mod values_follow;
 mod witnesses_keep;
 
@@ -83,6 +84,7 @@ impl Invariants {
             Box::new(newest_value_kept::NewestValueKept::default()),
             Box::new(values_follow::ValuesFollow::default()),
             Box::new(sync_answers::SyncAnswers::default()),
+            Box::new(sync_covers::SyncCovers::default()),
         ])
     }
 
