@@ -12,7 +12,7 @@ use super::acceptances::Acceptances;
 use super::{ensure, Invariant};
 use crate::observation::Observation;
 
-/// What the disks say.
+/// What the nodes write down.
 #[derive(Debug, Default)]
 pub struct SyncCovers {
     acceptances: Acceptances,
@@ -76,13 +76,16 @@ impl Invariant for SyncCovers {
             *highest = (*highest).max(slot);
         }
         match observation {
-            Observation::Durable { node, record, .. } => match record {
+            // Its mark may still be lost: what it marks is durable, and counts with the members' acceptances then.
+            Observation::Queued { node, record, .. } => match record {
+                Record::Configured { configuration } => self.see(configuration)?,
                 Record::Chosen { group, log, up_to: slot }
                 | Record::Trimmed { group, log, up_to: slot }
                 | Record::Installed { group, log, slot } => self.close(*node, *group, *log, *slot),
                 _ => {}
             },
-            Observation::Queued { record: Record::Configured { configuration }, .. } => self.see(configuration)?,
+            // Its state has it, whatever its log says of it so far.
+            Observation::Checkpointed { node, group, log, slot, .. } => self.close(*node, *group, *log, *slot),
             _ => {}
         }
         Ok(())
