@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use consensus::{bounds, GroupMessage, LogQueues, Message, NodeId, Windows};
+use consensus::{bounds, GroupId, GroupMessage, LogId, LogQueues, Message, NodeId, Slot, Windows};
 
 use super::{ensure, Invariant};
 use crate::observation::Observation;
@@ -24,19 +24,31 @@ pub struct Bounded {
     /// Logs of values that may be in memory for new work; none in a group of sequences.
     resident: Option<usize>,
     open: BTreeMap<NodeId, Open>,
+    /// The highest closed-up-to that any node ever had.
+    closed: BTreeMap<(GroupId, LogId), Slot>,
 }
 
 impl Bounded {
     /// With the sizes of this plan.
     pub fn new(plan: &Plan) -> Bounded {
         let resident = (plan.values > 0).then_some(plan.resident_logs_max);
-        Bounded { windows: plan.windows, id_window: plan.id_window, resident, open: BTreeMap::new() }
+        Bounded {
+            windows: plan.windows,
+            id_window: plan.id_window,
+            resident,
+            open: BTreeMap::new(),
+            closed: BTreeMap::new(),
+        }
     }
 
-    fn check_sizes(&self, node: NodeId, queues: &LogQueues) -> Result<(), String> {
-        let LogQueues { in_flight, queued, healing, closed, delivered, held, .. } = *queues;
-        // What an owner carries over was accepted by somebody.
-        let most = usize::try_from(self.windows.accept_slots()).expect("it is small");
+    fn check_sizes(&mut self, node: NodeId, queues: &LogQueues) -> Result<(), String> {
+        let LogQueues { group, log, in_flight, queued, healing, closed, delivered, held, .. } = *queues;
+        let known = self.closed.entry((group, log)).or_default();
+        *known = (*known).max(closed);
+        // What an owner carries over was accepted by somebody, within the window from what that one knew closed then; a crash
+        // may have made it forget that.
+        let forgotten = known.0 - closed.0;
+        let most = usize::try_from(self.windows.accept_slots() + forgotten).expect("it is small");
         ensure!(in_flight <= most, "{node} has {in_flight} slots in flight, {most} at most");
         ensure!(queued <= bounds::PENDING_ENTRIES_MAX, "{node} has {queued} entries to propose");
         ensure!(healing <= bounds::HEALING_SLOTS_MAX, "{node} heals {healing} slots");
