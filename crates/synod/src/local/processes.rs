@@ -10,7 +10,6 @@
 use crate::failure::{Failure, Reason};
 use rustix::process::{pidfd_open, pidfd_send_signal, Pid, PidfdFlags, Signal};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -213,8 +212,7 @@ impl Processes {
             // One that is ending has no program any more, but sockets still, and its name.
             Err(_) => stat.contains("(postgres)"),
         };
-        // By identity, not by name: the system may name the directory from another root than ours.
-        let works_here = identity(&directory.join("cwd")).is_some_and(|place| Some(place) == identity(&self.data));
+        let works_here = std::fs::read_link(directory.join("cwd")).is_ok_and(|place| place == self.data);
         Some(Seen { parent, is_ours: is_postgres && works_here, is_frozen: state == "T" })
     }
 
@@ -242,11 +240,6 @@ impl Processes {
             }
         }
     }
-}
-
-/// Device and inode of what a path leads to.
-fn identity(path: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 /// Whether every thread of a process is stopped (or the process has ended).
