@@ -11,6 +11,7 @@ use crate::ids::{Epoch, LogId, NodeId, Slot};
 use crate::message::{Accepted, GroupMessage};
 use crate::record::Record;
 use crate::recovered::RecoveredLog;
+use crate::seeded_bug::{is_planted, SeededBug};
 use crate::time::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -118,6 +119,13 @@ impl Group {
         let (log, ballot) = (LogId::CONTROL, attempt.ballot);
         let body = match &attempt.proposing {
             None => GroupMessage::Prepare { log, ballot, closed: slot.previous() },
+            // Chosen, and it removes this node: those that stay are told, and tell this node.
+            Some((entry, acks)) if configuration.is_quorum(*acks) => {
+                let chosen = entry.to_configuration().expect("only configurations are proposed");
+                let stay: Vec<NodeId> = chosen.members.iter().map(|member| member.node).collect();
+                context.send(&self.scope, stay, GroupMessage::Configured { configuration: Arc::new(chosen) });
+                return;
+            }
             Some((entry, _)) => {
                 let entries = vec![entry.clone()].into();
                 GroupMessage::Accept { log, ballot, first: slot, entries, chosen: None, answer_to: context.node }
@@ -295,7 +303,7 @@ impl Group {
         let Some(attempt) = &mut self.control.attempt else { return };
         let Some(index) = self.scope.configuration.index(from) else { return };
         let Some((entry, acks)) = &mut attempt.proposing else { return };
-        if attempt.ballot != ballot {
+        if attempt.ballot != ballot || self.scope.configuration.is_quorum(*acks) {
             return;
         }
         acks.insert(index);
@@ -303,11 +311,12 @@ impl Group {
             return;
         }
         let chosen = Arc::new(entry.to_configuration().expect("acceptors take valid configurations only"));
-        let old = self.scope.configuration.clone();
+        if chosen.index(context.node).is_none() && !is_planted(SeededBug::RemovedToldAtOnce) {
+            attempt.again_at = context.now;
+            return self.control_ask(context);
+        }
         self.configured(context, &chosen);
-        let members = old.members.iter().chain(&chosen.members).map(|member| member.node);
-        let told: std::collections::BTreeSet<NodeId> = members.filter(|node| *node != context.node).collect();
-        context.send(&self.scope, told, GroupMessage::Configured { configuration: chosen });
+        self.ask_to_confirm(context);
     }
 
     fn on_control_refused(&mut self, context: &mut Context, ballot: Ballot, promised: Ballot) {

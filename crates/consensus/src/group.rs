@@ -3,6 +3,7 @@
 use crate::ballot::Ballot;
 use crate::comparison::Comparisons;
 use crate::configuration::{Configuration, Discipline, Role};
+use crate::confirmation::Confirmation;
 use crate::context::Context;
 use crate::effect::{Effect, Refusal};
 use crate::ids::{Epoch, GroupId, LogId, NodeId};
@@ -100,6 +101,7 @@ pub(crate) struct Group {
     pub(crate) logs: BTreeMap<LogId, Log>,
     pub(crate) control: crate::control::Control,
     pub(crate) changes: crate::membership::Changes,
+    pub(crate) confirmation: Confirmation,
     /// When a member was last asked for the configuration.
     asked_at: Option<Time>,
     /// Nodes that said something about this group since this node's start: they know that they belong to it.
@@ -131,6 +133,7 @@ impl Group {
             logs,
             control,
             changes: crate::membership::Changes::default(),
+            confirmation: Confirmation::default(),
             asked_at: None,
             heard_from: BTreeSet::new(),
             residence: Residence::default(),
@@ -241,6 +244,7 @@ impl Group {
         }
         context.persist(Record::Configured { configuration: configuration.clone() });
         let before: Vec<NodeId> = self.scope.configuration.members.iter().map(|member| member.node).collect();
+        self.confirmation.epoch_changed(context.node, &self.scope.configuration, configuration);
         self.scope.configuration = configuration.clone();
         // One that left and comes again must say again that it knows.
         self.heard_from.retain(|node| configuration.index(*node).is_some());
@@ -263,11 +267,6 @@ impl Group {
             self.asked_at = Some(context.now);
             context.send(&self.scope, [from], GroupMessage::AskConfiguration);
         }
-    }
-
-    fn tell_configuration(&self, context: &mut Context, to: NodeId) {
-        let configuration = self.scope.configuration.clone();
-        context.send(&self.scope, [to], GroupMessage::Configured { configuration });
     }
 
     /// A peer came into or went out of contact; coming in, both tell each other where they stand.
@@ -342,6 +341,7 @@ impl Group {
             is_member: self.scope.is_member(),
             may_vote: self.scope.may_vote(),
             has_quorum: configuration.is_quorum(context.peers.live_members(&configuration, context.now)),
+            untold: self.confirmation.removed().iter().copied().collect(),
             configuration,
             logs: self.logs.values().map(|log| log.status(context, &self.scope)).collect(),
         }

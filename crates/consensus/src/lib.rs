@@ -18,6 +18,7 @@ mod ballot;
 mod cluster;
 mod comparison;
 mod configuration;
+mod confirmation;
 mod context;
 mod control;
 mod core;

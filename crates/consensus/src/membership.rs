@@ -48,7 +48,6 @@ struct Request {
 /// What this node knows of the joint epoch in force.
 #[derive(Debug, Default)]
 struct Pass {
-    fenced: MemberSet,
     /// The logs up to here are done; the page after it is under way.
     after: Option<LogId>,
     /// Where each member's logs of this page stand, answered after its fence: closed-up-to and highest accepted.
@@ -57,8 +56,8 @@ struct Pass {
     goal: Option<BTreeMap<LogId, Slot>>,
     /// The last log of the page; none if it is the last page.
     end: Option<LogId>,
-    /// When members were last asked, and whether it was for more than the fence.
-    asked: Option<(bool, Time)>,
+    /// When members were last asked.
+    asked: Option<Time>,
 }
 
 impl Pass {
@@ -103,11 +102,11 @@ impl Pass {
         goal.filter(|(log, slot)| !is_held(*log, *slot)).collect()
     }
 
-    /// Whether to ask now; each of the two questions once per pause.
-    fn ask(&mut self, fenced: bool, now: Time, pause: std::time::Duration) -> bool {
-        let due = self.asked.is_none_or(|(before, at)| before != fenced || now - at >= pause);
+    /// Whether to ask now; once per pause.
+    fn ask(&mut self, now: Time, pause: Duration) -> bool {
+        let due = self.asked.is_none_or(|at| now - at >= pause);
         if due {
-            self.asked = Some((fenced, now));
+            self.asked = Some(now);
         }
         due
     }
@@ -146,7 +145,8 @@ impl Group {
         self.consider_absence(context);
         self.serve_request(context);
         self.drive_joint(context);
-        let busy = !self.changes.requests.is_empty() || self.changes.pass.is_some();
+        self.tell_the_removed(context);
+        let busy = self.has_requests() || self.changes.pass.is_some() || !self.confirmation.removed().is_empty();
         self.changes.again_at = busy.then(|| {
             let usual = context.now + context.options.failure_timeout / 20;
             if self.control.not_before() > context.now {
@@ -170,12 +170,12 @@ impl Group {
         }
     }
 
-    /// The first request: answered if it is in force or makes no sense, else proposed.
+    /// The first request: answered if it is in force and confirmed, or makes no sense; else proposed.
     fn serve_request(&mut self, context: &mut Context) {
         while let Some(request) = self.changes.requests.front_mut() {
-            let configuration = &self.scope.configuration;
-            let answer = if is_fulfilled(&request.change, request.since, configuration) {
-                Some(Ok(configuration.clone()))
+            let configuration = self.scope.configuration.clone();
+            let answer = if is_fulfilled(&request.change, request.since, &configuration) {
+                self.is_confirmed(context).then_some(Ok(configuration))
             } else if configuration.is_joint() && request.change != Change::GoBack {
                 if self.changes.pass.is_none() {
                     // Somebody's change is under way: it is helped to its end first.
@@ -349,22 +349,11 @@ impl Group {
         }
         let going_back = self.changes.requests.front().is_some_and(|request| request.change == Change::GoBack);
         let pause = context.options.failure_timeout / 20;
-        let Some(pass) = &mut self.changes.pass else { return };
-        if going_back {
+        if self.changes.pass.is_none() || going_back || !self.is_confirmed(context) {
             return;
         }
         let configuration = self.scope.configuration.clone();
-        if !configuration.is_quorum(pass.fenced) {
-            if !pass.ask(false, context.now, pause) {
-                return;
-            }
-            let fenced = pass.fenced;
-            let missing = |node: &NodeId| configuration.index(*node).is_some_and(|index| !fenced.contains(index));
-            let to: Vec<NodeId> = configuration.members.iter().map(|member| member.node).filter(missing).collect();
-            context.send(&self.scope, to, GroupMessage::Configured { configuration });
-            return;
-        }
-        let ask = pass.ask(true, context.now, pause);
+        let ask = self.changes.pass.as_mut().is_some_and(|pass| pass.ask(context.now, pause));
         if !self.pass_is_complete(context, ask) {
             if let Some(pass) = self.changes.pass.as_ref().filter(|_| ask) {
                 let after = pass.after;
@@ -393,8 +382,7 @@ impl Group {
         let missing = pass.missing(&configuration);
         if missing.is_empty() {
             let Some(end) = pass.end else { return true };
-            let fenced = pass.fenced;
-            *pass = Pass { fenced, after: Some(end), ..Pass::default() };
+            *pass = Pass { after: Some(end), ..Pass::default() };
             context.dirty_groups.insert(self.scope.group);
             return false;
         }
@@ -452,17 +440,6 @@ impl Group {
         }
         for (node, logs) in told {
             context.send(&self.scope, [node], GroupMessage::Positions { logs });
-        }
-    }
-
-    pub(crate) fn on_fenced(&mut self, context: &mut Context, from: NodeId, epoch: Epoch) {
-        if epoch != self.scope.epoch() {
-            return;
-        }
-        let Some(index) = self.scope.configuration.index(from) else { return };
-        if let Some(pass) = &mut self.changes.pass {
-            pass.fenced.insert(index);
-            context.dirty_groups.insert(self.scope.group);
         }
     }
 
@@ -540,7 +517,8 @@ fn is_fulfilled(change: &Change, since: Epoch, configuration: &Arc<Configuration
         }
         Change::Promote(node) => settled && configuration.member(*node).is_some_and(|member| member.role.votes()),
         Change::SetAway(node) => settled && configuration.member(*node).is_some_and(|member| member.role == Role::Away),
-        Change::Remove(node) => settled && configuration.index(*node).is_none(),
+        // Others may be changing already.
+        Change::Remove(node) => configuration.index(*node).is_none(),
         Change::GoBack => settled && configuration.epoch > since,
         Change::Renew(nodes) => {
             settled

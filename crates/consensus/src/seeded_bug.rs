@@ -58,6 +58,7 @@ seeded_bugs! {
     ReadShowsUnsynced: "Rule 5: a read answer shows acceptances that are not durable.",
     JointAsksNewOnly: "Rule 6: in a joint epoch phase 1 and 2 ask a quorum of the new voters only.",
     JointStepSkipped: "Rule 6: voters change without a joint epoch.",
+    RemovedToldAtOnce: "Rule 6: a removed node is told before a quorum of those that stay knows.",
     NoSyncPass: "Rule 6: the new epoch comes without a sync pass.",
     SyncPassFromOne: "Rule 6: a sync pass believes the first of the old voters that answers.",
     LostDiskRejoins: "Rule 7: a node that lost its disk comes back as itself, and is not refused.",

@@ -47,6 +47,8 @@ pub struct GroupStatus {
     pub may_vote: bool,
     /// Whether a quorum is in two-way contact.
     pub has_quorum: bool,
+    /// Nodes that do not know yet that they were removed: they are told once a quorum of the members has the configuration on disk.
+    pub untold: Vec<NodeId>,
     /// Its logs, without the control log.
     pub logs: Vec<LogStatus>,
 }

@@ -176,6 +176,9 @@ impl Cluster {
             Effect::Configured { configuration } => {
                 self.watch.see(now, &Observation::Configured { node: id, configuration: &configuration });
                 self.member_configured(&configuration);
+                if configuration.index(id).is_none() {
+                    self.retire_later(id);
+                }
             }
             Effect::Changed { token, result } => self.member_changed(id, token, result),
             Effect::Stop { reason } => self.stopped(id, &reason),

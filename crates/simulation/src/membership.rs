@@ -9,6 +9,7 @@ use consensus::{is_planted, Change, Configuration, Epoch, Input, NodeId, Record,
 use crate::cluster::{member, new_disk, Cluster, Event, GROUP};
 use crate::disk::Disk;
 use crate::node::Node;
+use crate::observation::Observation;
 use crate::tally::Fault;
 
 /// No group grows beyond this.
@@ -195,13 +196,12 @@ impl Cluster {
         if self.membership.lost.is_some_and(|lost| configuration.index(lost).is_none()) {
             self.membership.lost = None;
         }
-        if !configuration.is_joint() {
-            let removed: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.was_removed(*id)).collect();
-            for node in removed {
-                let wait = self.random.waiting_time(500_000);
-                self.schedule.at(self.now + wait, Event::Retire { node });
-            }
-        }
+    }
+
+    /// A node says that it was removed, or whoever asked for that was told so: it may be switched off.
+    pub(crate) fn retire_later(&mut self, node: NodeId) {
+        let wait = self.random.waiting_time(500_000);
+        self.schedule.at(self.now + wait, Event::Retire { node });
     }
 
     fn was_removed(&self, id: NodeId) -> bool {
@@ -223,10 +223,15 @@ impl Cluster {
         if self.membership.asked.remove(&token) != Some(id) {
             self.watch.violate("a request is answered once", format!("{id} answers the change {token} unasked"));
         }
-        if let Ok(configuration) = result {
-            // Whoever answers has made it durable.
-            self.nodes.get_mut(&id).expect("a node of this cluster").has_group = true;
-            self.member_configured(&configuration);
+        let Ok(configuration) = result else { return };
+        self.member_configured(&configuration);
+        // Whoever answers has made it durable.
+        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
+        let was_introduced = std::mem::replace(&mut node.has_group, true);
+        if was_introduced {
+            self.watch.see(self.now, &Observation::Changed { node: id, configuration: &configuration });
+            let removed: Vec<NodeId> = self.nodes.keys().copied().filter(|id| self.was_removed(*id)).collect();
+            removed.into_iter().for_each(|node| self.retire_later(node));
         }
     }
 

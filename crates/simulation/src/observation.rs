@@ -184,6 +184,13 @@ pub enum Observation<'a> {
         /// The answer.
         result: &'a Result<Slot, Refusal>,
     },
+    /// A change of the members is answered, or an introduction.
+    Changed {
+        /// Where.
+        node: NodeId,
+        /// What is in force.
+        configuration: &'a Configuration,
+    },
     /// A configuration is in force at a node.
     Configured {
         /// Where.
@@ -215,6 +222,7 @@ impl Observation<'_> {
             | Observation::Proposed { node, .. }
             | Observation::Reading { node, .. }
             | Observation::Barrier { node, .. }
+            | Observation::Changed { node, .. }
             | Observation::Configured { node, .. } => *node,
         }
     }

@@ -16,6 +16,7 @@ fn world(bug: SeededBug) -> World {
         SeededBug::OwnerResumesAfterRestart => World::Crashes,
         SeededBug::JointAsksNewOnly
         | SeededBug::JointStepSkipped
+        | SeededBug::RemovedToldAtOnce
         | SeededBug::NoSyncPass
         | SeededBug::SyncPassFromOne
         | SeededBug::OwnerResumesAfterEpoch

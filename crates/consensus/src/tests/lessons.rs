@@ -108,9 +108,7 @@ fn a_second_member() {
 
         # It is promoted: a joint epoch with its fences and sync pass, then the new epoch.
         n1 -> n2: configuration e3[n1, n2; joint with [n1]]
-        n1 -> n2: configuration e3[n1, n2; joint with [n1]]
         n2 -> n1: configuration?
-        n2 -> n1: fenced
         n2 -> n1: fenced
         n1 -> n2: configuration e3[n1, n2; joint with [n1]]
         n1 -> n2: sync?

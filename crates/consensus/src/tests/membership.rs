@@ -2,8 +2,8 @@
 
 use crate::cluster::{configuration, member, node, Cluster, GROUP};
 use crate::{
-    Ballot, Change, Entry, Epoch, Input, LogId, Message, OperationId, ProposalOutcome, Record, Refusal, Role, Sequence,
-    Slot, Start, Token,
+    Ballot, Change, Entry, Epoch, GroupMessage, Input, LogId, Message, OperationId, ProposalOutcome, Record, Refusal,
+    Role, Sequence, Slot, Start, Token,
 };
 use std::sync::Arc;
 use std::time::Duration;
@@ -304,4 +304,49 @@ fn a_new_member_whose_first_word_was_lost_is_asked_for_another() {
     let token = cluster.change(1, Change::Promote(node(2)));
     cluster.run(Duration::from_secs(1));
     assert!(cluster.state(1).changes[&token].is_ok(), "{:?}", cluster.state(1).changes);
+}
+
+/// Whether that node knows that node 1 was removed.
+fn knows_the_removal(cluster: &Cluster, number: u128) -> bool {
+    cluster.state(number).core.status(cluster.now).groups[0].configuration.index(node(1)).is_none()
+}
+
+fn tells_of_the_removal(message: &Message) -> bool {
+    let Message::Group { body: GroupMessage::Configured { configuration }, .. } = message else { return false };
+    configuration.index(node(1)).is_none()
+}
+
+#[test]
+fn a_member_that_leaves_hears_so_from_those_that_stay() {
+    let mut cluster = Cluster::of(2);
+    cluster.propose(1, "one");
+    cluster.settle();
+    // Node 1 finds by itself that it is decided, and node 2 does not hear of it.
+    cluster.loses = |to, message| to == node(2) && tells_of_the_removal(message);
+    let token = cluster.change(1, Change::Remove(node(1)));
+    cluster.run(Duration::from_millis(500));
+    assert!(!knows_the_removal(&cluster, 1), "{}", cluster.transcript);
+    assert!(!cluster.state(1).changes.contains_key(&token), "{}", cluster.transcript);
+    cluster.loses = |_, _| false;
+    cluster.run(Duration::from_secs(1));
+    assert!(cluster.state(1).changes[&token].is_ok() && knows_the_removal(&cluster, 1), "{}", cluster.transcript);
+    cluster.kill(1);
+    let id = cluster.propose(2, "alone");
+    cluster.run(Duration::from_secs(3));
+    assert!(matches!(cluster.state(2).outcomes[&id], ProposalOutcome::Chosen(_)), "{}", cluster.transcript);
+}
+
+#[test]
+fn a_removal_is_answered_when_a_quorum_of_those_that_stay_knows() {
+    let mut cluster = Cluster::of(4);
+    cluster.propose(1, "one");
+    cluster.settle();
+    cluster.loses = |to, message| to != node(2) && tells_of_the_removal(message);
+    let token = cluster.change(2, Change::Remove(node(1)));
+    cluster.run(Duration::from_millis(500));
+    assert!(knows_the_removal(&cluster, 2), "{}", cluster.transcript);
+    assert!(!cluster.state(2).changes.contains_key(&token), "{}", cluster.transcript);
+    cluster.loses = |to, message| to == node(4) && tells_of_the_removal(message);
+    cluster.run(Duration::from_millis(500));
+    assert!(cluster.state(2).changes[&token].is_ok() && knows_the_removal(&cluster, 1), "{}", cluster.transcript);
 }

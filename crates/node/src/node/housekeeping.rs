@@ -1,6 +1,7 @@
 //! What is done from time to time: checkpoints, trimming, changes that had to stand back.
 
 use super::Node;
+use crate::limits::FAREWELL;
 use crate::EngineFailure;
 use client::{GroupId, Slot};
 use consensus::{Input, LogId};
@@ -25,6 +26,13 @@ impl Node {
         self.note_contact();
         let now = Instant::now();
         if self.farewells.values().any(|(_, until)| *until <= now) {
+            // A removed member that was not told so yet would never hear it.
+            let untold = self.core.status(self.now()).groups.into_iter().flat_map(|group| group.untold);
+            for node in untold {
+                if let Some((_, until)) = self.farewells.get_mut(&node) {
+                    *until = now + FAREWELL;
+                }
+            }
             self.refresh_peers();
         }
     }

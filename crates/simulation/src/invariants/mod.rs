@@ -1,5 +1,6 @@
 //! The promises, each in a file of its own, checked at every observation.
 
+mod a_quorum_knows;
 mod acceptances;
 mod agreement;
 mod answered_once;
@@ -70,6 +71,7 @@ impl Invariants {
             Box::new(closed_is_chosen::ClosedIsChosen::default()),
             Box::new(one_value_per_ballot::OneValuePerBallot::default()),
             Box::new(one_configuration_per_epoch::OneConfigurationPerEpoch::default()),
+            Box::new(a_quorum_knows::AQuorumKnows::default()),
             Box::new(chosen_by_quorum::ChosenByQuorum::default()),
             Box::new(agreement::Agreement::default()),
             Box::new(contiguous_delivery::ContiguousDelivery::default()),
