@@ -35,7 +35,7 @@ pub(super) struct CatchUp {
     unanswered: u32,
     /// Members whose log does not reach back.
     trimmed_at: BTreeSet<NodeId>,
-    /// Members that know the slots chosen and could not give them: they have lost or cannot read them.
+    /// Members that could not give the slots: they have lost or cannot read them, or know since a crash no more that they are chosen.
     empty_at: BTreeSet<NodeId>,
     said_need_state: Option<Time>,
     /// Reads from the disk for members that fetch.
@@ -342,7 +342,7 @@ impl Log {
                     self.trimming.is_gone(from, trimmed);
                 }
                 self.catch_up.not_before = context.now;
-            } else if closed >= first {
+            } else {
                 self.catch_up.empty_at.insert(from);
             }
             return;

@@ -1,7 +1,7 @@
 //! Members that were away: from the log, from the disk, or by a copy of the state.
 
 use crate::cluster::{node, Cluster, GROUP};
-use crate::{Input, LogId, Record, Slot};
+use crate::{Input, LogId, Message, Record, Slot};
 use std::time::Duration;
 
 fn hold(cluster: &mut Cluster, number: u128, slot: u64) {
@@ -96,6 +96,32 @@ fn a_member_that_cannot_give_what_it_knows_chosen_does_not_keep_others_from_a_co
     cluster.restart(3);
     cluster.run(Duration::from_secs(5));
     assert_eq!(cluster.state(2).needs_state, Some(Slot(2)), "node 3 has the first");
+    assert_eq!(cluster.state(3).needs_state, Some(Slot(2)));
+}
+
+/// Node 1 has trimmed. Node 2 has said that it knows the slots chosen, and knows it no more since it crashed: node 3 must not ask
+/// node 2 for ever.
+#[test]
+fn a_member_that_forgot_what_it_knew_chosen_does_not_keep_others_from_a_copy() {
+    let mut cluster = Cluster::with_options(3, |options| options.log_keep_entries = 1);
+    cluster.propose(1, "seen");
+    cluster.settle();
+    // Node 3 hears where the others stand, and nothing else.
+    cluster.loses = |to, message| to == node(3) && matches!(message, Message::Group { .. });
+    for number in 0..20 {
+        cluster.propose(1, &format!("v{number}"));
+    }
+    cluster.run(Duration::from_secs(1));
+    hold(&mut cluster, 1, 21);
+    assert_eq!(cluster.main_status(1).trimmed, Slot(20));
+    cluster.kill(2);
+    cluster.restart_with(2, |recovered| {
+        let log = recovered.groups.get_mut(&GROUP).expect("it is there").log(LogId::MAIN);
+        log.closed = Slot(1);
+        log.accepted.retain(|slot, _| *slot == Slot(1));
+    });
+    cluster.loses = |_, _| false;
+    cluster.run(Duration::from_secs(5));
     assert_eq!(cluster.state(3).needs_state, Some(Slot(2)));
 }
 
