@@ -14,6 +14,9 @@ const AWAY_ROUNDS_MAX: usize = 5;
 /// The group of these stories.
 const GROUP: &str = "app";
 
+/// Longer than the others keep a link open by which a removed member could be told.
+const FAREWELL: Duration = Duration::from_secs(11);
+
 /// Servers of which the first has made the group.
 fn servers(nodes: usize, settings: &[&str]) -> anyhow::Result<Cluster> {
     let shape = settings.iter().fold(Shape::of(nodes).without_group(), |shape, line| shape.set(line));
@@ -297,7 +300,8 @@ fn a_member_that_was_removed_while_it_was_away_keeps_its_tables_as_ordinary_ones
     ensure!(members(&cluster)? == 2, "it is still a member");
     cluster.run(2, "INSERT INTO t VALUES (2)")?;
 
-    step("it comes back, learns of it, and its table becomes an ordinary one");
+    step("it comes back when nobody keeps a link for it any more, finds out, and its table becomes an ordinary one");
+    std::thread::sleep(FAREWELL);
     cluster.start(3)?;
     wait_until(
         "the removed server's tables are its own",

@@ -30,7 +30,8 @@ pub struct GroupStatus {
     pub epoch: u64,
     /// Whether a configuration change is under way.
     pub changing: bool,
-    /// What this node is in it; `None` once it was removed.
+    /// What this node is in it; `None` once it was removed: it was told so, or it was away then and finds that the others do not
+    /// know it any more.
     pub role: Option<MemberRole>,
     /// Set if the logs of the peers no longer reach back to what this node needs: it needs a state copy of this slot or
     /// a later one.

@@ -31,6 +31,8 @@ enum DialError {
     Connect(io::Error),
     #[error("refused the connection: {0}")]
     Key(String),
+    #[error("it does not take this node's key: by what it knows, this node is in no group with it")]
+    OwnKey,
     #[error("TLS handshake failed: {0}")]
     Tls(io::Error),
     #[error(transparent)]
@@ -48,6 +50,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, node: NodeId, peer: Peer, link: Ar
     let mut backoff = Backoff::new();
     let whom = format!("dial {node}");
     loop {
+        let mut refused = false;
         let dialled = timeout(HANDSHAKE_TIMEOUT, connect(&shared, node, &peer, Arc::clone(&config)))
             .await
             .unwrap_or(Err(DialError::Silent));
@@ -67,6 +70,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, node: NodeId, peer: Peer, link: Ar
             }
             Err(error) => {
                 count(&shared, &error);
+                refused = matches!(error, DialError::OwnKey);
                 let error = error.to_string();
                 if shared.refusals.is_news(&whom, &error) {
                     tracing::warn!(%node, address = peer.address, %error, "no connection to peer");
@@ -74,7 +78,7 @@ pub(crate) async fn dial(shared: Arc<Shared>, node: NodeId, peer: Peer, link: Ar
                 error
             }
         };
-        link.state.lock().expect("no panic while holding the link's state").last_error = Some(error);
+        link.is_down(error, refused);
         tokio::time::sleep(backoff.next()).await;
     }
 }
@@ -102,12 +106,21 @@ async fn connect(
         Some(refused) => DialError::Key(refused.to_string()),
         None => DialError::Tls(error),
     })?;
-    Hello::new(shared.node, shared.start).write(&mut stream).await.map_err(HelloError::Io)?;
-    let hello = Hello::read(&mut stream).await?;
+    let hello =
+        exchange_hellos(&Hello::new(shared.node, shared.start), &mut stream).await.map_err(|error| match error {
+            // In TLS 1.3 the side that dials is done before the other one has looked at its key.
+            HelloError::Io(error) if pinning::own_key_refused(&error) => DialError::OwnKey,
+            error => DialError::Hello(error),
+        })?;
     if hello.node != node {
         return Err(DialError::OtherNode { said: hello.node });
     }
     Ok((stream, hello))
+}
+
+async fn exchange_hellos(mine: &Hello, stream: &mut TlsStream<TcpStream>) -> Result<Hello, HelloError> {
+    mine.write(stream).await?;
+    Hello::read(stream).await
 }
 
 /// Tries every address of the name. Each has a short time only: a lost SYN is sent again by dialling again, sooner
@@ -184,7 +197,7 @@ impl<'a> OpenLink<'a> {
     fn new(shared: &'a Shared, link: &'a OutboundLink, node: NodeId, start: Start) -> Self {
         link.queue.open();
         *link.state.lock().expect("no panic while holding the link's state") =
-            crate::links::OutboundState { connected: Some(start), last_error: None };
+            crate::links::OutboundState { connected: Some(start), ..Default::default() };
         shared.counters.connects.add(1);
         // Nobody listens any more while the engine stops.
         let _ = shared.events.send((Event::Connected { node, start }, None));

@@ -98,6 +98,8 @@ pub struct LinkStatus {
     pub queued_bytes: usize,
     /// Why the last attempt to connect failed, or the last connection ended; `None` while connected.
     pub last_error: Option<String>,
+    /// Whether that was because the peer does not take this node's key: it knows of no group that both are in.
+    pub refused: bool,
 }
 
 /// What the tasks of the links share.
@@ -132,11 +134,20 @@ pub(crate) struct OutboundLink {
     pub(crate) state: Mutex<OutboundState>,
 }
 
+impl OutboundLink {
+    /// It could not be opened, or ended; `refused` if the peer does not take this node's key.
+    pub(crate) fn is_down(&self, error: String, refused: bool) {
+        let mut state = self.state.lock().expect("no panic while holding the link's state");
+        (state.last_error, state.refused) = (Some(error), refused);
+    }
+}
+
 /// What the status view says about it.
 #[derive(Debug, Default)]
 pub(crate) struct OutboundState {
     pub(crate) connected: Option<Start>,
     pub(crate) last_error: Option<String>,
+    pub(crate) refused: bool,
 }
 
 /// A node's links with its peers. Dropping it closes all of them.
@@ -266,6 +277,7 @@ impl Links {
                 receiving: inbound.contains_key(node),
                 queued_bytes: outbound.link.queue.bytes(),
                 last_error: state.last_error.clone(),
+                refused: state.refused,
             }
         };
         self.outbound.iter().map(status).collect()

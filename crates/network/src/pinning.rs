@@ -104,6 +104,12 @@ pub(crate) fn key_refused(error: &std::io::Error) -> Option<&KeyRefused> {
     other.downcast_ref::<KeyRefused>()
 }
 
+/// Whether a connection failed because the other side does not take this node's key: [`PinnedClients`] there found it to be nobody's.
+pub(crate) fn own_key_refused(error: &std::io::Error) -> bool {
+    let tls = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    matches!(tls, Some(Error::AlertReceived(rustls::AlertDescription::CertificateUnknown)))
+}
+
 #[derive(Debug)]
 struct PinnedClients {
     pins: Arc<Pins>,

@@ -155,12 +155,15 @@ fn a_stranger_is_refused_and_counted() {
         let (mut a, mut stranger) = (Node::new(1).await, Node::new(2).await);
         stranger.links.set_peers(peers([&a]));
         until(|| a.links.counters().keys_refused > 0).await;
-        until(|| stranger.links.status()[0].last_error.is_some()).await;
+        until(|| stranger.links.status()[0].refused).await;
+        let error = stranger.links.status()[0].last_error.clone().unwrap();
+        assert!(error.contains("does not take this node's key"), "{error}");
         assert!(!stranger.links.is_connected(a.node));
 
         // Once it is known, it comes in by itself.
         a.links.set_peers(peers([&stranger]));
         until(|| stranger.links.is_connected(a.node)).await;
+        assert!(!stranger.links.status()[0].refused);
         stranger.links.send(a.node, Bytes::from_static(b"hello")).unwrap();
         assert_eq!(a.frame().await, (stranger.node, Bytes::from_static(b"hello")));
     });

@@ -57,6 +57,10 @@ pub(crate) const LINK_EVENTS_PER_TURN: usize = 256;
 /// How long the link to a removed member stays open, so that it can learn that it was removed.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(10);
 
+/// For how long the others must have refused this node's key, and said nothing else, before it takes itself for removed: several
+/// attempts to connect to each.
+pub(crate) const DISOWNED_FOR: Duration = Duration::from_secs(10);
+
 /// Decided slots given to faces between two looks at the log and the links: a few milliseconds of certification.
 pub(crate) const DELIVERIES_PER_TURN: usize = 512;
 

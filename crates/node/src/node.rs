@@ -97,6 +97,7 @@ pub(crate) struct Node {
     /// Members of all groups.
     peers: BTreeMap<NodeId, Peer>,
     contact: contact::Contact,
+    disowned: contact::Disowned,
     /// Removed members whose links stay open for a moment.
     farewells: BTreeMap<NodeId, (Peer, Instant)>,
     /// The proposal that the core said was withdrawn, last.
@@ -140,6 +141,7 @@ impl Node {
             many_logs: many_logs::ManyLogs::default(),
             peers: BTreeMap::new(),
             contact: contact::Contact::new(),
+            disowned: contact::Disowned::new(),
             farewells: BTreeMap::new(),
             withdrawn: None,
             metrics: Metrics::default(),

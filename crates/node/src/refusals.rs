@@ -50,6 +50,12 @@ pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Conf
     }
 }
 
+/// The node was removed from the group.
+pub(crate) fn not_a_member(group: &str) -> Refusal {
+    Refusal::definite(RefusalReason::NotAMember, format!("this node is not a member of group \"{group}\" any more"))
+        .with_hint("Its tables become ordinary ones here within seconds; to follow the group again, join it again.")
+}
+
 /// The outcome of a proposal that was sent and not seen decided in time.
 pub(crate) fn outcome_unknown() -> Refusal {
     Refusal {

@@ -64,6 +64,31 @@ fn a_removed_member_is_told_and_refused() {
 }
 
 #[test]
+fn a_member_that_was_removed_while_it_was_away_finds_out() {
+    let mut cluster = Cluster::group(3, Limits::default());
+    let removed = cluster.members[2].engine.as_ref().unwrap().node();
+    cluster.members[2].stop();
+    let remove = Request::Remove { group: cluster.group, node: removed, wait_ms: PATIENCE.as_millis() as u32 };
+    cluster.members[0].connect().done(&remove, PATIENCE).unwrap();
+    // Started anew, the others keep no link for it to be told by.
+    for n in 0..2 {
+        cluster.members[n].stop();
+        cluster.members[n].start();
+    }
+    cluster.members[2].start();
+    assert!(cluster.members[2].status().groups[0].role.is_some(), "how could it know?");
+    wait_until(Instant::now() + 2 * PATIENCE, "the removed member knows", || {
+        cluster.members[2].status().groups[0].role.is_none()
+    });
+    let refused = cluster.propose(2, "too late").unwrap_err();
+    assert!(matches!(refused, Error::Refused(refusal) if refusal.reason == RefusalReason::NotAMember));
+    cluster.members[2].connect().done(&Request::Forget { group: cluster.group }, PATIENCE).unwrap();
+    assert!(cluster.members[2].status().groups.is_empty());
+    cluster.propose(0, "the others go on").unwrap();
+    cluster.agree(&[0, 1]);
+}
+
+#[test]
 fn a_member_may_leave_by_itself() {
     let cluster = Cluster::group(3, Limits::default());
     let leaving = cluster.members[1].engine.as_ref().unwrap().node();

@@ -107,8 +107,11 @@ pub fn ask(group: GroupId, deadline: Instant) -> Slot {
     }
 }
 
-/// Raises a failure to learn the latest state as 57P03, with who answers.
+/// Raises a failure to learn the latest state as 57P03, with who answers; where waiting is no use, as what it is.
 pub fn raise_unreadable(error: &Error) -> ! {
+    if matches!(error, Error::Refused(refusal) if refusal.reason == RefusalReason::NotAMember) {
+        engine_connection::raise("cannot read the latest state of the group", error);
+    }
     // A read has no effect that could be unknown.
     let mut report = ErrorReport::new(
         PgSqlErrorCode::ERRCODE_CANNOT_CONNECT_NOW,

@@ -96,7 +96,9 @@ fn paxos_status() -> TableIterator<
         .groups
         .iter()
         .flat_map(|group| {
-            let members = group.members.iter().map(move |member| status_row(node, group, member));
+            // One that was away when it was removed has a list with itself in it.
+            let members = group.members.iter().filter(move |member| group.role.is_some() || member.node != node);
+            let members = members.map(move |member| status_row(node, group, member));
             members.chain(group.role.is_none().then(|| removed_row(&status, group)))
         })
         .collect();
@@ -159,9 +161,7 @@ fn own_state(group: &GroupStatus, lag: u64) -> (String, Option<String>) {
     let place = Area::attached().group(group.group);
     let applier = place.map(|place| place.applier_state());
     let error = group.stopped.clone().or_else(|| applier::error_of(group.group));
-    let state = if group.role.is_none() {
-        "removed"
-    } else if error.is_some() || applier == Some(ApplierState::Stopped) {
+    let state = if error.is_some() || applier == Some(ApplierState::Stopped) {
         "stopped"
     } else if applier == Some(ApplierState::Copying) {
         "copying"

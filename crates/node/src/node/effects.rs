@@ -178,9 +178,8 @@ impl Node {
         let Some(waiter) = self.waiting.proposals.remove(&id) else {
             return;
         };
-        let configuration = self.replicas.get(&waiter.group).map(|replica| &*replica.configuration);
         let refusal = match refusal {
-            Some(refusal) => refusals::from_core(refusal, configuration),
+            Some(refusal) => self.refusal(waiter.group, refusal),
             None => refusals::outcome_unknown(),
         };
         self.clients.refuse(waiter.to, refusal.about(id));
@@ -197,8 +196,8 @@ impl Node {
             Ok(slot) => self.clients.answer(reader.to, &Response::Barrier { slot }),
             Err(refusal) => {
                 self.metrics.barriers_refused += 1;
-                let configuration = self.replicas.get(&reader.group).map(|replica| &*replica.configuration);
-                self.clients.refuse(reader.to, refusals::from_core(refusal, configuration));
+                let refusal = self.refusal(reader.group, refusal);
+                self.clients.refuse(reader.to, refusal);
             }
         }
     }

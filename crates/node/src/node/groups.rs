@@ -6,7 +6,7 @@ use crate::description::{self, is_plain, member_text};
 use crate::limits::{FAREWELL, WAITERS_MAX};
 use crate::replica::Replica;
 use crate::waiting::{ChangeKind, ChangeWaiter};
-use crate::{refusals, FaceContext};
+use crate::FaceContext;
 use client::{GroupDescription, GroupId, NewMember, NodeId, Progress, Refusal, RefusalReason, Response};
 use consensus::{Change, Configuration, Input, Member, Role, Token};
 use network::{Peer, PublicKey};
@@ -296,8 +296,8 @@ impl Node {
                 return;
             }
         }
-        let configuration = self.replicas.get(&waiter.group).map(|replica| &*replica.configuration);
-        self.clients.refuse(waiter.to, refusals::from_core(refusal, configuration));
+        let refusal = self.refusal(waiter.group, refusal);
+        self.clients.refuse(waiter.to, refusal);
     }
 
     /// Asks again for the changes that had to stand back.
@@ -382,8 +382,9 @@ impl Node {
     /// Forgets a group of which this node is no member any more, or the last one.
     pub(super) fn forget(&mut self, to: ReplyTo, group: GroupId) -> Result<(), Refusal> {
         let node = self.node;
+        let is_disowned = self.is_disowned(group);
         let replica = self.replica(group)?;
-        let is_member = replica.configuration.member(node).is_some();
+        let is_member = replica.configuration.member(node).is_some() && !is_disowned;
         if is_member && replica.configuration.members.len() > 1 && !replica.awaits_state {
             return Err(Refusal::definite(
                 RefusalReason::Change,

@@ -24,6 +24,7 @@ impl Node {
         self.expire_value_readers();
         self.change_again();
         self.note_contact();
+        self.note_disowned();
         let now = Instant::now();
         if self.farewells.values().any(|(_, until)| *until <= now) {
             // A removed member that was not told so yet would never hear it.

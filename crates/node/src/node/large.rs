@@ -62,9 +62,8 @@ impl Node {
         let Some((group, operation)) = self.outgoing.part_answered(id) else {
             return false;
         };
-        let configuration = self.replicas.get(&group).map(|replica| &*replica.configuration);
         let refusal = match outcome {
-            ProposalOutcome::Failed(refusal) => refusals::from_core(refusal.clone(), configuration),
+            ProposalOutcome::Failed(refusal) => self.refusal(group, refusal.clone()),
             // The part may be in the log, but without the last one the operation has no effect.
             _ => refusals::not_sent_in_time(),
         };

@@ -138,8 +138,8 @@ impl Node {
             Ok(barrier) => self.answer_value(reader, log, *barrier, deadline),
             Err(refusal) => {
                 self.metrics.barriers_refused += 1;
-                let configuration = self.replicas.get(&reader.group).map(|replica| &*replica.configuration);
-                self.clients.refuse(reader.to, refusals::from_core(refusal.clone(), configuration));
+                let refusal = self.refusal(reader.group, refusal.clone());
+                self.clients.refuse(reader.to, refusal);
             }
         }
         true

@@ -104,6 +104,7 @@ impl Node {
     /// The group, if its state is complete here.
     pub(super) fn serving_replica(&mut self, group: GroupId) -> Result<&mut crate::replica::Replica, Refusal> {
         let node = self.node;
+        let is_disowned = self.is_disowned(group);
         let replica = self.replica(group)?;
         if replica.awaits_state || replica.needs_state.is_some() {
             return Err(Refusal::definite(
@@ -112,12 +113,8 @@ impl Node {
             )
             .with_hint("Wait until its state copy is done, or ask another member."));
         }
-        if replica.configuration.member(node).is_none() {
-            return Err(Refusal::definite(
-                RefusalReason::NotAMember,
-                format!("this node is not a member of group \"{}\" any more", replica.configuration.name),
-            )
-            .with_hint("Join the group again."));
+        if is_disowned || replica.configuration.member(node).is_none() {
+            return Err(refusals::not_a_member(&replica.configuration.name));
         }
         if replica.configuration.is_witness(node) {
             return Err(refusals::from_core(consensus::Refusal::Witness, None));

@@ -2,7 +2,7 @@
 
 use super::Node;
 use crate::description::{group_description, member_description};
-use client::{GroupStatus, LogStatus, MemberStatus, Metrics, Slot, Status};
+use client::{GroupId, GroupStatus, LogStatus, MemberStatus, Metrics, Slot, Status};
 use consensus::LogId;
 
 impl Node {
@@ -10,6 +10,7 @@ impl Node {
         let core = self.core.status(self.now());
         let mut groups = Vec::new();
         let node = self.node;
+        let disowned: Vec<GroupId> = self.disowned.keys().copied().filter(|group| self.is_disowned(*group)).collect();
         for replica in self.replicas.values_mut() {
             let configuration = std::sync::Arc::clone(&replica.configuration);
             let is_witness = configuration.is_witness(node);
@@ -48,7 +49,7 @@ impl Node {
                 database: own.map_or_else(|| configuration.detail.clone(), |own| own.database.clone()),
                 epoch: configuration.epoch.0,
                 changing: configuration.is_joint(),
-                role: own.map(|own| own.role),
+                role: own.filter(|_| !disowned.contains(&configuration.group)).map(|own| own.role),
                 needs_state: if replica.awaits_state { Some(Slot(1)) } else { replica.needs_state },
                 stopped: replica.stopped().or_else(|| log.and_then(|log| log.damaged).map(waits_for)),
                 log: LogStatus {
