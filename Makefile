@@ -39,11 +39,11 @@ measurements: setup ## What single parts cost by themselves: the tests that are 
 test-quick: setup ## The tests that need no server
 	$(CARGO) test --release --locked --workspace --lib --bins
 
-# Every end-to-end story by name, also those that are not in the set of `make test`.
+
 STORIES = $(basename $(notdir $(wildcard tests/*.rs)))
 
 .PHONY: stories
-stories: install ## Every end-to-end story, also those that `make test` leaves out
+stories: install ## Every end-to-end story, and nothing else
 	@scripts/test $(addprefix --test ,$(STORIES))
 
 .PHONY: story
