@@ -39,7 +39,6 @@ measurements: setup ## What single parts cost by themselves: the tests that are 
 test-quick: setup ## The tests that need no server
 	$(CARGO) test --release --locked --workspace --lib --bins
 
-
 STORIES = $(basename $(notdir $(wildcard tests/*.rs)))
 
 .PHONY: stories
