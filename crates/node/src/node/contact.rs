@@ -17,8 +17,9 @@ use tracing::{info, warn};
 /// Whether each member was live when last looked at. Absent: never yet, as all are after a start.
 pub(super) type Contact = BTreeMap<NodeId, bool>;
 
-/// Groups of whose members this node hears nothing but that they do not know it, and since when.
-pub(super) type Disowned = BTreeMap<GroupId, Instant>;
+/// Groups of whose members this node hears nothing but that they do not know it: since when, and whether that is for so long that
+/// it takes itself for removed.
+pub(super) type Disowned = BTreeMap<GroupId, (Instant, bool)>;
 
 impl Node {
     pub(super) fn note_contact(&mut self) {
@@ -41,26 +42,25 @@ impl Node {
         let links = self.links.status();
         let mut disowned = Disowned::new();
         for (group, replica) in &self.replicas {
-            if disowns(&replica.configuration, self.node, &links) {
-                let since = self.disowned.get(group).copied().unwrap_or_else(Instant::now);
-                disowned.insert(*group, since);
+            if !disowns(&replica.configuration, self.node, &links) {
+                continue;
             }
-        }
-        let before: Vec<GroupId> = self.disowned.keys().copied().filter(|group| self.is_disowned(*group)).collect();
-        self.disowned = disowned;
-        for (group, replica) in &self.replicas {
-            if self.is_disowned(*group) && !before.contains(group) {
+            let (since, was_removed) = self.disowned.get(group).copied().unwrap_or((Instant::now(), false));
+            let is_removed = since.elapsed() >= DISOWNED_FOR;
+            if is_removed && !was_removed {
                 warn!(
                     "the other members of group \"{}\" do not know this node any more: it was removed while it was away",
                     replica.configuration.name
                 );
             }
+            disowned.insert(*group, (since, is_removed));
         }
+        self.disowned = disowned;
     }
 
     /// Whether this node was removed from the group while it was away.
     pub(super) fn is_disowned(&self, group: GroupId) -> bool {
-        self.disowned.get(&group).is_some_and(|since| since.elapsed() >= DISOWNED_FOR)
+        self.disowned.get(&group).is_some_and(|(_, is_removed)| *is_removed)
     }
 
     /// What a client of the group is told of the core's refusal.
