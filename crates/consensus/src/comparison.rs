@@ -2,8 +2,9 @@
 //! nobody uses any more catches up without being named.
 //!
 //! Each side sees to its own: it asks the other for a page of its logs, lists its own beside it, and brings up to date what
-//! is behind, a few logs at a time, before it asks for the next page. An open slot of its own it settles. A matter of
-//! liveness only: which values are chosen does not depend on it.
+//! is behind, a few logs at a time, before it asks for the next page. An open slot of its own it settles. What the other lacks
+//! it puts on the list of news (`news.rs`), as contact may have been lost on one side only. A matter of liveness only: which
+//! values are chosen does not depend on it.
 
 use crate::ballot::Ballot;
 use crate::bounds;
@@ -121,6 +122,10 @@ impl Group {
         if let (Some(theirs), Some(ours)) = (&comparison.theirs, &comparison.ours) {
             let end = nearer(theirs.end, ours.end);
             comparison.behind = behind(theirs, ours, end);
+            // The other one may not have noticed that contact was lost, and then it does not compare.
+            for (log, slot) in behind(ours, theirs, end) {
+                self.news.owe(node, log, slot, context.now);
+            }
             comparison.open = open(theirs, ours, end);
             comparison.compared = true;
             comparison.after = end;
@@ -193,12 +198,12 @@ fn open(theirs: &Page, ours: &Page, end: Option<LogId>) -> VecDeque<LogId> {
     either.into_iter().collect()
 }
 
-/// What one member knows chosen and this node does not.
-fn behind(theirs: &Page, ours: &Page, end: Option<LogId>) -> VecDeque<(LogId, Slot)> {
+/// What one of two members knows chosen and the other one does not.
+fn behind(knowing: &Page, lacking: &Page, end: Option<LogId>) -> VecDeque<(LogId, Slot)> {
     let within = |id: &LogId| end.is_none_or(|end| *id <= end);
     let newer = |(id, (closed, _)): (&LogId, &(Slot, Slot))| {
-        let mine = ours.logs.get(id).map(|(closed, _)| *closed).unwrap_or_default();
-        (*closed > mine).then_some((*id, *closed))
+        let lacked = lacking.logs.get(id).map(|(closed, _)| *closed).unwrap_or_default();
+        (*closed > lacked).then_some((*id, *closed))
     };
-    theirs.logs.iter().filter(|(id, _)| within(id)).filter_map(newer).collect()
+    knowing.logs.iter().filter(|(id, _)| within(id)).filter_map(newer).collect()
 }

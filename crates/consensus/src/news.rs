@@ -1,7 +1,7 @@
 //! Values that a member in contact may lack although this node will not mention them again: their log leaves memory before
 //! the member has accepted them. The member is sent a list of them until it says that it has them.
 //!
-//! A member that goes out of contact is owed nothing: when it comes back, it compares (`comparison.rs`).
+//! A member that goes out of contact is owed nothing: when it comes back, both compare (`comparison.rs`).
 
 use crate::bounds;
 use crate::context::Context;
@@ -49,7 +49,8 @@ impl News {
         let owed = self.owed.entry(node).or_insert_with(fresh);
         // What is beyond waits for the next comparison or use.
         if owed.next.len() < bounds::UNFINISHED_LOGS_MAX {
-            owed.next.insert(log, slot);
+            let known = owed.next.entry(log).or_default();
+            *known = slot.max(*known);
         }
     }
 }

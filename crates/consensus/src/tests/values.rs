@@ -429,7 +429,7 @@ fn a_page_of_an_earlier_comparison_says_nothing_of_what_came_since() {
     // In contact again it asks what the others have; what comes is a page from before.
     cluster.loses = |to, message| {
         let Message::Group { body, .. } = message else { return false };
-        to == node(3) && matches!(body, GroupMessage::Compare { .. })
+        to == node(3) && matches!(body, GroupMessage::Compare { .. } | GroupMessage::Newer { .. })
     };
     cluster.heal();
     cluster.run(Duration::from_secs(1));
@@ -443,4 +443,29 @@ fn a_page_of_an_earlier_comparison_says_nothing_of_what_came_since() {
     cluster.loses = |_, _| false;
     cluster.run(Duration::from_secs(5));
     assert_eq!(kept(&cluster, 3, 7), (1, vec![1]));
+}
+
+/// Node 1 loses contact with node 2 for a moment, and node 2 does not notice: it hears node 1 all the time.
+#[test]
+fn a_member_that_did_not_notice_a_loss_of_contact_is_told_what_it_lacks() {
+    let mut cluster = Cluster::of_values(3, 1);
+    cluster.put(1, 7, "one");
+    cluster.settle();
+    cluster.loses = |to, message| to == node(2) && is_news_or_of_seven(message);
+    cluster.put(1, 7, "two");
+    cluster.settle();
+    cluster.put(1, 8, "other");
+    cluster.settle();
+    assert_eq!(kept(&cluster, 2, 7).0, 1);
+    // Node 1's last words before it misses node 2 are lost, too: they would say that it hears node 2 no more.
+    cluster.cut.insert((node(2), node(1)));
+    cluster.run(Duration::from_millis(700));
+    cluster.cut.insert((node(1), node(2)));
+    cluster.run(Duration::from_millis(500));
+    cluster.cut.remove(&(node(2), node(1)));
+    cluster.run(Duration::from_millis(100));
+    cluster.heal();
+    cluster.loses = |_, _| false;
+    cluster.run(Duration::from_secs(5));
+    assert_eq!(kept(&cluster, 2, 7).0, 2, "{}", cluster.transcript);
 }
