@@ -184,7 +184,7 @@ pub enum Observation<'a> {
         /// The answer.
         result: &'a Result<Slot, Refusal>,
     },
-    /// A change of the members is answered, or an introduction.
+    /// A change of the members is answered; an introduction is none.
     Changed {
         /// Where.
         node: NodeId,
