@@ -2,7 +2,7 @@
 //! travel in parts, and a member whose log no longer reaches back copies the state anew by itself.
 
 use anyhow::{bail, ensure};
-use end_to_end::{describe, step, wait_until, Cluster, Shape, RECOVERY_TIME_MAX};
+use end_to_end::{describe, step, wait_until, Cluster, Shape, FAREWELL, RECOVERY_TIME_MAX};
 use postgres::{CancelToken, Client, Config, NoTls};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,9 +13,6 @@ const AWAY_ROUNDS_MAX: usize = 5;
 
 /// The group of these stories.
 const GROUP: &str = "app";
-
-/// Longer than the others keep a link open by which a removed member could be told.
-const FAREWELL: Duration = Duration::from_secs(11);
 
 /// Servers of which the first has made the group.
 fn servers(nodes: usize, settings: &[&str]) -> anyhow::Result<Cluster> {

@@ -2,7 +2,7 @@
 //! nobody who waits for the others notices.
 
 use anyhow::ensure;
-use end_to_end::{step, Account, Cluster, Ledger, Size, Witness};
+use end_to_end::{step, Account, Cluster, Ledger, Size, Witness, FAREWELL};
 use std::time::Duration;
 
 /// How long the load runs around each event.
@@ -63,6 +63,28 @@ fn two_servers_and_a_witness_survive_the_loss_of_any_one() -> anyhow::Result<()>
     let ended = witness.await_end()?;
     ensure!(ended.success(), "{ended}");
     write_for_a_while(&cluster, &[1, 2], 6, total)?;
+    cluster.finish()
+}
+
+#[test]
+fn a_witness_that_was_removed_while_it_was_away_ends_by_itself() -> anyhow::Result<()> {
+    let cluster = Cluster::of(2)?;
+    let mut witness = Witness::of(&cluster)?;
+    cluster.replicate("CREATE TABLE t (id bigint PRIMARY KEY)", &["t"])?;
+
+    step("the witness is killed, and removed");
+    witness.kill()?;
+    cluster.run(1, &format!("SELECT paxos_remove_host('local', '{}')", witness.address()))?;
+
+    step("it comes back when nobody keeps a link for it any more, finds out, and ends");
+    std::thread::sleep(FAREWELL);
+    witness.start()?;
+    let ended = witness.await_end()?;
+    ensure!(ended.success(), "{ended}");
+
+    step("the two servers go on");
+    cluster.run(2, "INSERT INTO t VALUES (1)")?;
+    cluster.equal_checksums(&[1, 2], "t")?;
     cluster.finish()
 }
 

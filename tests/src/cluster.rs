@@ -24,6 +24,9 @@ const TRIES_MAX: usize = 20;
 /// failure time-outs, on a machine with two cores that does other things too.
 pub const RECOVERY_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Longer than the others keep a link open by which a removed member could be told.
+pub const FAREWELL: Duration = Duration::from_secs(11);
+
 /// What cluster a test needs.
 #[derive(Debug, Clone)]
 pub struct Shape {

@@ -23,7 +23,7 @@ mod stories;
 mod witness;
 
 pub use checksum::{checksum, Checksum};
-pub use cluster::{Cluster, Shape, RECOVERY_TIME_MAX};
+pub use cluster::{Cluster, Shape, FAREWELL, RECOVERY_TIME_MAX};
 pub use condition::{wait_for, wait_until};
 pub use environment::{installation_bindir, is_full_size, step, Size};
 pub use history_load::{pause, HistoryLoad, Manner, Work};

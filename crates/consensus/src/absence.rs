@@ -64,7 +64,7 @@ impl Group {
         let away = configuration.members.iter().filter(|member| member.role == Role::Away).map(|member| member.node);
         let returned = |node: &NodeId| {
             self.check_caught_up(context, *node).is_ok()
-                && self.logs.values().all(|log| log.has_returned(context, *node))
+                && self.logs.values().all(|log| log.has_returned(context, &self.scope, *node))
         };
         away.into_iter().find(returned).map(Change::Promote)
     }

@@ -198,7 +198,7 @@ impl Log {
     pub(crate) fn saw_position(&mut self, context: &mut Context, scope: &Scope, from: NodeId, position: &LogPosition) {
         self.saw_closed(from, position.closed);
         self.trimming.saw_position(from, position);
-        self.hold_more_if_asked(context, scope, position);
+        self.hold_more_if_asked(context, scope, from, position);
         if self.witness {
             self.wake(context, scope);
         }
@@ -282,7 +282,7 @@ impl Log {
             ballot: self.ownership.highest,
             closed: self.learner.closed,
             held: self.held_here(),
-            room: self.room(context, scope),
+            room: self.room(context),
         }
     }
 

@@ -180,12 +180,13 @@ impl Log {
         none
     }
 
-    /// Whether this witness has dropped what some voter's state may lack, as it may before it votes: it cannot be let in until
-    /// those states are durable.
+    /// Whether this witness has dropped what the state of some member may lack: of a voter, as it may before it votes itself, or of
+    /// one that is to become a voter. Until that state is durable, the change that lets either in cannot be made, or not ended.
     pub(crate) fn waits_for_states(&self, context: &Context, scope: &Scope) -> bool {
-        let me = context.node;
-        let to_be = self.witness && scope.is_member() && !scope.configuration.votes(me);
-        to_be && self.held_by_all(context, scope) < self.learner.trimmed
+        let mut states = scope.configuration.members.iter().filter(|member| member.role.holds_state());
+        self.witness
+            && scope.is_member()
+            && states.any(|member| self.known_held(context, member.node) < self.learner.trimmed)
     }
 
     /// Up to where this member has the log, for a sync pass. A witness has what every voter of the new configuration holds, as it
@@ -209,21 +210,30 @@ impl Log {
     }
 
     /// What a witness says of its room.
-    pub(super) fn room(&self, context: &Context, scope: &Scope) -> Room {
+    pub(super) fn room(&self, context: &Context) -> Room {
         match self.witness {
             true if self.keeps_halves(context, FULL_HALVES) => Room::None,
             true if self.keeps_halves(context, PRESSED_HALVES) => Room::Little,
-            true if self.waits_for_states(context, scope) => Room::Little,
             _ => Room::Enough,
         }
     }
 
-    /// A witness has little room: what only delays is that this member's state is not durable, is made up for at once.
-    pub(super) fn hold_more_if_asked(&mut self, context: &mut Context, scope: &Scope, position: &LogPosition) {
+    /// A witness has little room, or has dropped what this member's state has and does not hold durably: where only that delays,
+    /// it is made up for at once.
+    pub(super) fn hold_more_if_asked(
+        &mut self,
+        context: &mut Context,
+        scope: &Scope,
+        from: NodeId,
+        position: &LogPosition,
+    ) {
         let pause = context.options.failure_timeout;
         let due = self.trimming.asked_to_hold.is_none_or(|at| context.now - at >= pause);
-        let could = !self.witness && self.learner.held < self.learner.delivered;
-        if position.room != Room::Enough && due && could {
+        let learner = &self.learner;
+        let could = !self.witness && learner.held < learner.delivered;
+        let dropped = learner.held < position.held && position.held <= learner.delivered;
+        let is_waited_for = scope.configuration.is_witness(from) && dropped;
+        if (position.room != Room::Enough || is_waited_for) && due && could {
             self.trimming.asked_to_hold = Some(context.now);
             context.effect(Effect::HoldMore { group: scope.group, log: self.id });
         }
@@ -250,12 +260,15 @@ impl Log {
         ((blocked && absent) || (pressed && worth_it)).then_some(laggard)
     }
 
-    /// Whether a member that is away holds so much that no witness would soon lack the room again.
-    pub(crate) fn has_returned(&self, context: &Context, node: NodeId) -> bool {
+    /// Whether a member that is away holds what the witnesses have dropped, and so much that none would soon lack the room again.
+    pub(crate) fn has_returned(&self, context: &Context, scope: &Scope, node: NodeId) -> bool {
         let held = self.known_held(context, node);
+        let members = scope.configuration.members.iter().map(|member| member.node);
+        let mut witnesses = members.filter(|member| scope.configuration.is_witness(*member));
         let learner = &self.learner;
         let before = learner.samples.range(..=held).next_back().map_or(learner.trimmed_bytes, |(_, bytes)| *bytes);
-        held.plus(context.options.witness_keep_entries / 2) >= learner.closed
+        witnesses.all(|witness| self.known_held(context, witness) <= held)
+            && held.plus(context.options.witness_keep_entries / 2) >= learner.closed
             && learner.bytes - before <= context.options.witness_keep_bytes / 2
     }
 }

@@ -44,6 +44,10 @@ fn role(cluster: &Cluster, at: u128, number: u128) -> Role {
     status.groups[0].configuration.member(node(number)).expect("a member").role
 }
 
+fn is_joint(cluster: &Cluster, at: u128) -> bool {
+    cluster.state(at).core.status(cluster.now).groups[0].configuration.is_joint()
+}
+
 #[test]
 fn with_a_witness_either_of_two_voters_can_be_lost() {
     for lost in 1..=2 {
@@ -147,6 +151,44 @@ fn at_a_witness_bound_the_absent_voter_is_set_aside_until_it_has_caught_up() {
     assert_eq!((role(&cluster, 1, 2), role(&cluster, 3, 2)), (Role::Voter, Role::Voter));
     cluster.kill(1);
     assert!(matches!(write(&mut cluster, 2, "back"), ProposalOutcome::Chosen(_)));
+}
+
+/// The state of 2 holds nothing durably; it is set aside all the same, and the witness drops what 1 holds.
+#[test]
+fn a_voter_that_was_set_aside_has_its_state_made_durable_before_it_is_one_again() {
+    let mut cluster = two_and_a_witness();
+    write_many(&mut cluster, 1, 10);
+    holds_all(&mut cluster, 1);
+    cluster.change(1, Change::SetAway(node(2)));
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.main_status(3).trimmed, Slot(10));
+    assert!(cluster.state(2).asked_to_hold, "nothing else is written");
+    assert_eq!(role(&cluster, 1, 2), Role::Away);
+    holds_all(&mut cluster, 2);
+    cluster.run(Duration::from_secs(3));
+    assert_eq!((role(&cluster, 1, 2), is_joint(&cluster, 1)), (Role::Voter, false));
+}
+
+/// A member that joins has everything from the log, and the witness has dropped it.
+#[test]
+fn a_new_voter_has_its_state_made_durable_for_the_witness() {
+    let mut cluster = two_and_a_witness();
+    write_many(&mut cluster, 1, 10);
+    cluster.add(4, Vec::new());
+    let token = cluster.change(1, Change::AddLearner(member(4, Role::Learner)));
+    cluster.run(Duration::from_millis(500));
+    let configuration = cluster.state(1).changes[&token].clone().expect("added");
+    cluster.input(node(4), Input::LearnGroup { token: Token(9001), configuration });
+    cluster.run(Duration::from_secs(3));
+    assert_eq!(cluster.bodies(4).len(), 10);
+    (1..=2).for_each(|number| holds_all(&mut cluster, number));
+    assert_eq!(cluster.main_status(3).trimmed, Slot(10));
+    let token = cluster.change(1, Change::Promote(node(4)));
+    cluster.run(Duration::from_secs(3));
+    assert!(cluster.state(4).asked_to_hold, "nothing else is written");
+    holds_all(&mut cluster, 4);
+    cluster.run(Duration::from_secs(3));
+    assert!(cluster.state(1).changes[&token].is_ok() && !is_joint(&cluster, 1));
 }
 
 #[test]
