@@ -18,8 +18,7 @@ pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Conf
     let message = refusal.to_string();
     match refusal {
         Core::UnknownGroup => Refusal::definite(RefusalReason::UnknownGroup, message),
-        Core::Removed(_) => Refusal::definite(RefusalReason::NotAMember, message)
-            .with_hint("Join the group again, or drop its tables here."),
+        Core::Removed(_) => removed(message),
         Core::NoQuorum { answering, silent } => Refusal {
             answering: named(configuration, &answering),
             silent: named(configuration, &silent),
@@ -52,8 +51,12 @@ pub(crate) fn from_core(refusal: consensus::Refusal, configuration: Option<&Conf
 
 /// The node was removed from the group.
 pub(crate) fn not_a_member(group: &str) -> Refusal {
-    Refusal::definite(RefusalReason::NotAMember, format!("this node is not a member of group \"{group}\" any more"))
-        .with_hint("Its tables become ordinary ones here within seconds; to follow the group again, join it again.")
+    removed(format!("this node is not a member of group \"{group}\" any more"))
+}
+
+fn removed(message: String) -> Refusal {
+    let hint = "What it holds of the group is its own from now on; to follow the group again, let it join again.";
+    Refusal::definite(RefusalReason::NotAMember, message).with_hint(hint)
 }
 
 /// The outcome of a proposal that was sent and not seen decided in time.

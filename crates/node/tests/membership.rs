@@ -33,8 +33,7 @@ fn a_dead_member_is_replaced_without_a_failed_proposal() {
     cluster.members[2].stop();
     let mut connection = cluster.members[0].connect();
     propose(&mut connection, cluster.group, "one is dead").unwrap();
-    let remove = Request::Remove { group: cluster.group, node: dead, wait_ms: PATIENCE.as_millis() as u32 };
-    connection.done(&remove, PATIENCE).unwrap();
+    cluster.remove(dead, 0);
     propose(&mut connection, cluster.group, "two are left").unwrap();
     let replacement = cluster.add_engine(Limits::default());
     cluster.join_by_copy(replacement, 0);
@@ -49,8 +48,7 @@ fn a_dead_member_is_replaced_without_a_failed_proposal() {
 fn a_removed_member_is_told_and_refused() {
     let cluster = Cluster::group(3, Limits::default());
     let removed = cluster.members[2].engine.as_ref().unwrap().node();
-    let remove = Request::Remove { group: cluster.group, node: removed, wait_ms: PATIENCE.as_millis() as u32 };
-    cluster.members[0].connect().done(&remove, PATIENCE).unwrap();
+    cluster.remove(removed, 0);
     wait_until(Instant::now() + PATIENCE, "the removed member knows", || {
         cluster.members[2].status().groups[0].role.is_none()
     });
@@ -68,8 +66,7 @@ fn a_member_that_was_removed_while_it_was_away_finds_out() {
     let mut cluster = Cluster::group(3, Limits::default());
     let removed = cluster.members[2].engine.as_ref().unwrap().node();
     cluster.members[2].stop();
-    let remove = Request::Remove { group: cluster.group, node: removed, wait_ms: PATIENCE.as_millis() as u32 };
-    cluster.members[0].connect().done(&remove, PATIENCE).unwrap();
+    cluster.remove(removed, 0);
     // Started anew, the others keep no link for it to be told by.
     for n in 0..2 {
         cluster.members[n].stop();
@@ -92,8 +89,7 @@ fn a_member_that_was_removed_while_it_was_away_finds_out() {
 fn a_member_may_leave_by_itself() {
     let cluster = Cluster::group(3, Limits::default());
     let leaving = cluster.members[1].engine.as_ref().unwrap().node();
-    let remove = Request::Remove { group: cluster.group, node: leaving, wait_ms: PATIENCE.as_millis() as u32 };
-    cluster.members[1].connect().done(&remove, PATIENCE).unwrap();
+    cluster.remove(leaving, 1);
     cluster.propose(0, "two are enough").unwrap();
     cluster.agree(&[0, 2]);
 }

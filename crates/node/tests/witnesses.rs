@@ -58,8 +58,7 @@ fn a_witness_says_that_it_has_nothing() {
     let refused = cluster.members[2].connect().barrier(cluster.group, PATIENCE).unwrap_err();
     assert!(matches!(refused, Error::Refused(refusal) if refusal.reason == RefusalReason::NoState));
     let node = cluster.members[2].engine.as_ref().unwrap().node();
-    let remove = Request::Remove { group: cluster.group, node, wait_ms: PATIENCE.as_millis() as u32 };
-    cluster.members[0].connect().done(&remove, PATIENCE).unwrap();
+    cluster.remove(node, 0);
     wait_until(Instant::now() + PATIENCE, "the witness knows", || cluster.members[2].status().groups[0].role.is_none());
 }
 

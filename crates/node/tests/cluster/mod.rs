@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use client::{
-    Connection, Error, GroupDescription, GroupId, NewMember, OperationId, Outcome, Request, Response, Slot, Status,
-    Verdict,
+    Connection, Error, GroupDescription, GroupId, NewMember, NodeId, OperationId, Outcome, Request, Response, Slot,
+    Status, Verdict,
 };
 use node::{Delivery, Engine, EngineFailure, EngineHandle, EngineOptions, Face, FaceContext, FaceFactory, Limits};
 use std::net::TcpListener;
@@ -306,6 +306,11 @@ impl Cluster {
             node: self.members[index].engine.as_ref().unwrap().node(),
             wait_ms: PATIENCE.as_millis() as u32,
         };
+        self.members[through].connect().done(&request, PATIENCE).unwrap();
+    }
+
+    pub fn remove(&self, node: NodeId, through: usize) {
+        let request = Request::Remove { group: self.group, node, wait_ms: PATIENCE.as_millis() as u32 };
         self.members[through].connect().done(&request, PATIENCE).unwrap();
     }
 

@@ -81,17 +81,18 @@ impl Account {
             .command(Path::new("/bin/sh"))
             .args(["-c", "cd -- \"$1\" && test -w .", "sh"])
             .arg(path)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status()
+            .output()
             .map_err(|error| Failure::system("cannot run /bin/sh", error))?;
-        if reached.success() {
+        if reached.status.success() {
             return Ok(());
         }
+        // The shell tells what it cannot enter; that it cannot write, it does not say.
+        let said = String::from_utf8_lossy(&reached.stderr);
+        let why = said.lines().next().map(|line| format!(" ({line})")).unwrap_or_default();
         Err(Failure::new(
             Reason::Directory,
             format!("the servers cannot use {}", path.display()),
-            format!("they run as {}, who may not enter a directory above it or write in it", self.name()),
+            format!("they run as {}, who may not enter a directory above it or write in it{why}", self.name()),
             "choose a directory that everybody can reach, such as one below /tmp or /var/lib",
         ))
     }
