@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use consensus::{Input, Message, NodeId};
+use consensus::{Input, Message, NodeId, Start};
 
 use crate::cluster::{Cluster, Event};
 
 impl Cluster {
     pub(crate) fn arrive(&mut self, from: NodeId, to: NodeId, message: Arc<Message>) {
+        // One that comes back on an old disk itself would believe such a start, and take the right one for an impostor.
+        if sender_start(&message).is_some_and(|start| self.refused.contains(&(from, start))) {
+            return;
+        }
         // What was under way when a path was cut is lost with it.
         if self.network.is_open(from, to) && self.nodes.contains_key(&to) {
             self.give(to, Input::Message { from, message: Message::clone(&message) });
@@ -37,5 +41,13 @@ impl Cluster {
         self.introduce_members();
         let wait = self.random.between(5_000, 50_000);
         self.schedule.at(self.now + wait, Event::CheckLinks);
+    }
+}
+
+fn sender_start(message: &Message) -> Option<Start> {
+    match message {
+        Message::Heartbeat(heartbeat) => Some(heartbeat.start),
+        Message::Group { start, .. } => Some(*start),
+        Message::Impostor(_) => None,
     }
 }

@@ -234,7 +234,8 @@ impl Log {
     }
 
     pub(super) fn on_invite(&mut self, context: &mut Context, scope: &Scope, ballot: Ballot) {
-        let current = ballot == self.ownership.highest || self.ownership.highest < ballot;
+        // Whoever is a step behind in epochs learns of the present one first.
+        let current = self.ownership.highest <= ballot && ballot.epoch == scope.epoch();
         if current && scope.may_propose() && matches!(self.proposer.stage, Stage::Idle) {
             self.ownership.highest = self.ownership.highest.max(ballot);
             self.start_phase_one(context, scope);

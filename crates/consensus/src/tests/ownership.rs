@@ -1,7 +1,7 @@
 //! Owners that die, freeze, restart or are cut off (rules 2 to 4, 8).
 
-use crate::cluster::{node, Cluster};
-use crate::{ProposalOutcome, Refusal, Slot};
+use crate::cluster::{member, node, Cluster};
+use crate::{Change, Epoch, GroupMessage, Message, NodeId, ProposalOutcome, Refusal, Role, Slot};
 use std::time::Duration;
 
 #[test]
@@ -152,6 +152,36 @@ fn an_invitation_hands_the_log_over_without_a_timeout() {
     cluster.propose(1, "two");
     cluster.settle();
     assert_eq!(cluster.bodies(2), ["one", "two"]);
+}
+
+/// The invitation overtakes the news of the epoch that it is of.
+#[test]
+fn an_invitation_of_an_epoch_that_the_invited_does_not_know_yet_is_void() {
+    let mut cluster = Cluster::of(3);
+    cluster.propose(1, "one");
+    cluster.settle();
+    fn is_news(to: NodeId, message: &Message) -> bool {
+        let is_news = |body: &GroupMessage| matches!(body, GroupMessage::Configured { .. });
+        to == node(3) && matches!(message, Message::Group { body, .. } if is_news(body))
+    }
+    cluster.loses = is_news;
+    cluster.add(4, Vec::new());
+    cluster.change(1, Change::AddLearner(member(4, Role::Learner)));
+    cluster.run(Duration::from_millis(300));
+    cluster.propose(1, "two");
+    cluster.settle();
+    let epoch =
+        |cluster: &Cluster, number| cluster.state(number).core.status(cluster.now).groups[0].configuration.epoch;
+    assert_eq!((epoch(&cluster, 1), epoch(&cluster, 3)), (Epoch(2), Epoch(1)));
+    let hand_over = crate::Input::HandOver { group: crate::cluster::GROUP, log: crate::LogId::MAIN, to: node(3) };
+    cluster.input(node(1), hand_over);
+    cluster.run(Duration::from_millis(100));
+    cluster.loses = |_, _| false;
+    cluster.run(Duration::from_secs(2));
+    assert_eq!((epoch(&cluster, 3), cluster.owners()), (Epoch(2), vec![node(1)]));
+    let id = cluster.propose(3, "three");
+    cluster.settle();
+    assert!(matches!(cluster.state(3).outcomes[&id], ProposalOutcome::Chosen(_)));
 }
 
 /// A client of one node writes, `per_second` times for so many seconds.
