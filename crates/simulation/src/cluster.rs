@@ -218,8 +218,8 @@ pub struct Cluster {
     pub(crate) spoilt: BTreeSet<NodeId>,
     /// The node that runs on an old disk.
     pub(crate) suspect: Option<NodeId>,
-    /// Starts on an old disk that were refused.
-    pub(crate) refused: BTreeSet<(NodeId, Start)>,
+    /// When starts on an old disk were refused.
+    pub(crate) refused: BTreeMap<(NodeId, Start), Moment>,
     pub(crate) recovery: Option<Recovery>,
     pub(crate) values: Values,
     pub(crate) watch: Watch,
@@ -253,7 +253,7 @@ impl Cluster {
             membership: Membership::new(configuration.clone()),
             spoilt: BTreeSet::new(),
             suspect: None,
-            refused: BTreeSet::new(),
+            refused: BTreeMap::new(),
             recovery: None,
             values: Values::default(),
             report: Report::default(),

@@ -188,7 +188,7 @@ impl Cluster {
         self.crash(id);
         let node = self.nodes.get_mut(&id).expect("a node of this cluster");
         node.disk = *node.set_aside.take().expect("the right disk was set aside");
-        self.refused.insert((id, node.start));
+        self.refused.insert((id, node.start), self.now);
         self.suspect = None;
         self.watch.hidden = None;
     }

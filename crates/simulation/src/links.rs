@@ -8,12 +8,14 @@ use crate::cluster::{Cluster, Event};
 
 impl Cluster {
     pub(crate) fn arrive(&mut self, from: NodeId, to: NodeId, message: Arc<Message>) {
-        // One that comes back on an old disk itself would believe such a start, and take the right one for an impostor.
-        if sender_start(&message).is_some_and(|start| self.refused.contains(&(from, start))) {
+        let Some(receiver) = self.nodes.get(&to) else { return };
+        // One that came back since, on an old disk itself, would believe such a start, and take the right one for an impostor.
+        let refused = sender_start(&message).and_then(|start| self.refused.get(&(from, start)));
+        if refused.is_some_and(|refused| receiver.clock.begun > *refused) {
             return;
         }
         // What was under way when a path was cut is lost with it.
-        if self.network.is_open(from, to) && self.nodes.contains_key(&to) {
+        if self.network.is_open(from, to) {
             self.give(to, Input::Message { from, message: Message::clone(&message) });
         }
     }
