@@ -237,7 +237,7 @@ impl Log {
         // Whoever is a step behind in epochs learns of the present one first.
         let current = self.ownership.highest <= ballot && ballot.epoch == scope.epoch();
         if current && scope.may_propose() && matches!(self.proposer.stage, Stage::Idle) {
-            self.ownership.highest = self.ownership.highest.max(ballot);
+            self.ownership.highest = ballot;
             self.start_phase_one(context, scope);
         }
     }

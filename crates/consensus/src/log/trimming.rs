@@ -263,11 +263,10 @@ impl Log {
     /// Whether a member that is away holds what the witnesses have dropped, and so much that none would soon lack the room again.
     pub(crate) fn has_returned(&self, context: &Context, scope: &Scope, node: NodeId) -> bool {
         let held = self.known_held(context, node);
-        let members = scope.configuration.members.iter().map(|member| member.node);
-        let mut witnesses = members.filter(|member| scope.configuration.is_witness(*member));
+        let mut witnesses = scope.configuration.members.iter().filter(|member| !member.role.holds_state());
         let learner = &self.learner;
         let before = learner.samples.range(..=held).next_back().map_or(learner.trimmed_bytes, |(_, bytes)| *bytes);
-        witnesses.all(|witness| self.known_held(context, witness) <= held)
+        witnesses.all(|witness| self.known_held(context, witness.node) <= held)
             && held.plus(context.options.witness_keep_entries / 2) >= learner.closed
             && learner.bytes - before <= context.options.witness_keep_bytes / 2
     }

@@ -1,7 +1,7 @@
 //! Owners that die, freeze, restart or are cut off (rules 2 to 4, 8).
 
 use crate::cluster::{member, node, Cluster};
-use crate::{Change, Epoch, GroupMessage, Message, NodeId, ProposalOutcome, Refusal, Role, Slot};
+use crate::{Change, Epoch, GroupMessage, Message, ProposalOutcome, Refusal, Role, Slot};
 use std::time::Duration;
 
 #[test]
@@ -160,11 +160,8 @@ fn an_invitation_of_an_epoch_that_the_invited_does_not_know_yet_is_void() {
     let mut cluster = Cluster::of(3);
     cluster.propose(1, "one");
     cluster.settle();
-    fn is_news(to: NodeId, message: &Message) -> bool {
-        let is_news = |body: &GroupMessage| matches!(body, GroupMessage::Configured { .. });
-        to == node(3) && matches!(message, Message::Group { body, .. } if is_news(body))
-    }
-    cluster.loses = is_news;
+    cluster.loses =
+        |to, message| to == node(3) && matches!(message, Message::Group { body: GroupMessage::Configured { .. }, .. });
     cluster.add(4, Vec::new());
     cluster.change(1, Change::AddLearner(member(4, Role::Learner)));
     cluster.run(Duration::from_millis(300));
